@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The command line: one module a verb, loaded when it is asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import pkgutil
+import signal
+import sys
+from typing import NoReturn
+
+import click
+
+from tablewalk import __version__
+from tablewalk.errors import TablewalkError, escape
+
+EXIT_BAD = 2
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+
+
+class VerbGroup(click.Group):
+    """Finds verb VERB as `command` in `tablewalk/cli/VERB.py` (`import_.py` is the verb `import`)."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(
+            m.name.rstrip("_").replace("_", "-")
+            for m in pkgutil.iter_modules(__path__)
+            if not m.name.startswith("_")
+        )
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        module = cmd_name.replace("-", "_")
+        if module + "_" in (m.name for m in pkgutil.iter_modules(__path__)):
+            module += "_"
+        command = importlib.import_module(f"tablewalk.cli.{module}").command
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=VerbGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="tablewalk", message="%(prog)s %(version)s")
+def group() -> None:
+    """An executable model of the Linux page-table life cycle.
+
+    Record a real program, replay its memory activity under any kernel release, option and
+    architecture, and see how much page-table memory it takes, when, and why.
+
+    Exit status: 0 fine, 1 found something (a disagreement, say), 2 wrong use or bad input.
+    """
+
+
+def main(args: list[str] | None = None) -> NoReturn:
+    """Run the command line on `args` (default: sys.argv) and exit with its status.
+
+    Bad input is one line on stderr and status 2; Ctrl-C is one line and status 130. A verb gives its
+    status as its return value (None is 0) or through `click.Context.exit`.
+    """
+    try:
+        # Not group.main(): it ends a broken pipe with status 1, which says "found something" here.
+        with group.make_context("tablewalk", sys.argv[1:] if args is None else list(args)) as ctx:
+            status = group.invoke(ctx)
+        sys.stdout.flush()
+    except click.exceptions.Exit as e:
+        status = e.exit_code
+    except click.UsageError as e:
+        where = f" (try '{e.ctx.command_path} --help')" if e.ctx else ""
+        status = _fail(e.format_message() + where)
+    except click.ClickException as e:
+        status = _fail(e.format_message())
+    except TablewalkError as e:
+        status = _fail(str(e))
+    except (KeyboardInterrupt, click.Abort):
+        _fail("interrupted")
+        status = EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Nobody reads any more: as if SIGPIPE had ended us, but without the interpreter's complaint at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 128 + signal.SIGPIPE
+    except OSError as e:
+        name = f"{os.fsdecode(e.filename)}: " if e.filename is not None else ""
+        status = _fail(f"{name}{e.strerror or e}")
+    except MemoryError:
+        status = _fail("out of memory")
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _fail(message: str) -> int:
+    """Say `message` as one line on stderr; returns the status for wrong use or bad input."""
+    with contextlib.suppress(OSError):  # stderr may be gone too: the status is all that is left to say
+        print(f"tablewalk: {escape(' '.join(message.splitlines()))}", file=sys.stderr, flush=True)
+    return EXIT_BAD
