@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What differs between architectures: geometry, table allocation, flushes.
+
+`arch` is the architecture that the model runs on; `use` makes another one current.  An architecture is data:
+one `Arch` a module of this package.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from typing import Final
+
+
+@dataclass(slots=True)
+class Arch:
+    """One architecture in one configuration.  `*_bits` are index bits of a table, 0 for a folded level.
+
+    `*_bytes` is what one table adds to mm->pgtables_bytes, and so to VmPTE (mm_inc_nr_ptes() and its like in
+    include/linux/mm.h: entries times entry size, not the memory that is allocated for it).
+    """
+
+    name: str = "x86_64"
+    page_shift: int = 12
+    pte_bits: int = 9
+    pmd_bits: int = 9
+    pud_bits: int = 9
+    p4d_bits: int = 0
+    pgd_bits: int = 9
+    entry_bytes: int = 8
+    task_size: int = (1 << 47) - 4096
+    # huge pages
+    has_thp: bool = True  # HAVE_ARCH_TRANSPARENT_HUGEPAGE and the CPU can
+    has_move_pud: bool = True  # HAVE_MOVE_PUD
+    file_thp_deposits: bool = False  # arch_needs_pgtable_deposit(): hash MMU of powerpc
+    # tables
+    rcu_table_free: bool = True  # MMU_GATHER_RCU_TABLE_FREE
+    own_tlb_remove_table: bool = False  # HAVE_ARCH_TLB_REMOVE_TABLE
+    pt_reclaim_since: tuple[int, int] | None = (6, 14)  # first release that selects PT_RECLAIM
+    tables_per_page: int = 1  # PTE tables that share one page
+    # flushes
+    broadcast_flush: bool = False  # TLB invalidation by broadcast, no IPI
+    split_pmd_reads: bool = False  # GUP_GET_PXX_LOW_HIGH: a pmd is read in two halves
+    # derived, set by __post_init__
+    ptrs_per_pte: int = field(init=False, default=0)
+    ptrs_per_pmd: int = field(init=False, default=0)
+    ptrs_per_pud: int = field(init=False, default=0)
+    ptrs_per_p4d: int = field(init=False, default=0)
+    ptrs_per_pgd: int = field(init=False, default=0)
+    pmd_shift: int = field(init=False, default=0)
+    pud_shift: int = field(init=False, default=0)
+    p4d_shift: int = field(init=False, default=0)
+    pgdir_shift: int = field(init=False, default=0)
+    page_size: int = field(init=False, default=0)
+    pmd_size: int = field(init=False, default=0)
+    pud_size: int = field(init=False, default=0)
+    hpage_pmd_nr: int = field(init=False, default=0)
+    pte_bytes: int = field(init=False, default=0)
+    pmd_bytes: int = field(init=False, default=0)
+    pud_bytes: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        self.ptrs_per_pte = 1 << self.pte_bits
+        self.ptrs_per_pmd = 1 << self.pmd_bits
+        self.ptrs_per_pud = 1 << self.pud_bits
+        self.ptrs_per_p4d = 1 << self.p4d_bits
+        self.ptrs_per_pgd = 1 << self.pgd_bits
+        self.pmd_shift = self.page_shift + self.pte_bits
+        self.pud_shift = self.pmd_shift + self.pmd_bits
+        self.p4d_shift = self.pud_shift + self.pud_bits
+        self.pgdir_shift = self.p4d_shift + self.p4d_bits
+        self.page_size = 1 << self.page_shift
+        self.pmd_size = 1 << self.pmd_shift
+        self.pud_size = 1 << self.pud_shift
+        self.hpage_pmd_nr = 1 << self.pte_bits
+        self.pte_bytes = self.ptrs_per_pte * self.entry_bytes
+        self.pmd_bytes = self.ptrs_per_pmd * self.entry_bytes if self.pmd_bits else 0
+        self.pud_bytes = self.ptrs_per_pud * self.entry_bytes if self.pud_bits else 0
+
+
+arch: Final[Arch] = Arch()
+
+
+def use(other: Arch) -> None:
+    """Make `other` the architecture that the model runs on."""
+    for f in fields(other):
+        setattr(arch, f.name, getattr(other, f.name))
+
+
+def variant(base: Arch, **changes: object) -> Arch:
+    """A copy of `base` with some fields changed and the derived ones computed again."""
+    return replace(base, **changes)  # type: ignore[arg-type]

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Kconfig options and sysfs knobs that the model reads.  `config` is the current configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Final
+
+
+@dataclass(slots=True)
+class Kconfig:
+    """Options by their kernel names in lower case; the defaults are those of a distribution's x86-64 kernel."""
+
+    pt_reclaim: bool = True  # PT_RECLAIM
+    per_vma_lock: bool = True  # PER_VMA_LOCK
+    transparent_hugepage: str = "madvise"  # /sys/kernel/mm/transparent_hugepage/enabled: always, madvise, never
+    shmem_enabled: str = "never"  # .../shmem_enabled
+    use_zero_page: bool = True  # .../use_zero_page
+    thp_exec_align: bool = True  # thp_get_unmapped_area
+    read_only_thp_for_fs: bool = False  # READ_ONLY_THP_FOR_FS
+    max_ptes_none: int = 511  # khugepaged/max_ptes_none
+    max_ptes_swap: int = 64  # khugepaged/max_ptes_swap
+    max_ptes_shared: int = 256  # khugepaged/max_ptes_shared
+    fault_around_bytes: int = 65536  # debugfs fault_around_bytes
+    split_ptlocks: bool = True  # SPLIT_PTE_PTLOCKS and SPLIT_PMD_PTLOCKS
+    highpte: bool = False  # HIGHPTE
+    paravirt: bool = True  # PARAVIRT
+
+
+config: Final[Kconfig] = Kconfig()
+
+
+def use(other: Kconfig) -> None:
+    """Make `other` the configuration that the model reads."""
+    for f in fields(other):
+        setattr(config, f.name, getattr(other, f.name))

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The structs that CPUs share, with the guard of each field (include/linux/mm_types.h, fs.h, rmap.h; 7.2).
+
+The guards are those of Documentation/mm/process_addrs.rst.  `vm_lock` is the per-VMA lock: a VMA is write-locked
+only together with its mm's mmap_lock.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from ..machine import (
+    all_of,
+    any_of,
+    atomic,
+    const,
+    container,
+    counter,
+    entries,
+    lockdep_map,
+    marked,
+    mutex,
+    plain,
+    rwsem,
+    spinlock,
+    struct,
+)
+
+spinlock_t = int
+rwsem_t = int
+mutex_t = int
+lockdep_map_t = int
+atomic_t = int
+counter_t = int
+entries_t = int
+maple_tree_t = int
+xarray_t = int
+rb_root_t = int
+vector_t = int
+anon_vma_t: TypeAlias = "anon_vma"  # where a field has the name of its type
+anon_vma_chain_t: TypeAlias = "anon_vma_chain"
+
+
+class ptdesc(struct):
+    """A page-table page of any level (struct ptdesc).  An entry is written under `ptl`, which for a PMD table is the pmd lock.
+
+    `pmd_huge_pte` is the list of tables deposited with a PMD table, linked by `deposit_next`.
+    """
+
+    ptl: spinlock_t = spinlock()
+    pt_mm: mm_struct = const()
+    pmd_huge_pte: ptdesc = plain(any_of("ptl"))
+    deposit_next: ptdesc = plain()
+    pt_share_count: atomic_t = atomic()
+    entry: entries_t = entries(lock="ptl")
+
+
+class mm_struct(struct):
+    """An address space (struct mm_struct).  The nr_* counters make up what VmPTE shows; kB of it are bytes >> 10."""
+
+    mmap_lock: rwsem_t = rwsem()
+    page_table_lock: spinlock_t = spinlock()
+    mm_lock_seq: int = marked(all_of("mmap_lock:w"))
+    mm_mt: maple_tree_t = container(all_of("mmap_lock:w"))
+    pgd: ptdesc = const()
+    mm_users: atomic_t = atomic()
+    mm_count: atomic_t = atomic()
+    nr_ptes: counter_t = counter()
+    nr_pmds: counter_t = counter()
+    nr_puds: counter_t = counter()
+    nr_p4ds: counter_t = counter()
+    nr_deposited: counter_t = counter()
+    file_rss: counter_t = counter()  # MM_FILEPAGES
+    anon_rss: counter_t = counter()  # MM_ANONPAGES
+    shmem_rss: counter_t = counter()  # MM_SHMEMPAGES
+    swapents: counter_t = counter()  # MM_SWAPENTS
+    anon_huge: counter_t = counter()  # anonymous huge pmds (AnonHugePages)
+    file_huge: counter_t = counter()  # file and shmem huge pmds
+    map_count: int = plain(any_of("mmap_lock"), all_of("mmap_lock:w"))
+    total_vm: int = plain(any_of("mmap_lock"), all_of("mmap_lock:w"))
+    locked_vm: int = plain(any_of("mmap_lock"), all_of("mmap_lock:w"))
+    def_flags: int = plain(any_of("mmap_lock"), all_of("mmap_lock:w"))
+    flags: int = marked(any_of("mmap_lock", "page_table_lock"))
+    start_brk: int = plain(any_of("mmap_lock"))
+    brk: int = plain(any_of("mmap_lock"), all_of("mmap_lock:w"))
+    start_stack: int = plain(any_of("mmap_lock"))
+    tlb_flush_pending: atomic_t = atomic()
+    write_protect_seq: int = marked(all_of("mmap_lock:w"))
+    nr_cpus: int = marked(any_of())  # CPUs in mm_cpumask: those that flushes must reach
+
+
+class vm_area_struct(struct):
+    """A mapping (struct vm_area_struct)."""
+
+    vm_start: int = plain(any_of("vm_lock", "vm_mm.mmap_lock", "vm_file.f_mapping.i_mmap_rwsem", "anon_vma.rwsem"),
+                          all_of("vm_mm.mmap_lock:w", "vm_lock:w"))
+    vm_end: int = plain(any_of("vm_lock", "vm_mm.mmap_lock", "vm_file.f_mapping.i_mmap_rwsem", "anon_vma.rwsem"),
+                        all_of("vm_mm.mmap_lock:w", "vm_lock:w"))
+    vm_mm: mm_struct = const()
+    vm_flags: int = marked(all_of("vm_mm.mmap_lock:w", "vm_lock:w"))
+    vm_pgoff: int = plain(any_of("vm_lock", "vm_mm.mmap_lock", "vm_file.f_mapping.i_mmap_rwsem", "anon_vma.rwsem"),
+                          all_of("vm_mm.mmap_lock:w", "vm_lock:w"))
+    vm_file: file = const()
+    anon_vma: anon_vma_t = marked(any_of("vm_mm.mmap_lock"))
+    anon_vma_chain: anon_vma_chain_t = plain(any_of("vm_mm.mmap_lock"))
+    vm_refcnt: atomic_t = atomic()
+    vm_lock_seq: int = marked(all_of("vm_mm.mmap_lock:w"))
+    vm_lock: lockdep_map_t = lockdep_map()
+    vm_policy: int = plain(any_of("vm_lock", "vm_mm.mmap_lock"), all_of("vm_mm.mmap_lock:w", "vm_lock:w"))
+    vm_userfaultfd_ctx: int = plain(any_of("vm_lock", "vm_mm.mmap_lock"), all_of("vm_mm.mmap_lock:w", "vm_lock:w"))
+    anon_name: int = plain(any_of("vm_lock", "vm_mm.mmap_lock"), all_of("vm_mm.mmap_lock:w", "vm_lock:w"))
+    detached: int = plain()
+
+
+class anon_vma(struct):
+    """The reverse map of anonymous pages (struct anon_vma); `root` carries the lock that counts."""
+
+    rwsem: rwsem_t = rwsem()
+    root: anon_vma = const()
+    parent: anon_vma = const()
+    num_children: int = plain(all_of("root.rwsem:w"))
+    num_active_vmas: int = plain(all_of("root.rwsem:w"))
+    rb_root: rb_root_t = container(all_of("root.rwsem:w"), any_of("root.rwsem"))
+
+
+class anon_vma_chain(struct):
+    """Link between a VMA and one of its anon_vmas (struct anon_vma_chain); `next` is the list by VMA (same_vma)."""
+
+    vma: vm_area_struct = const()
+    anon_vma: anon_vma_t = const()
+    next: anon_vma_chain = plain(any_of("vma.vm_mm.mmap_lock"))
+
+
+class address_space(struct):
+    """The pages of a file and the VMAs that map it (struct address_space with what is needed of its inode)."""
+
+    i_pages: xarray_t = container(all_of("i_pages_lock"))
+    i_pages_lock: spinlock_t = spinlock()
+    i_mmap_rwsem: rwsem_t = rwsem()
+    i_mmap: rb_root_t = container(all_of("i_mmap_rwsem:w"), any_of("i_mmap_rwsem"))
+    nrpages: int = plain(all_of("i_pages_lock"))
+    shmem: int = const()  # 1: shmem_aops
+    huge: int = marked(any_of())  # shmem: SHMEM_HUGE_*
+    i_size: int = marked(any_of())  # bytes; -1: not known, nothing is beyond it
+    invalidate_lock: rwsem_t = rwsem()
+    can_collapse: int = const()  # a file system whose read-only text may become huge
+
+
+class file(struct):
+    """An open file that VMAs refer to (struct file)."""
+
+    f_mapping: address_space = const()
+    f_count: atomic_t = atomic()
+    f_ident: int = const()  # what tells two opens of one inode apart
+
+
+class folio(struct):
+    """Physical memory of 2^order pages (struct folio).  An element of `page` is one struct page: folio, flags, content."""
+
+    flags: int = marked(any_of())
+    _refcount: atomic_t = atomic()
+    _mapcount: atomic_t = atomic()  # entries of PTE tables that map a page of it
+    _entire_mapcount: atomic_t = atomic()  # huge pmds that map it
+    mapping: int = plain(any_of("lock"))  # address_space, or anon_vma with FOLIO_MAPPING_ANON
+    index: int = plain(any_of("lock"))
+    order: int = const()
+    swap: int = plain(any_of("lock"))
+    lock: mutex_t = mutex()  # PG_locked
+    page: entries_t = entries(each=3)
+
+
+class system(struct):
+    """What exists once: allocated at boot, at the first address."""
+
+    zero_page: int = const()  # struct page of the zero page
+    huge_zero_folio: folio = marked(any_of())
+    next_file_ident: atomic_t = atomic()

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""mmap_lock and the per-VMA locks (include/linux/mmap_lock.h, mm/mmap_lock.c; 7.2).
+
+A VMA is write-locked while its vm_lock_seq equals its mm's mm_lock_seq, which moves on when mmap_lock is released
+for writing.  vm_refcnt is 0 for a detached VMA, 1 when attached, and one more for each reader.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ..machine import (
+    READ_ONCE,
+    WRITE_ONCE,
+    add,
+    down_read,
+    down_write,
+    down_write_trylock,
+    downgrade_write,
+    inc_not_zero_limited,
+    lock_map_acquire,
+    lock_map_acquire_read,
+    lock_map_release,
+    lock_map_release_writes,
+    mtree_load,
+    rcu_read_lock,
+    rcu_read_unlock,
+    store,
+    up_read,
+    up_write,
+    wait_until,
+)
+from .mm_types import mm_struct, vm_area_struct
+
+VM_REFCNT_EXCLUDE_READERS: Final = 1 << 30
+NO_VMA: Final = vm_area_struct(0)
+
+
+def mmap_read_lock(mm: mm_struct) -> None:
+    """Take mmap_lock shared."""
+    down_read(mm.mmap_lock)
+
+
+def mmap_read_unlock(mm: mm_struct) -> None:
+    """Release it."""
+    up_read(mm.mmap_lock)
+
+
+def mmap_write_lock(mm: mm_struct) -> None:
+    """Take mmap_lock exclusively: mm_lock_seq goes odd."""
+    down_write(mm.mmap_lock)
+    WRITE_ONCE(mm, "mm_lock_seq", mm.mm_lock_seq + 1)
+
+
+def mmap_write_trylock(mm: mm_struct) -> bool:
+    """Take mmap_lock exclusively if it is free; whether it was."""
+    if not down_write_trylock(mm.mmap_lock):
+        return False
+    WRITE_ONCE(mm, "mm_lock_seq", mm.mm_lock_seq + 1)
+    return True
+
+
+def vma_end_write_all(mm: mm_struct) -> None:
+    """End every VMA write lock of this mm."""
+    lock_map_release_writes()
+    WRITE_ONCE(mm, "mm_lock_seq", mm.mm_lock_seq + 1)
+
+
+def mmap_write_unlock(mm: mm_struct) -> None:
+    """Release mmap_lock, and with it all VMA write locks."""
+    vma_end_write_all(mm)
+    up_write(mm.mmap_lock)
+
+
+def mmap_write_downgrade(mm: mm_struct) -> None:
+    """From exclusive to shared; VMA write locks end."""
+    vma_end_write_all(mm)
+    downgrade_write(mm.mmap_lock)
+
+
+def vma_mark_attached(vma: vm_area_struct) -> None:
+    """The VMA is in the maple tree: readers may lock it."""
+    store(vma.vm_refcnt, 1)
+
+
+def vma_mark_detached(vma: vm_area_struct) -> None:
+    """The VMA left the maple tree: no new readers, and those inside are waited for."""
+    add(vma.vm_refcnt, VM_REFCNT_EXCLUDE_READERS - 1)
+    wait_until(vma.vm_refcnt, VM_REFCNT_EXCLUDE_READERS)
+    store(vma.vm_refcnt, 0)
+
+
+def vma_start_read(mm: mm_struct, vma: vm_area_struct) -> bool:
+    """Try to lock the VMA shared, under RCU; false if it is write-locked, detached or of another mm."""
+    if READ_ONCE(vma, "vm_lock_seq") == READ_ONCE(mm, "mm_lock_seq"):
+        return False
+    if not inc_not_zero_limited(vma.vm_refcnt, VM_REFCNT_EXCLUDE_READERS):
+        return False
+    lock_map_acquire_read(vma.vm_lock)
+    if vma.vm_mm != mm or READ_ONCE(vma, "vm_lock_seq") == READ_ONCE(mm, "mm_lock_seq"):
+        vma_end_read(vma)
+        return False
+    return True
+
+
+def vma_end_read(vma: vm_area_struct) -> None:
+    """Release the VMA locked shared."""
+    lock_map_release(vma.vm_lock)
+    add(vma.vm_refcnt, -1)
+
+
+def vma_start_write(vma: vm_area_struct) -> None:
+    """Lock the VMA exclusively until mmap_lock is released; waits for readers.  mmap_lock must be held for writing."""
+    seq = vma.vm_mm.mm_lock_seq
+    if vma.vm_lock_seq == seq:
+        return
+    add(vma.vm_refcnt, VM_REFCNT_EXCLUDE_READERS)
+    lock_map_acquire(vma.vm_lock)
+    wait_until(vma.vm_refcnt, VM_REFCNT_EXCLUDE_READERS + 1)
+    WRITE_ONCE(vma, "vm_lock_seq", seq)
+    add(vma.vm_refcnt, -VM_REFCNT_EXCLUDE_READERS)
+
+
+def lock_vma_under_rcu(mm: mm_struct, address: int) -> vm_area_struct:
+    """The VMA that contains `address`, locked shared without mmap_lock; NULL if there is none or it is being changed."""
+    rcu_read_lock()
+    vma = vm_area_struct(mtree_load(mm.mm_mt, address))
+    if not vma or not vma_start_read(mm, vma):
+        rcu_read_unlock()
+        return NO_VMA
+    rcu_read_unlock()
+    if address < vma.vm_start or address >= vma.vm_end:
+        vma_end_read(vma)
+        return NO_VMA
+    return vma

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Folios: allocation, references, the zero page (mm/page_alloc.c, include/linux/mm.h, mm/swap.c; 7.2)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ..arch import arch
+from ..machine import add, add_return, inc_not_zero, load, might_sleep, publish, store, store_range
+from .mm_types import folio, system
+from .pgtable import page_t
+
+FOLIO_MAPPING_ANON: Final = 1  # folio.mapping: anon_vma << 2 | 1, address_space << 2
+MAPPING_SHIFT: Final = 2
+
+# folio.flags
+PG_UPTODATE: Final = 1
+PG_DIRTY: Final = 2
+PG_SWAPBACKED: Final = 4
+PG_WORKINGSET: Final = 8
+PG_MLOCKED: Final = 16
+PG_SWAPCACHE: Final = 32
+
+PAGE_ANON_EXCLUSIVE: Final = 1  # flag of a struct page
+
+PAGE_CELLS: Final = 3  # struct page: its folio, its flags, its content
+SYSTEM: Final = system(64)
+NO_FOLIO: Final = folio(0)
+
+
+def folio_alloc(order: int) -> folio:
+    """A new folio of 2^order pages with one reference, its content zero; may sleep.  The model never runs out."""
+    might_sleep()
+    nr = 1 << order
+    new: folio = folio.alloc(nr)
+    store(new._refcount, 1)
+    if order == 0:
+        store(new.page, new.addr)
+    else:
+        new.order = order
+        store_range(new.page, [new.addr, 0, 0] * nr)
+    return new
+
+
+def folio_free(old: folio) -> None:
+    """The last reference is gone."""
+    old.free(1 << old.order)
+
+
+def folio_get(f: folio) -> None:
+    """One reference more; the caller has one."""
+    add(f._refcount, 1)
+
+
+def folio_try_get(f: folio) -> bool:
+    """One reference more unless the folio is being freed; whether it was taken."""
+    return inc_not_zero(f._refcount)
+
+
+def folio_put(f: folio) -> None:
+    """Drop a reference."""
+    if add_return(f._refcount, -1) == 0:
+        folio_free(f)
+
+
+def folio_put_refs(f: folio, nr: int) -> None:
+    """Drop `nr` references."""
+    if add_return(f._refcount, -nr) == 0:
+        folio_free(f)
+
+
+def folio_ref_count(f: folio) -> int:
+    """References."""
+    return load(f._refcount)
+
+
+def folio_mapcount(f: folio) -> int:
+    """Entries and huge pmds that map the folio or a page of it."""
+    return load(f._mapcount) + load(f._entire_mapcount)
+
+
+def folio_nr_pages(f: folio) -> int:
+    """Pages."""
+    return 1 << f.order
+
+
+def folio_page(f: folio, i: int) -> page_t:
+    """Its i-th struct page."""
+    return f.page + PAGE_CELLS * i
+
+
+def folio_page_idx(f: folio, page: page_t) -> int:
+    """Index of a page in its folio."""
+    return (page - f.page) // PAGE_CELLS
+
+
+def folio_test_anon(f: folio) -> bool:
+    """Anonymous memory, KSM pages included."""
+    return f.mapping & FOLIO_MAPPING_ANON != 0
+
+
+def page_flags(page: page_t) -> int:
+    """Address of the flags cell of a struct page."""
+    return page + 1
+
+
+def page_content(page: page_t) -> int:
+    """Address of the content cell of a struct page."""
+    return page + 2
+
+
+def copy_page(to: page_t, from_: page_t) -> None:
+    """Copy the content of a page."""
+    store(to + 2, load(from_ + 2))
+
+
+def zero_page() -> page_t:
+    """struct page of the zero page (ZERO_PAGE)."""
+    return SYSTEM.zero_page
+
+
+def mm_get_huge_zero_folio() -> folio:
+    """The huge zero folio, allocated when first asked for (mm/huge_memory.c)."""
+    huge = SYSTEM.huge_zero_folio
+    if not huge:
+        huge = folio_alloc(arch.pte_bits)
+        publish(huge.addr)
+        SYSTEM.huge_zero_folio = huge
+    return huge
+
+
+def boot() -> None:
+    """Allocate what exists once."""
+    init: system = system.alloc()
+    assert init.addr == SYSTEM.addr, "boot() comes before any other allocation"
+    init.zero_page = folio_page(folio_alloc(0), 0)

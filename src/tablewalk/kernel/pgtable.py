@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Entries of page tables and their addresses (include/linux/pgtable.h, swapops.h; 7.2).
+
+An entry is an int.  Present: `target << 12 | flags`, where the target is the address of a struct page (PTE level and
+leaves) or of a ptdesc (tables).  Not present: `offset << 12 | type << 5 | flags`.  0 is none.  All architectures
+share this encoding: what differs between them is how many entries a table has.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ..arch import arch
+from ..machine import load, load_range, store, xchg
+from .mm_types import folio, mm_struct, ptdesc
+from .vm_flags import VM_ACCESS_FLAGS, VM_WRITE
+
+pte_t = int  # value of an entry
+pmd_t = int
+page_t = int  # struct page *: an address
+pte_p = int  # pte_t *: the address of an entry
+pmd_p = int
+
+PRESENT: Final = 1
+RW: Final = 2
+ACCESSED: Final = 4
+DIRTY: Final = 8
+LEAF: Final = 16  # _PAGE_PSE
+SPECIAL: Final = 256
+UFFD_WP: Final = 512
+PROTNONE: Final = 1024
+SOFT_DIRTY: Final = 2048
+PFN_SHIFT: Final = 12
+FLAGS_MASK: Final = (1 << PFN_SHIFT) - 1
+
+# not present: bits 5..7 tell the type, RW etc. below them belong to the type
+TYPE_SHIFT: Final = 5
+TYPE_MASK: Final = 7
+SWP_SWAP: Final = 1
+SWP_MIGRATION: Final = 2  # RW: writable; the offset is the struct page
+SWP_MARKER: Final = 3  # the offset is a set of PTE_MARKER_*
+SWP_HWPOISON: Final = 4
+SWP_EXCLUSIVE: Final = 4  # flag of a swap entry
+
+PTE_MARKER_UFFD_WP: Final = 1
+PTE_MARKER_POISONED: Final = 2
+PTE_MARKER_GUARD: Final = 4
+
+ptep_get = load
+ptep_get_lockless = load
+pmdp_get = load
+pmdp_get_lockless = load
+set_pte = store
+set_pmd = store
+
+
+def pte_present(pte: int) -> bool:
+    """Maps a page, accessible or not."""
+    return pte & (PRESENT | PROTNONE) != 0
+
+
+def pte_none(pte: int) -> bool:
+    """Empty."""
+    return pte == 0
+
+
+def pte_write(pte: int) -> bool:
+    """Writable."""
+    return pte & RW != 0
+
+
+def pte_page(pte: int) -> page_t:
+    """struct page of a present entry or of a migration entry."""
+    return pte >> PFN_SHIFT
+
+
+def mk_pte(page: page_t, flags: int) -> int:
+    """A present entry."""
+    return page << PFN_SHIFT | flags
+
+
+def is_swap_pte(pte: int) -> bool:
+    """Neither none nor present."""
+    return pte != 0 and pte & (PRESENT | PROTNONE) == 0
+
+
+def swp_type(pte: int) -> int:
+    """Type of a non-present entry (SWP_*)."""
+    return pte >> TYPE_SHIFT & TYPE_MASK
+
+
+def swp_offset(pte: int) -> int:
+    """Offset of a non-present entry."""
+    return pte >> PFN_SHIFT
+
+
+def swp_entry(kind: int, offset: int, flags: int = 0) -> int:
+    """A non-present entry."""
+    return offset << PFN_SHIFT | kind << TYPE_SHIFT | flags
+
+
+def make_pte_marker(marker: int) -> int:
+    """A marker entry with the bits PTE_MARKER_*."""
+    return swp_entry(SWP_MARKER, marker)
+
+
+def is_pte_marker(pte: int) -> bool:
+    """Whether the entry is a marker."""
+    return pte & (PRESENT | PROTNONE) == 0 and swp_type(pte) == SWP_MARKER
+
+
+def pte_marker(pte: int) -> int:
+    """The marker bits of an entry, 0 if it is no marker."""
+    return swp_offset(pte) if is_pte_marker(pte) else 0
+
+
+def pmd_none(pmd: int) -> bool:
+    """Empty."""
+    return pmd == 0
+
+
+def pmd_present(pmd: int) -> bool:
+    """A table or a huge page."""
+    return pmd & (PRESENT | PROTNONE) != 0
+
+
+def pmd_trans_huge(pmd: int) -> bool:
+    """A present huge page."""
+    return pmd & (PRESENT | PROTNONE) != 0 and pmd & LEAF != 0
+
+
+def pmd_is_table(pmd: int) -> bool:
+    """Points to a PTE table."""
+    return pmd & (PRESENT | LEAF) == PRESENT
+
+
+def is_pmd_migration_entry(pmd: int) -> bool:
+    """A huge page under migration."""
+    return is_swap_pte(pmd) and swp_type(pmd) == SWP_MIGRATION
+
+
+def pmd_page(pmd: int) -> page_t:
+    """struct page of a huge entry."""
+    return pmd >> PFN_SHIFT
+
+
+def pmd_pgtable(pmd: int) -> ptdesc:
+    """The table that an entry of any upper level points to."""
+    return ptdesc(pmd >> PFN_SHIFT)
+
+
+def mk_table(table: ptdesc) -> int:
+    """An upper-level entry that points to `table`."""
+    return table.addr << PFN_SHIFT | PRESENT
+
+
+def pmd_populate(pmd: pmd_p, table: ptdesc) -> None:
+    """Let `pmd` point to `table`; under the pmd lock."""
+    store(pmd, table.addr << PFN_SHIFT | PRESENT)
+
+
+def pmd_clear(pmd: pmd_p) -> None:
+    """Empty the slot; under the pmd lock, or when nobody can reach it."""
+    store(pmd, 0)
+
+
+def pmdp_huge_get_and_clear(pmd: pmd_p) -> int:
+    """Atomically empty the slot; returns what was there."""
+    return xchg(pmd, 0)
+
+
+def ptep_get_and_clear(ptep: pte_p) -> int:
+    """Atomically empty the entry; returns what was there with the hardware's last A/D bits."""
+    return xchg(ptep, 0)
+
+
+def pte_index(addr: int) -> int:
+    """Index in the PTE table."""
+    return addr >> arch.page_shift & arch.ptrs_per_pte - 1
+
+
+def pmd_addr_end(addr: int, end: int) -> int:
+    """The end of the PTE table's range that `addr` lies in, or `end` if that comes first."""
+    boundary = (addr >> arch.pmd_shift) + 1 << arch.pmd_shift
+    return boundary if boundary < end else end
+
+
+def pud_addr_end(addr: int, end: int) -> int:
+    """The same for a PMD table."""
+    boundary = (addr >> arch.pud_shift) + 1 << arch.pud_shift
+    return boundary if boundary < end else end
+
+
+def p4d_addr_end(addr: int, end: int) -> int:
+    """The same for a PUD table."""
+    boundary = (addr >> arch.p4d_shift) + 1 << arch.p4d_shift
+    return boundary if boundary < end else end
+
+
+def pgd_addr_end(addr: int, end: int) -> int:
+    """The same for what an entry of the PGD covers."""
+    boundary = (addr >> arch.pgdir_shift) + 1 << arch.pgdir_shift
+    return boundary if boundary < end else end
+
+
+def pgd_offset(mm: mm_struct, addr: int) -> int:
+    """Address of the PGD entry."""
+    return mm.pgd.entry + (addr >> arch.pgdir_shift & arch.ptrs_per_pgd - 1)
+
+
+def p4d_offset(pgd: int, addr: int) -> int:
+    """Address of the P4D entry: `pgd` itself where the level is folded; `pgd` must be present."""
+    if arch.p4d_bits == 0:
+        return pgd
+    return pmd_pgtable(load(pgd)).entry + (addr >> arch.p4d_shift & arch.ptrs_per_p4d - 1)
+
+
+def pud_offset(p4d: int, addr: int) -> int:
+    """Address of the PUD entry: `p4d` itself where the level is folded."""
+    if arch.pud_bits == 0:
+        return p4d
+    return pmd_pgtable(load(p4d)).entry + (addr >> arch.pud_shift & arch.ptrs_per_pud - 1)
+
+
+def pmd_offset(pud: int, addr: int) -> pmd_p:
+    """Address of the PMD entry: `pud` itself where the level is folded."""
+    if arch.pmd_bits == 0:
+        return pud
+    return pmd_pgtable(load(pud)).entry + (addr >> arch.pmd_shift & arch.ptrs_per_pmd - 1)
+
+
+def mm_find_pmd(mm: mm_struct, addr: int) -> pmd_p:
+    """Address of the PMD entry of `addr`, or 0 where an upper table is missing (mm/rmap.c)."""
+    pgd = pgd_offset(mm, addr)
+    if load(pgd) == 0:
+        return 0
+    p4d = p4d_offset(pgd, addr)
+    if load(p4d) == 0:
+        return 0
+    pud = pud_offset(p4d, addr)
+    value = load(pud)
+    if value & (PRESENT | LEAF) != PRESENT:
+        return 0
+    return pmd_offset(pud, addr)
+
+
+def page_folio(page: page_t) -> folio:
+    """The folio that a page belongs to."""
+    return folio(load(page))
+
+
+def ptes_none(ptep: pte_p, nr: int) -> bool:
+    """Whether `nr` entries are all none; under ptl."""
+    return not any(load_range(ptep, nr))
+
+
+def vm_page_prot(vm_flags: int) -> int:
+    """Flags of a new entry in a VMA with these flags (vm_get_page_prot): writable only where no fault is wanted first."""
+    if vm_flags & VM_ACCESS_FLAGS == 0:
+        return PROTNONE
+    return PRESENT
+
+
+def maybe_mkwrite(pte: int, vm_flags: int) -> int:
+    """Writable if the VMA is."""
+    return pte | RW if vm_flags & VM_WRITE else pte

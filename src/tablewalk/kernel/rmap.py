@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Reverse mapping: anon_vmas and the counts of a folio's mappings (mm/rmap.c, mm/vma.c; 7.2)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ..arch import arch
+from ..machine import (
+    READ_ONCE,
+    WRITE_ONCE,
+    add,
+    down_read,
+    down_write,
+    interval_tree_destroy,
+    interval_tree_empty,
+    interval_tree_init,
+    interval_tree_insert,
+    interval_tree_remove,
+    might_sleep,
+    mt_find,
+    mt_prev,
+    publish,
+    spin_lock,
+    spin_unlock,
+    store,
+    up_read,
+    up_write,
+)
+from .mm_types import anon_vma, anon_vma_chain, folio, vm_area_struct
+from .page_alloc import FOLIO_MAPPING_ANON, MAPPING_SHIFT, PAGE_ANON_EXCLUSIVE, PAGE_CELLS, PG_SWAPBACKED, PG_UPTODATE
+from .vm_flags import VM_ACCESS_FLAGS, VM_SOFTDIRTY
+
+NO_ANON_VMA: Final = anon_vma(0)
+NO_AVC: Final = anon_vma_chain(0)
+
+
+def vma_pages(vma: vm_area_struct) -> int:
+    """Pages."""
+    return vma.vm_end - vma.vm_start >> arch.page_shift
+
+
+def vma_last_pgoff(vma: vm_area_struct) -> int:
+    """Offset of the last page."""
+    return vma.vm_pgoff + vma_pages(vma) - 1
+
+
+def linear_page_index(vma: vm_area_struct, address: int) -> int:
+    """Page offset of `address` in the file, or its virtual page number for anonymous memory."""
+    return (address - vma.vm_start >> arch.page_shift) + vma.vm_pgoff
+
+
+def vma_address(vma: vm_area_struct, pgoff: int) -> int:
+    """Address at which the VMA maps page `pgoff`."""
+    return vma.vm_start + (pgoff - vma.vm_pgoff << arch.page_shift)
+
+
+# --- anon_vma --------------------------------------------------------------------------------------------
+
+
+def anon_vma_lock_write(av: anon_vma) -> None:
+    """Lock the whole tree of anon_vmas exclusively."""
+    down_write(av.root.rwsem)
+
+
+def anon_vma_unlock_write(av: anon_vma) -> None:
+    """Release it."""
+    up_write(av.root.rwsem)
+
+
+def anon_vma_lock_read(av: anon_vma) -> None:
+    """Lock the whole tree shared."""
+    down_read(av.root.rwsem)
+
+
+def anon_vma_unlock_read(av: anon_vma) -> None:
+    """Release it."""
+    up_read(av.root.rwsem)
+
+
+def anon_vma_alloc() -> anon_vma:
+    """A new anon_vma that is its own root and parent."""
+    av: anon_vma = anon_vma.alloc()
+    av.root = av
+    av.parent = av
+    interval_tree_init(av.rb_root)
+    return av
+
+
+def anon_vma_free(av: anon_vma) -> None:
+    """Free an anon_vma that nothing hangs on."""
+    interval_tree_destroy(av.rb_root)
+    av.free()
+
+
+def list_is_singular(vma: vm_area_struct) -> bool:
+    """Whether exactly one anon_vma_chain hangs on the VMA."""
+    first = vma.anon_vma_chain
+    return bool(first) and not first.next
+
+
+def anon_vma_chain_link(vma: vm_area_struct, av: anon_vma) -> anon_vma_chain:
+    """A new link between VMA and anon_vma at the head of the VMA's list, not yet in the anon_vma's tree."""
+    avc: anon_vma_chain = anon_vma_chain.alloc()
+    avc.vma = vma
+    avc.anon_vma = av
+    avc.next = vma.anon_vma_chain
+    vma.anon_vma_chain = avc
+    return avc
+
+
+def anon_vma_interval_tree_insert(avc: anon_vma_chain) -> None:
+    """Let rmap walks of the anon_vma find the VMA; under the root's lock."""
+    vma = avc.vma
+    interval_tree_insert(avc.anon_vma.rb_root, vma.vm_pgoff, vma_last_pgoff(vma), avc.addr)
+
+
+def anon_vma_compatible(a: vm_area_struct, b: vm_area_struct) -> bool:
+    """Whether two neighbours differ at most in what mprotect can make equal again."""
+    return (
+        a.vm_end == b.vm_start
+        and a.vm_policy == b.vm_policy
+        and a.vm_file == b.vm_file
+        and (a.vm_flags ^ b.vm_flags) & ~(VM_ACCESS_FLAGS | VM_SOFTDIRTY) == 0
+        and b.vm_pgoff == a.vm_pgoff + vma_pages(a)
+    )
+
+
+def reusable_anon_vma(old: vm_area_struct, a: vm_area_struct, b: vm_area_struct) -> anon_vma:
+    """`old`'s anon_vma if the neighbours a and b could merge and it was never forked; NULL otherwise."""
+    if anon_vma_compatible(a, b):
+        av: anon_vma = READ_ONCE(old, "anon_vma")
+        if av and list_is_singular(old):
+            return av
+    return NO_ANON_VMA
+
+
+def find_mergeable_anon_vma(vma: vm_area_struct) -> anon_vma:
+    """The anon_vma of the next or the previous VMA if sharing it keeps a later merge possible; NULL otherwise."""
+    tree = vma.vm_mm.mm_mt
+    after = vm_area_struct(mt_find(tree, vma.vm_end))
+    if after:
+        av = reusable_anon_vma(after, vma, after)
+        if av:
+            return av
+    before = vm_area_struct(mt_prev(tree, vma.vm_start))
+    if before:
+        return reusable_anon_vma(before, before, vma)
+    return NO_ANON_VMA
+
+
+def __anon_vma_prepare(vma: vm_area_struct) -> None:
+    """Give the VMA an anon_vma: a neighbour's, or a new one.  mmap_lock is held."""
+    might_sleep()
+    av = find_mergeable_anon_vma(vma)
+    allocated = NO_ANON_VMA
+    if not av:
+        av = anon_vma_alloc()
+        av.num_children = 1
+        allocated = av
+    anon_vma_lock_write(av)
+    spin_lock(vma.vm_mm.page_table_lock)
+    if not vma.anon_vma:
+        publish(av.addr)
+        WRITE_ONCE(vma, "anon_vma", av)
+        anon_vma_interval_tree_insert(anon_vma_chain_link(vma, av))
+        av.num_active_vmas += 1
+        allocated = NO_ANON_VMA
+    spin_unlock(vma.vm_mm.page_table_lock)
+    anon_vma_unlock_write(av)
+    if allocated:
+        anon_vma_free(allocated)
+
+
+def anon_vma_prepare(vma: vm_area_struct) -> None:
+    """See to it that the VMA has an anon_vma; mmap_lock is held."""
+    if not vma.anon_vma:
+        __anon_vma_prepare(vma)
+
+
+def anon_vma_chains(vma: vm_area_struct) -> tuple[anon_vma_chain, ...]:
+    """The VMA's links, newest first."""
+    links: tuple[anon_vma_chain, ...] = ()
+    avc = vma.anon_vma_chain
+    while avc:
+        links += (avc,)
+        avc = avc.next
+    return links
+
+
+def anon_vma_clone(dst: vm_area_struct, src: vm_area_struct, fork: bool = False) -> None:
+    """Link `dst` to every anon_vma of `src`; a fork may reuse an anon_vma that has lost all its VMAs."""
+    if not src.anon_vma:
+        return
+    for avc in reversed(anon_vma_chains(src)):
+        anon_vma_chain_link(dst, avc.anon_vma)
+    anon_vma_lock_write(src.anon_vma)
+    for avc in reversed(anon_vma_chains(dst)):
+        anon_vma_interval_tree_insert(avc)
+        av = avc.anon_vma
+        if fork and not dst.anon_vma and av.num_children < 2 and av.num_active_vmas == 0:
+            WRITE_ONCE(dst, "anon_vma", av)
+            av.num_active_vmas += 1
+    if not fork:
+        dst.anon_vma.num_active_vmas += 1
+    anon_vma_unlock_write(src.anon_vma)
+
+
+def anon_vma_fork(vma: vm_area_struct, pvma: vm_area_struct) -> None:
+    """Give the child's VMA its own anon_vma below the parent's, besides all the parent's."""
+    if not pvma.anon_vma:
+        return
+    WRITE_ONCE(vma, "anon_vma", NO_ANON_VMA)
+    anon_vma_clone(vma, pvma, fork=True)
+    if vma.anon_vma:
+        return
+    av = anon_vma_alloc()
+    av.num_active_vmas = 1
+    av.root = pvma.anon_vma.root
+    av.parent = pvma.anon_vma
+    WRITE_ONCE(vma, "anon_vma", av)
+    avc = anon_vma_chain_link(vma, av)
+    anon_vma_lock_write(av)
+    anon_vma_interval_tree_insert(avc)
+    av.parent.num_children += 1
+    anon_vma_unlock_write(av)
+
+
+def unlink_anon_vmas(vma: vm_area_struct) -> None:
+    """Take the VMA out of the reverse map; anon_vmas without any VMA go."""
+    active = vma.anon_vma
+    if not active:
+        return
+    empty: tuple[anon_vma, ...] = ()
+    root = active.root
+    down_write(root.rwsem)
+    for avc in anon_vma_chains(vma):
+        av = avc.anon_vma
+        interval_tree_remove(av.rb_root, avc.addr)
+        if interval_tree_empty(av.rb_root):
+            av.parent.num_children -= 1
+            empty += (av,)
+        avc.free()
+    active.num_active_vmas -= 1
+    vma.anon_vma_chain = NO_AVC
+    WRITE_ONCE(vma, "anon_vma", NO_ANON_VMA)
+    up_write(root.rwsem)
+    for av in empty:
+        anon_vma_free(av)
+
+
+# --- folio mappings --------------------------------------------------------------------------------------
+
+
+def folio_add_new_anon_rmap(f: folio, vma: vm_area_struct, address: int, nr: int = 1) -> None:
+    """A new anonymous folio, not yet visible, gets its first `nr` mappings."""
+    f.mapping = vma.anon_vma.addr << MAPPING_SHIFT | FOLIO_MAPPING_ANON
+    f.index = (address - vma.vm_start >> arch.page_shift) + vma.vm_pgoff
+    f.flags = PG_SWAPBACKED | PG_UPTODATE
+    for i in range(nr):
+        store(f.page + PAGE_CELLS * i + 1, PAGE_ANON_EXCLUSIVE)
+    add(f._mapcount, nr)
+
+
+def folio_add_file_rmap_ptes(f: folio, nr: int) -> None:
+    """`nr` more entries map pages of the folio."""
+    add(f._mapcount, nr)
+
+
+def folio_remove_rmap_ptes(f: folio, nr: int) -> None:
+    """`nr` entries less map pages of the folio."""
+    add(f._mapcount, -nr)
+
+
+def folio_add_rmap_pmd(f: folio) -> None:
+    """One more huge pmd maps the folio."""
+    add(f._entire_mapcount, 1)
+
+
+def folio_remove_rmap_pmd(f: folio) -> None:
+    """One huge pmd less maps the folio."""
+    add(f._entire_mapcount, -1)

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Flushing translations (arch/x86/mm/tlb.c, arch/arm64/include/asm/tlbflush.h; 7.2)."""
+
+from __future__ import annotations
+
+from ..arch import arch
+from ..machine import (
+    IPIS,
+    READ_ONCE,
+    TLB_FLUSH_PAGES,
+    TLB_FLUSHES,
+    TLB_FREED_TABLES,
+    count,
+    smp_call_function,
+    tlb_invalidate,
+)
+from .mm_types import mm_struct
+
+
+def flush_tlb_range(mm: mm_struct, start: int, end: int, freed_tables: bool = False) -> None:
+    """Drop all CPUs' translations of [start, end) (bytes); with `freed_tables` their paging-structure caches too."""
+    count(TLB_FLUSHES)
+    count(TLB_FLUSH_PAGES, end - start >> arch.page_shift)
+    if freed_tables:
+        count(TLB_FREED_TABLES)
+    others = 0
+    if READ_ONCE(mm, "nr_cpus") > 1:
+        others = 2 if arch.broadcast_flush else 1
+        if others == 1:
+            count(IPIS)
+    tlb_invalidate(mm.addr, start, end, freed_tables, others)
+
+
+def flush_tlb_mm(mm: mm_struct) -> None:
+    """Drop all translations of the mm."""
+    flush_tlb_range(mm, 0, arch.task_size)
+
+
+def tlb_remove_table_sync_one() -> None:
+    """Interrupt every CPU and wait: no walk with interrupts disabled that began before is left (mm/mmu_gather.c)."""
+    count(IPIS)
+    smp_call_function(0)
+
+
+def pmdp_get_lockless_sync() -> None:
+    """The same where a pmd is read in two halves; nothing elsewhere (include/linux/pgtable.h)."""
+    if arch.split_pmd_reads:
+        tlb_remove_table_sync_one()

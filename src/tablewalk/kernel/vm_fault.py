@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The arguments of a fault (struct vm_fault in include/linux/mm.h; 7.2), never changed once made."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ..arch import arch
+from .mm_types import vm_area_struct
+from .pgtable import pmd_p
+
+NO_PTE: Final = -1  # in place of an entry's value: there was no table to look at
+
+
+class vm_fault:
+    """A fault at page `address` of `vma`; `pgoff` is the page's offset in the file or its virtual page number."""
+
+    __slots__ = ("address", "flags", "pgoff", "pmd", "vma")
+
+    def __init__(self, vma: vm_area_struct, address: int, flags: int, pmd: pmd_p) -> None:
+        self.vma = vma
+        self.address = address
+        self.flags = flags
+        self.pmd = pmd
+        self.pgoff = (address - vma.vm_start >> arch.page_shift) + vma.vm_pgoff
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, vm_fault) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def _key(self) -> tuple[int, int, int, int]:
+        return (self.vma.addr, self.address, self.flags, self.pmd)
