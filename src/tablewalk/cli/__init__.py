@@ -68,7 +68,7 @@ def main(args: list[str] | None = None) -> NoReturn:
         status = e.exit_code
     except click.UsageError as e:
         where = f" (try '{e.ctx.command_path} --help')" if e.ctx else ""
-        status = _fail(e.format_message() + where)
+        status = _fail(e.format_message().rstrip(".") + where)
     except click.ClickException as e:
         status = _fail(e.format_message())
     except TablewalkError as e:
