@@ -9,6 +9,7 @@ import os
 import pkgutil
 import signal
 import sys
+from collections.abc import Sequence
 from typing import NoReturn
 
 import click
@@ -53,19 +54,28 @@ def group() -> None:
     """
 
 
-def main(args: list[str] | None = None) -> NoReturn:
-    """Run the command line on `args` (default: sys.argv) and exit with its status.
+def run(args: Sequence[str]) -> int:
+    """Run the command line on `args` and return its status; whatever goes wrong is raised.
 
-    Bad input is one line on stderr and status 2; Ctrl-C is one line and status 130. A verb gives its
-    status as its return value (None is 0) or through `click.Context.exit`.
+    A verb gives its status as its return value (None is 0) or through `click.Context.exit`.
     """
+    # Not group.main(): it ends a broken pipe with status 1, which says "found something" here.
     try:
-        # Not group.main(): it ends a broken pipe with status 1, which says "found something" here.
-        with group.make_context("tablewalk", sys.argv[1:] if args is None else list(args)) as ctx:
+        with group.make_context("tablewalk", list(args)) as ctx:
             status = group.invoke(ctx)
-        sys.stdout.flush()
     except click.exceptions.Exit as e:
         status = e.exit_code
+    sys.stdout.flush()
+    return status if isinstance(status, int) else 0
+
+
+def main(args: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line on `args` (default: sys.argv) and exit with its status.
+
+    Bad input is one line on stderr and status 2; Ctrl-C is one line and status 130.
+    """
+    try:
+        status = run(sys.argv[1:] if args is None else args)
     except click.UsageError as e:
         where = f" (try '{e.ctx.command_path} --help')" if e.ctx else ""
         status = _fail(e.format_message().rstrip(".") + where)
@@ -85,7 +95,7 @@ def main(args: list[str] | None = None) -> NoReturn:
         status = _fail(f"{name}{e.strerror or e}")
     except MemoryError:
         status = _fail("out of memory")
-    sys.exit(status if isinstance(status, int) else 0)
+    sys.exit(status)
 
 
 def _fail(message: str) -> int:
