@@ -37,6 +37,7 @@ from tablewalk.record.rows import (
     Names,
     Row,
     Rows,
+    by_time,
     check_rows,
 )
 
@@ -362,7 +363,7 @@ class Writer:
         held = sum(map(len, self._held))
         if held < ROW_GROUP:
             return
-        rows = _sorted(self._held)
+        rows = by_time(self._held)
         n = int(np.searchsorted(rows.t, t, "left"))
         if held - n > HELD_MAX:
             n = int(np.searchsorted(rows.t, rows.t[held - HELD_MAX // 2], "left"))
@@ -373,11 +374,11 @@ class Writer:
     def finish(self, meta: Meta) -> None:
         """Write what is left and `meta` (its start and end are set here), and put the file in its place."""
         if self._held:
-            self._write(_sorted(self._held))
+            self._write(by_time(self._held))
             self._held = []
         assert self._out
         if self._late:
-            self._merge_late(_sorted(self._late))
+            self._merge_late(by_time(self._late))
         meta.start, meta.end = self._start or 0, self._written_to
         self._out.finish(meta)
         self._out = None
@@ -411,17 +412,12 @@ class Writer:
             for i in range(source.metadata.num_row_groups):
                 rows = _rows_of(source.read_row_group(i, use_threads=False))
                 n = int(np.searchsorted(late.t, rows.t[-1], "right"))
-                rows = _sorted([rows, _renamed(late[:n], rows.names)])
+                rows = by_time([rows, _renamed(late[:n], rows.names)])
                 late = late[n:]
                 for j in range(0, len(rows), ROW_GROUP):
                     self._out.write(rows[j : j + ROW_GROUP])
         finally:
             first.discard()
-
-
-def _sorted(batches: list[Rows]) -> Rows:
-    rows = Rows.concat(batches)
-    return rows if (rows.t[1:] >= rows.t[:-1]).all() else rows[np.argsort(rows.t, kind="stable")]
 
 
 def _renamed(rows: Rows, names: Names) -> Rows:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from tablewalk.errors import TablewalkError
 
-I64 = npt.NDArray[np.int64]
+Index = npt.NDArray[np.int64]
 Array = npt.NDArray[Any]
 
 UNKNOWN = 2**64 - 1
@@ -94,13 +94,13 @@ class Rows:
     """A batch of rows as numpy arrays; `a` has the shape (6, n), `name` holds indices of `names`."""
 
     kind: Array
-    t: I64
-    begin: I64
-    end: I64
+    t: Index
+    begin: Index
+    end: Index
     pid: Array
     tid: Array
     nr: Array
-    ret: I64
+    ret: Index
     name: Array
     a: npt.NDArray[np.uint64]
     names: Names = field(default_factory=Names)
@@ -144,6 +144,12 @@ class Rows:
         return cls(**columns, a=np.concatenate([b.a for b in batches], axis=1), names=batches[0].names)
 
 
+def by_time(batches: Sequence[Rows]) -> Rows:
+    """One batch of several, sorted by time; rows of the same time stay in their order."""
+    rows = Rows.concat(batches)
+    return rows if (rows.t[1:] >= rows.t[:-1]).all() else rows[np.argsort(rows.t, kind="stable")]
+
+
 def check_rows(rows: Rows, after: int = 0) -> int:
     """Refuse what no kernel can have said: returns the last row's time, for the next call's `after`.
 
@@ -161,7 +167,7 @@ def check_rows(rows: Rows, after: int = 0) -> int:
         "a time before its predecessor's": t < before,
         "a negative time": rows.begin < 0,
         "an effect outside its begin and end": (rows.begin > t) | (t > rows.end),
-        "a pid or tid out of range": ~_pid_ok(rows.pid) | ~_pid_ok(rows.tid),
+        "a pid or tid out of range": ~(_pid_ok(rows.pid) & _pid_ok(rows.tid)) & ~kind[Kind.LOST],
         "a child's pid or tid out of range": pids & ~(_pid_ok(a[0]) & _pid_ok(a[1])),
         "a fault that is neither minor, major nor unfinished": kind[Kind.FAULT] & (abs(nr) > 1),
         "a negative system call number": kind[Kind.SYSCALL] & (nr < 0),
