@@ -7,21 +7,38 @@
 from __future__ import annotations
 
 from ..arch import arch
-from ..machine import PAGE_FAULTS, add, count, down_read_trylock, load, spin_lock, spin_unlock, store
-from .config import config
+from ..machine import (
+    PAGE_FAULTS,
+    WRITE_ONCE,
+    add,
+    count,
+    load,
+    mutex_lock,
+    mutex_trylock,
+    mutex_unlock,
+    spin_lock,
+    store,
+)
 from .huge_memory import create_huge_pmd, huge_pmd_fault, thp_vma_allowable_pmd
 from .memory_file import do_fault
-from .mm_types import folio, vm_area_struct
-from .mmap_lock import mmap_read_unlock
+from .mm_types import folio, mm_struct, vm_area_struct
+from .not_modelled import NotModelled
 from .page_alloc import (
-    PG_ANON_EXCLUSIVE,
+    FOLIO_MAPPING_ANON,
+    FOLIO_MAPPING_KSM,
+    MAPPING_SHIFT,
+    NO_FOLIO,
+    PAGE_ANON_EXCLUSIVE,
+    PG_DIRTY,
+    PG_SWAPBACKED,
     copy_page,
     folio_alloc,
     folio_get,
-    folio_page,
     folio_put,
+    folio_put_refs,
     folio_ref_count,
     folio_test_anon,
+    page_flags,
     zero_page,
 )
 from .pgtable import (
@@ -34,12 +51,14 @@ from .pgtable import (
     RW,
     SPECIAL,
     UFFD_WP,
+    maybe_mkwrite,
     page_folio,
     pmdp_get_lockless,
     pte_page,
     ptep_get,
     ptep_get_and_clear,
     ptep_get_lockless,
+    vm_page_prot,
 )
 from .pgtable_generic import (
     p4d_alloc,
@@ -51,7 +70,7 @@ from .pgtable_generic import (
     pte_unmap_unlock,
     pud_alloc,
 )
-from .rmap import __anon_vma_prepare, folio_add_new_anon_rmap, folio_remove_rmap_ptes
+from .rmap import folio_add_new_anon_rmap, folio_remove_rmap_ptes, mm_counter_file, vmf_anon_prepare
 from .swap_pte import do_swap_page
 from .tlb import flush_tlb_range
 from .vm_fault import NO_PTE, vm_fault
@@ -61,7 +80,6 @@ from .vm_flags import (
     FAULT_FLAG_WRITE,
     VM_FAULT_FALLBACK,
     VM_FAULT_RETRY,
-    VM_FAULT_SIGBUS,
     VM_SHARED,
     VM_WRITE,
 )
@@ -78,8 +96,10 @@ def handle_mm_fault(vma: vm_area_struct, address: int, flags: int) -> int:
     pmdval = pmdp_get_lockless(pmd)
     if pmdval & (PRESENT | LEAF) != PRESENT:
         if pmdval != 0:
-            return huge_pmd_fault(vmf, pmdval)
-        if thp_vma_allowable_pmd(vma, vma.vm_flags):
+            ret = huge_pmd_fault(vmf, pmdval)
+            if ret & VM_FAULT_FALLBACK == 0:
+                return ret
+        elif thp_vma_allowable_pmd(vma, vma.vm_flags):
             ret = create_huge_pmd(vmf)
             if ret & VM_FAULT_FALLBACK == 0:
                 return ret
@@ -122,21 +142,6 @@ def do_pte_missing(vmf: vm_fault, orig_pte: int) -> int:
     return do_fault(vmf)
 
 
-def vmf_anon_prepare(vmf: vm_fault) -> int:
-    """See to it that the VMA has an anon_vma, under the VMA lock only if mmap_lock can be had at once."""
-    vma = vmf.vma
-    if vma.anon_vma:
-        return 0
-    if vmf.flags & FAULT_FLAG_VMA_LOCK:
-        if not down_read_trylock(vma.vm_mm.mmap_lock):
-            return VM_FAULT_RETRY
-        __anon_vma_prepare(vma)
-        mmap_read_unlock(vma.vm_mm)
-    else:
-        __anon_vma_prepare(vma)
-    return 0
-
-
 def do_anonymous_page(vmf: vm_fault) -> int:
     """Map the zero page for a read, a new page for a write."""
     vma = vmf.vma
@@ -170,3 +175,120 @@ def do_anonymous_page(vmf: vm_fault) -> int:
     store(pte, entry)
     pte_unmap_unlock(pte, ptl)
     return 0
+
+
+def do_wp_page(vmf: vm_fault, pte: int, ptl: int, entry: int) -> int:
+    """A write (or unshare) fault on a present entry without write permission; ptl is held, and released here."""
+    vma = vmf.vma
+    if entry & UFFD_WP and vmf.flags & FAULT_FLAG_UNSHARE == 0 and vma.vm_userfaultfd_ctx:
+        pte_unmap_unlock(pte, ptl)
+        raise NotModelled("userfaultfd write-protect fault")
+    page = 0 if entry & SPECIAL else pte_page(entry)
+    if vma.vm_flags & VM_SHARED:
+        return wp_page_shared(vmf, pte, ptl, entry, page)
+    if page and folio_test_anon(page_folio(page)):
+        if load(page_flags(page)) & PAGE_ANON_EXCLUSIVE or wp_can_reuse_anon_folio(page_folio(page), vma):
+            store(page_flags(page), PAGE_ANON_EXCLUSIVE)
+            if vmf.flags & FAULT_FLAG_UNSHARE == 0:
+                wp_page_reuse(vma, pte, entry)
+            pte_unmap_unlock(pte, ptl)
+            return 0
+    if page:
+        folio_get(page_folio(page))
+    pte_unmap_unlock(pte, ptl)
+    return wp_page_copy(vmf, entry, page)
+
+
+def wp_page_reuse(vma: vm_area_struct, pte: int, entry: int) -> None:
+    """Make the entry writable in place; under ptl."""
+    store(pte, maybe_mkwrite(entry | DIRTY | ACCESSED, vma.vm_flags))
+
+
+def wp_page_shared(vmf: vm_fault, pte: int, ptl: int, entry: int, page: int) -> int:
+    """First write through a read-only entry of a shared mapping: tell the file system, then make it writable."""
+    vma = vmf.vma
+    if not page or not vma.vm_file or vma.vm_file.f_mapping.shmem:
+        wp_page_reuse(vma, pte, entry)
+        pte_unmap_unlock(pte, ptl)
+        return 0
+    f = page_folio(page)
+    folio_get(f)
+    pte_unmap_unlock(pte, ptl)
+    mutex_lock(f.lock)
+    if f.mapping != vma.vm_file.f_mapping.addr << MAPPING_SHIFT:
+        mutex_unlock(f.lock)
+        folio_put(f)
+        return 0
+    pte, ptl = pte_offset_map_lock(vma.vm_mm, vmf.pmd, vmf.address)
+    if pte:
+        if ptep_get(pte) == entry:
+            wp_page_reuse(vma, pte, entry)
+            WRITE_ONCE(f, "flags", f.flags | PG_DIRTY)
+        pte_unmap_unlock(pte, ptl)
+    mutex_unlock(f.lock)
+    folio_put(f)
+    return 0
+
+
+def wp_can_reuse_anon_folio(f: folio, vma: vm_area_struct) -> bool:
+    """Whether this mapping is the only reference of an anonymous folio; if so it becomes this VMA's."""
+    if f.order or f.mapping & FOLIO_MAPPING_KSM == FOLIO_MAPPING_KSM or folio_ref_count(f) != 1:
+        return False
+    if not mutex_trylock(f.lock):
+        return False
+    reuse = folio_ref_count(f) == 1
+    if reuse:
+        f.mapping = vma.anon_vma.addr << MAPPING_SHIFT | FOLIO_MAPPING_ANON
+    mutex_unlock(f.lock)
+    return reuse
+
+
+def wp_page_copy(vmf: vm_fault, entry: int, page: int) -> int:
+    """Give the VMA its own copy of a page (`page` 0: the zero page); the caller's reference on it is dropped."""
+    vma = vmf.vma
+    mm = vma.vm_mm
+    old = page_folio(page) if page else NO_FOLIO
+    ret = vmf_anon_prepare(vmf)
+    if ret:
+        if old:
+            folio_put(old)
+        return ret
+    new = folio_alloc(0)
+    if old:
+        copy_page(new.page, page)
+    pte, ptl = pte_offset_map_lock(mm, vmf.pmd, vmf.address)
+    copied = False
+    if pte:
+        copied = ptep_get(pte) == entry
+        if copied:
+            wp_page_install(vmf, pte, entry, old, new)
+        pte_unmap_unlock(pte, ptl)
+    if not copied:
+        folio_put(new)
+        if old:
+            folio_put(old)
+    elif old:
+        folio_put_refs(old, 2)
+    return 0
+
+
+def wp_page_install(vmf: vm_fault, pte: int, entry: int, old: folio, new: folio) -> None:
+    """Replace the entry by the copy: clear, flush, map, and only then drop the old mapping; under ptl."""
+    vma = vmf.vma
+    mm = vma.vm_mm
+    if not old:
+        add(mm.anon_rss, 1)
+    elif not folio_test_anon(old):
+        add(mm_counter_file(mm, old), -1)
+        add(mm.anon_rss, 1)
+    copy = new.page << PFN_SHIFT | vm_page_prot(vma.vm_flags) | ACCESSED
+    if vmf.flags & FAULT_FLAG_UNSHARE:
+        copy |= entry & UFFD_WP
+    else:
+        copy = maybe_mkwrite(copy | DIRTY, vma.vm_flags)
+    ptep_get_and_clear(pte)
+    flush_tlb_range(mm, vmf.address, vmf.address + arch.page_size)
+    folio_add_new_anon_rmap(new, vma, vmf.address)
+    store(pte, copy)
+    if old:
+        folio_remove_rmap_ptes(old, 1)

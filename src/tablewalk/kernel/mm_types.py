@@ -52,7 +52,7 @@ class ptdesc(struct):
     pmd_huge_pte: ptdesc = plain(any_of("ptl"))
     deposit_next: ptdesc = plain()
     pt_share_count: atomic_t = atomic()
-    entry: entries_t = entries(lock="ptl")
+    entry: entries_t = entries("ptl", "pt_mm.page_table_lock")
 
 
 class mm_struct(struct):
@@ -87,6 +87,8 @@ class mm_struct(struct):
     tlb_flush_pending: atomic_t = atomic()
     write_protect_seq: int = marked(all_of("mmap_lock:w"))
     nr_cpus: int = marked(any_of())  # CPUs in mm_cpumask: those that flushes must reach
+    rlimit_stack: int = marked(any_of())  # RLIMIT_STACK in bytes; of the process, kept with its mm
+    rlimit_memlock: int = marked(any_of())  # RLIMIT_MEMLOCK in bytes; RLIM_INFINITY also for CAP_IPC_LOCK
 
 
 class vm_area_struct(struct):
@@ -142,6 +144,7 @@ class address_space(struct):
     shmem: int = const()  # 1: shmem_aops
     huge: int = marked(any_of())  # shmem: SHMEM_HUGE_*
     i_size: int = marked(any_of())  # bytes; -1: not known, nothing is beyond it
+    i_count: atomic_t = atomic()  # references: open files, and who else keeps the inode
     invalidate_lock: rwsem_t = rwsem()
     can_collapse: int = const()  # a file system whose read-only text may become huge
 
@@ -152,6 +155,8 @@ class file(struct):
     f_mapping: address_space = const()
     f_count: atomic_t = atomic()
     f_ident: int = const()  # what tells two opens of one inode apart
+    f_readonly: int = const()  # 1: without FMODE_WRITE
+    f_close: int = const()  # 1: its VMAs have vm_ops->close (SysV shared memory)
 
 
 class folio(struct):

@@ -11,6 +11,7 @@ from .mm_types import folio, system
 from .pgtable import page_t
 
 FOLIO_MAPPING_ANON: Final = 1  # folio.mapping: anon_vma << 2 | 1, address_space << 2
+FOLIO_MAPPING_KSM: Final = 3
 MAPPING_SHIFT: Final = 2
 
 # folio.flags

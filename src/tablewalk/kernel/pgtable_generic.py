@@ -154,7 +154,9 @@ def pte_alloc_one(mm: mm_struct) -> ptdesc:
     """A new, empty PTE table; may sleep."""
     might_sleep()
     count(PTE_TABLES_ALLOCATED)
-    return ptdesc.alloc(arch.ptrs_per_pte)
+    pgtable: ptdesc = ptdesc.alloc(arch.ptrs_per_pte)
+    pgtable.pt_mm = mm
+    return pgtable
 
 
 def pte_free(mm: mm_struct, pgtable: ptdesc) -> None:
@@ -228,7 +230,8 @@ def pmd_alloc(mm: mm_struct, pud: int, addr: int) -> pmd_p:
 
 def _alloc_upper(mm: mm_struct, slot: int, nr: int, counter: int) -> None:
     might_sleep()
-    table = ptdesc.alloc(nr)
+    table: ptdesc = ptdesc.alloc(nr)
+    table.pt_mm = mm
     spin_lock(mm.page_table_lock)
     if load(slot) == 0:
         add(counter, 1)

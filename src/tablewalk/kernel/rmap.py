@@ -11,6 +11,7 @@ from ..machine import (
     WRITE_ONCE,
     add,
     down_read,
+    down_read_trylock,
     down_write,
     interval_tree_destroy,
     interval_tree_empty,
@@ -27,9 +28,11 @@ from ..machine import (
     up_read,
     up_write,
 )
-from .mm_types import anon_vma, anon_vma_chain, folio, vm_area_struct
+from .mm_types import anon_vma, anon_vma_chain, counter_t, folio, mm_struct, vm_area_struct
+from .mmap_lock import mmap_read_unlock
 from .page_alloc import FOLIO_MAPPING_ANON, MAPPING_SHIFT, PAGE_ANON_EXCLUSIVE, PAGE_CELLS, PG_SWAPBACKED, PG_UPTODATE
-from .vm_flags import VM_ACCESS_FLAGS, VM_SOFTDIRTY
+from .vm_fault import vm_fault
+from .vm_flags import FAULT_FLAG_VMA_LOCK, VM_ACCESS_FLAGS, VM_FAULT_RETRY, VM_SOFTDIRTY
 
 NO_ANON_VMA: Final = anon_vma(0)
 NO_AVC: Final = anon_vma_chain(0)
@@ -178,6 +181,24 @@ def anon_vma_prepare(vma: vm_area_struct) -> None:
         __anon_vma_prepare(vma)
 
 
+def vmf_anon_prepare(vmf: vm_fault) -> int:
+    """See to it that the VMA of a fault has an anon_vma (mm/memory.c).
+
+    Under the VMA lock only if mmap_lock can be had at once, else VM_FAULT_RETRY.
+    """
+    vma = vmf.vma
+    if vma.anon_vma:
+        return 0
+    if vmf.flags & FAULT_FLAG_VMA_LOCK:
+        if not down_read_trylock(vma.vm_mm.mmap_lock):
+            return VM_FAULT_RETRY
+        __anon_vma_prepare(vma)
+        mmap_read_unlock(vma.vm_mm)
+    else:
+        __anon_vma_prepare(vma)
+    return 0
+
+
 def anon_vma_chains(vma: vm_area_struct) -> tuple[anon_vma_chain, ...]:
     """The VMA's links, newest first."""
     links: tuple[anon_vma_chain, ...] = ()
@@ -265,6 +286,11 @@ def folio_add_new_anon_rmap(f: folio, vma: vm_area_struct, address: int, nr: int
 def folio_add_file_rmap_ptes(f: folio, nr: int) -> None:
     """`nr` more entries map pages of the folio."""
     add(f._mapcount, nr)
+
+
+def mm_counter_file(mm: mm_struct, f: folio) -> counter_t:
+    """The counter of a file folio's mappings: MM_SHMEMPAGES or MM_FILEPAGES (include/linux/mm.h)."""
+    return mm.shmem_rss if f.flags & PG_SWAPBACKED else mm.file_rss
 
 
 def folio_remove_rmap_ptes(f: folio, nr: int) -> None:

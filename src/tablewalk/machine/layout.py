@@ -109,9 +109,9 @@ def lockdep_map() -> Any:
     return Field(Cell.LOCK, lock="lockdep_map")
 
 
-def entries(lock: str = "", each: int = 1) -> Any:
-    """The address of the trailing elements of `each` cells, written under `lock`, read locklessly or under it."""
-    return Field(Cell.ENTRIES, write=any_of(lock) if lock else NO_GUARD, each=each)
+def entries(*locks: str, each: int = 1) -> Any:
+    """The address of the trailing elements of `each` cells, written under one of `locks`, read locklessly or under it."""
+    return Field(Cell.ENTRIES, write=any_of(*locks), each=each)
 
 
 def container(write: Guard = NO_GUARD, read: Guard = NO_GUARD) -> Any:

@@ -13,9 +13,9 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from tablewalk.machine.generate import plain_accessors
-from tablewalk.machine.layout import Cell, Field, Layout, layout_of
-from tablewalk.machine.stat import NR_STATS, RCU_CALLBACKS, SYNCHRONIZE_RCU
+from .generate import plain_accessors
+from .layout import Cell, Field, Layout, layout_of
+from .stat import NR_STATS, RCU_CALLBACKS, SYNCHRONIZE_RCU
 
 # --- flat memory -----------------------------------------------------------------------------------------
 
@@ -151,6 +151,11 @@ def store(address: int, value: int) -> None:
     mem[address] = value
 
 
+def clear_unreachable(address: int) -> None:
+    """Clear an entry without its lock: nobody else can reach it any more (free_pgtables)."""
+    mem[address] = 0
+
+
 def load_range(address: int, nr: int) -> list[int]:
     """Read `nr` consecutive cells, one after the other, under their guard."""
     return mem[address : address + nr]
@@ -256,6 +261,11 @@ def up_read(sem: int) -> None:
 
 def down_write(sem: int) -> None:
     """Take a rwsem exclusively; may sleep."""
+    lockstat[mem[sem]] += 1
+
+
+def down_write_nested(sem: int) -> None:
+    """Take a rwsem exclusively inside another of its class (SINGLE_DEPTH_NESTING); may sleep."""
     lockstat[mem[sem]] += 1
 
 
@@ -575,6 +585,15 @@ def tlb_invalidate(mm: int, start: int, end: int, freed_tables: bool, others: in
     """
 
 
+def tlb_lookup(mm: int, page: int, write: bool) -> int:
+    """Content cell that this CPU's cached translation of the page address gives, or 0."""
+    return 0
+
+
+def tlb_fill(mm: int, page: int, slot: int, table: int, cell: int, writable: bool) -> None:
+    """This CPU caches the translation of a page, and that `slot` points to `table` (0: a huge page)."""
+
+
 class locked:
     """`with locked(lock):` a spinlock held."""
 
@@ -596,7 +615,7 @@ def _specialise() -> None:
     nothing = _nothing
     for name in (
         "spin_unlock up_read up_write downgrade_write mutex_unlock lock_map_release rcu_read_lock"
-        " rcu_read_unlock might_sleep publish forget lock_map_release_writes local_irq_restore tlb_invalidate"
+        " rcu_read_unlock might_sleep publish forget lock_map_release_writes local_irq_restore tlb_invalidate tlb_fill"
     ).split():
         namespace[name] = nothing
 

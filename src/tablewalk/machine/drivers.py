@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The model bound to a driver, an architecture, and a kernel release.
+
+The text of `kernel/`, `arch/` and `patches/` is loaded once a driver, as a package of its own whose `machine` is that
+driver's: relative imports do the binding.  `Model.configure` then selects architecture and options, and puts the
+overrides of the patches that a release lacks in the place of their sites, in every module that has imported them.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from importlib.machinery import ModuleSpec
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from pkgutil import iter_modules
+from types import ModuleType
+from typing import Any
+
+from tablewalk.errors import TablewalkError
+
+ROOT = Path(__file__).resolve().parent.parent
+NEWEST = "7.x"
+RELEASES = ("6.1", "6.12", "6.18", NEWEST)
+
+
+@dataclass(frozen=True, slots=True)
+class KernelConfig:
+    """Which kernel to model: a release (`6.1` .. `7.x`), an architecture's name, options, patches left out or kept in.
+
+    `options` are Kconfig and sysfs names with their values as text; `without` are ids of the catalogue.
+    """
+
+    release: str = NEWEST
+    arch: str = "x86_64"
+    options: tuple[tuple[str, str], ...] = ()
+    without: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        parts = [self.release, *(f"{k}={v}" for k, v in self.options), *(f"-{p}" for p in self.without)]
+        return " ".join(parts)
+
+
+@dataclass(slots=True)
+class Model:
+    """The model's modules on one driver: `model.kernel("mmap")` is the module kernel/mmap.py of it."""
+
+    package: str
+    machine: Any
+    _replaced: list[tuple[dict[str, Any], str, Any]] = field(default_factory=list)
+
+    def module(self, name: str) -> Any:
+        """The module `name` (dotted, below the package)."""
+        return import_module(f"{self.package}.{name}")
+
+    def kernel(self, name: str) -> Any:
+        """The module kernel/`name`.py."""
+        return self.module(f"kernel.{name}")
+
+    def boot(self) -> None:
+        """An empty memory, and in it what exists once."""
+        self.machine.reset()
+        self.kernel("page_alloc").boot()
+
+    def configure(self, config: KernelConfig) -> None:
+        """Become the kernel that `config` describes, and boot.
+
+        Raises TablewalkError for a release, architecture, option or patch that does not exist.
+        """
+        self._restore()
+        release = release_of(config.release)
+        architecture = self.module("arch.table").by_name(config.arch, release)
+        self.module("arch").use(architecture)
+        self.kernel("config").use(self._options(config, release, architecture))
+        rows = self.module("patches").catalogue()
+        unknown = set(config.without) - {row.id for row in rows}
+        if unknown:
+            raise TablewalkError(f"no such patch: {', '.join(sorted(unknown))}; `tablewalk patches` lists them")
+        for row in rows:
+            if row.since > release or row.id in config.without:
+                self._replace(row.site, row.override)
+        self.boot()
+
+    def _options(self, config: KernelConfig, release: tuple[int, int], architecture: Any) -> Any:
+        kconfig = self.kernel("config").Kconfig()
+        since = architecture.pt_reclaim_since
+        kconfig.pt_reclaim = since is not None and release >= since
+        kconfig.per_vma_lock = release >= (6, 4)
+        for name, value in config.options:
+            set_option(kconfig, name, value)
+        return kconfig
+
+    def _replace(self, site: str, override: str) -> None:
+        module, _, function = site.rpartition(".")
+        original = getattr(self.kernel(module), function)
+        where, _, name = override.rpartition(".")
+        replacement = getattr(self.module(f"patches.{where}"), name)
+        for path, loaded in list(sys.modules.items()):
+            if not path.startswith((f"{self.package}.kernel.", f"{self.package}.patches.")):
+                continue
+            if path == f"{self.package}.patches.{where}":
+                continue  # an override may call what it overrides
+            namespace = vars(loaded)
+            for key, value in list(namespace.items()):
+                if value is original:
+                    self._replaced.append((namespace, key, value))
+                    namespace[key] = replacement
+
+    def _restore(self) -> None:
+        for namespace, key, value in reversed(self._replaced):
+            namespace[key] = value
+        self._replaced.clear()
+
+
+def release_of(text: str) -> tuple[int, int]:
+    """A release as a pair.  Raises TablewalkError for one that is not modelled."""
+    from tablewalk.patches import parse_release
+
+    try:
+        release = parse_release(text)
+    except ValueError:
+        raise TablewalkError(f"kernel {text!r}: not a release; try one of {', '.join(RELEASES)}") from None
+    if release < (6, 1):
+        raise TablewalkError(f"kernel {text}: releases before 6.1 are not modelled")
+    return release
+
+
+def set_option(kconfig: Any, name: str, value: str) -> None:
+    """Set the option of a Kconfig by its name in any case.  Raises TablewalkError for an unknown name or value."""
+    key = name.lower().removeprefix("config_")
+    if key == "thp":
+        key = "transparent_hugepage"
+    current = getattr(kconfig, key, None)
+    if current is None or key.startswith("_"):
+        raise TablewalkError(f"--set {name}: no such option; there are {', '.join(sorted(kconfig.__slots__))}")
+    if isinstance(current, bool):
+        if value.lower() not in ("y", "n"):
+            raise TablewalkError(f"--set {name}={value}: y or n is wanted")
+        setattr(kconfig, key, value.lower() == "y")
+    elif isinstance(current, int):
+        if not value.isdecimal():
+            raise TablewalkError(f"--set {name}={value}: a number is wanted")
+        setattr(kconfig, key, int(value))
+    else:
+        choices = ("always", "madvise", "never", "within_size", "advise")
+        if value not in choices:
+            raise TablewalkError(f"--set {name}={value}: one of {', '.join(choices)} is wanted")
+        setattr(kconfig, key, value)
+
+
+@cache
+def load(driver: str = "sequential") -> Model:
+    """The model on a driver: `sequential` (plain Python), `checked` (guards, use after free, atomic context)."""
+    if driver == "sequential":
+        return _complete(Model("tablewalk", import_module("tablewalk.machine")))
+    package = f"tablewalk_{driver}"
+    root = ModuleType(package)
+    root.__path__ = [str(ROOT)]
+    root.__spec__ = ModuleSpec(package, None, is_package=True)
+    sys.modules[package] = root
+    machine = _load_as(f"{package}.machine", ROOT / "machine" / f"{driver}.py")
+    return _complete(Model(package, machine))
+
+
+def _load_as(name: str, path: Path) -> ModuleType:
+    """Load a driver as the package `name`; its relative imports find fresh copies of the other machine modules."""
+    spec = spec_from_file_location(name, path, submodule_search_locations=[str(path.parent)])
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _complete(m: Model) -> Model:
+    """Import every module of the model, so that an override reaches each place that imported its site."""
+    for part in ("kernel", "patches"):
+        for found in iter_modules(m.module(part).__path__):
+            m.module(f"{part}.{found.name}")
+    return m
+
+
+def model(config: KernelConfig, driver: str = "sequential") -> Model:
+    """The model on `driver`, configured and booted."""
+    m = load(driver)
+    m.configure(config)
+    return m
