@@ -3,8 +3,8 @@
 
 Each table is in exactly one class:
 
-- populated: it has an entry that holds something (for a PMD or PUD table: anything below it),
-- empty: none of its entries does,
+- populated: it leads to something: a page, a swapped page, a marker, the zero page,
+- empty: it leads to nothing, though a PMD or PUD table may have empty tables below it,
 - deposited: the spare PTE table behind a huge page of anonymous memory (pgtable_trans_huge_deposit()),
 - unknown: under a mapping that pagemap does not show (VM_PFNMAP), so that it may be populated or empty.
 
@@ -50,11 +50,12 @@ class Account:
     """Numbers of tables.  `vmpte` is the sum of populated, empty, deposited and unknown, and all levels' sum.
 
     `pte_empty` is None where the kernel shows no empty PTE table: `empty` is then known by difference for
-    the three levels together.  `pmd_empty` and `pud_empty` are always a difference, and None where it can
-    be split in more than one way.  `reclaimable` is the number of PTE tables that MADV_DONTNEED on exactly
-    the empty ones would free (each has all its addresses in one mapping, which allows it), None where they
-    are not shown.  `missing` is how many more tables were seen than VmPTE counted, and `torn` that some
-    were seen outside of the mappings: the process changed between the looks.
+    the three levels together.  `pmd_empty` and `pud_empty` count those with empty tables below them and, by
+    difference, those without; None where the difference can be split in more than one way.  `reclaimable`
+    is the number of PTE tables that MADV_DONTNEED on exactly the empty ones would free (each has all its
+    addresses in one mapping, which allows it), None where they are not shown.  `missing` is how many more
+    tables were seen than VmPTE counted, and `torn` that some were seen outside of the mappings: the process
+    changed between the looks.
     """
 
     vmpte: int
@@ -122,33 +123,35 @@ def account(vmpte_kb: int, vmas: list[Vma], contents: Contents, arch: Arch) -> A
     bounds = np.array([(v.start, v.end) for v in vmas], dtype=np.int64)
     hidden = np.array([v.hidden for v in vmas])
     pte = _pte_tables(bounds, vmas, contents, arch)
-    pmds, puds = _upper_tables(pte, arch)
-    vmpte = (vmpte_kb << 10) // arch.page_size
-    rest = vmpte - len(pte.existing) - len(pte.anon_huge.table) - len(pmds) - len(puds)
-
     under_hidden = reach(bounds[hidden], _as_ranges(bounds), arch.pmd_shift).table
-    doubtful = np.intersect1d(pte.unheld, under_hidden)
-    empty = np.setdiff1d(pte.unheld, doubtful)
-    could_hide = _tables_for(np.setdiff1d(under_hidden, pte.existing), pmds, puds, arch)
-    unknown = max(min(rest, could_hide) if contents.complete else rest, 0)
-    empty_above = max(rest, 0) - unknown
+    held = _levels(pte.populated, arch, pte.mapped, pte.gigantic)
+    seen = _levels(pte.existing, arch, pte.mapped, pte.gigantic)
+    doubtful = _minus(_levels(np.intersect1d(_without(pte.existing, pte.populated), under_hidden), arch), held)
+    empty = _minus(_minus(seen, held), doubtful)
 
-    holding_none = pte.seen.where(np.isin(pte.seen.table, empty))
+    # What is left was not seen: tables under hidden mappings, or upper ones with nothing below them.
+    vmpte = (vmpte_kb << 10) // arch.page_size
+    rest = vmpte - _count(seen) - len(pte.anon_huge.table)
+    could_hide = _count(_minus(_levels(under_hidden, arch), seen))
+    unseen = max(min(rest, could_hide) if contents.complete else rest, 0)
+    empty_above = max(rest, 0) - unseen
+
+    holding_none = pte.seen.where(np.isin(pte.seen.table, empty[0]))
     whole = holding_none.where(_whole(bounds, holding_none, arch))
     whole = whole.where(np.array([v.discardable for v in vmas])[whole.vma])
     shown = contents.tables is not None
-    above = _split(empty_above, bounds[~hidden], pmds, puds, arch) if shown else (None, None)
+    above = _split(empty_above, bounds[~hidden], seen, arch) if shown else None
     return Account(
         vmpte=vmpte,
-        pte_populated=len(pte.populated),
-        pmd_populated=len(pmds),
-        pud_populated=len(puds),
-        pte_empty=len(empty) if shown else None,
-        pmd_empty=above[0],
-        pud_empty=above[1],
-        empty=len(empty) + empty_above,
+        pte_populated=len(held[0]),
+        pmd_populated=len(held[1]),
+        pud_populated=len(held[2]),
+        pte_empty=len(empty[0]) if shown else None,
+        pmd_empty=len(empty[1]) + above[0] if above else None,
+        pud_empty=len(empty[2]) + above[1] if above else None,
+        empty=_count(empty) + empty_above,
         deposited=len(pte.anon_huge.table),
-        unknown=len(doubtful) + unknown,
+        unknown=_count(doubtful) + unseen,
         reclaimable=len(whole.table) if shown else None,
         missing=max(-rest, 0),
         torn=pte.torn,
@@ -158,21 +161,16 @@ def account(vmpte_kb: int, vmas: list[Vma], contents: Contents, arch: Arch) -> A
 
 @dataclass(frozen=True, slots=True)
 class _Ptes:
-    """The PTE tables and what stands in their place: who reaches into what."""
+    """The PTE tables and what stands in their place.  Numbers are address >> pmd_shift."""
 
     held: Reached  # tables by entries that hold something
     seen: Reached  # tables by any entry, as far as the kernel shows them
-    huge: Reached  # mapped by a PMD, no table
-    anon_huge: Reached  # of those, with a deposited table
-    hugetlb: Reached  # mapped by a PMD
-    gigantic: Reached  # mapped by a PUD
+    anon_huge: Reached  # huge pages with a deposited table
     populated: Numbers
     existing: Numbers
+    mapped: Numbers  # by a PMD instead of a table
+    gigantic: Numbers  # by a PUD
     torn: bool  # something was seen outside of the mappings
-
-    @property
-    def unheld(self) -> Numbers:
-        return np.setdiff1d(self.existing, self.populated)
 
 
 def _pte_tables(bounds: Numbers, vmas: list[Vma], contents: Contents, arch: Arch) -> _Ptes:
@@ -195,32 +193,39 @@ def _pte_tables(bounds: Numbers, vmas: list[Vma], contents: Contents, arch: Arch
     return _Ptes(
         held=small,
         seen=seen,
-        huge=huge,
         # a huge page in a shared mapping that is not a file's is the zero page of DAX, which deposits nothing
         anon_huge=anon.where((~hugetlb & private)[anon.vma]),
-        hugetlb=held.where((hugetlb & ~gigantic)[held.vma]),
-        gigantic=held.where(gigantic[held.vma]),
         populated=populated,
         existing=np.union1d(seen.table, populated),
+        mapped=np.union1d(huge.table, held.table[(hugetlb & ~gigantic)[held.vma]]),
+        gigantic=held.table[gigantic[held.vma]],
         torn=torn,
     )
 
 
-def _upper_tables(pte: _Ptes, arch: Arch) -> tuple[Numbers, Numbers]:
-    """The PMD and the PUD tables that must stand: those with something below them."""
-    below = np.concatenate([pte.existing, pte.huge.table, pte.hugetlb.table])
-    pmds = np.unique(below >> (arch.pud_shift - arch.pmd_shift))
+Levels = tuple[Numbers, Numbers, Numbers]  # PTE, PMD and PUD tables, each by its address >> its own shift
+_NONE: Numbers = np.empty(0, dtype=np.int64)
+
+
+def _levels(tables: Numbers, arch: Arch, mapped: Numbers = _NONE, gigantic: Numbers = _NONE) -> Levels:
+    """PTE tables with every table above them; and above what is mapped without one."""
+    pmds = np.unique(np.concatenate([tables, mapped]) >> (arch.pud_shift - arch.pmd_shift))
     puds = np.union1d(
-        pmds >> (arch.p4d_shift - arch.pud_shift), pte.gigantic.table >> (arch.p4d_shift - arch.pmd_shift)
+        pmds >> (arch.p4d_shift - arch.pud_shift), gigantic >> (arch.p4d_shift - arch.pmd_shift)
     )
-    return pmds, puds
+    return np.unique(tables), pmds, puds
 
 
-def _tables_for(tables: Numbers, pmds: Numbers, puds: Numbers, arch: Arch) -> int:
-    """How many tables these PTE tables would be, with those above them that are not there yet."""
-    new_pmds = np.setdiff1d(tables >> (arch.pud_shift - arch.pmd_shift), pmds)
-    new_puds = np.setdiff1d(tables >> (arch.p4d_shift - arch.pmd_shift), puds)
-    return len(np.unique(tables)) + len(new_pmds) + len(new_puds)
+def _minus(a: Levels, b: Levels) -> Levels:
+    return _without(a[0], b[0]), _without(a[1], b[1]), _without(a[2], b[2])
+
+
+def _without(a: Numbers, b: Numbers) -> Numbers:
+    return np.setdiff1d(a, b, assume_unique=True)
+
+
+def _count(levels: Levels) -> int:
+    return sum(map(len, levels))
 
 
 def _as_ranges(bounds: Numbers) -> Ranges:
@@ -244,18 +249,18 @@ def _by_vma(vmas: list[Vma], pte: _Ptes, empty: Reached, whole: Reached) -> list
     return [VmaTables(*row) for row in zip(vmas, *columns, strict=True)]
 
 
-def _split(
-    rest: int, bounds: Numbers, pmds: Numbers, puds: Numbers, arch: Arch
-) -> tuple[int | None, int | None]:
-    """Split `rest` empty upper tables into PMD and PUD tables, or (None, None) if there are several ways.
+def _split(rest: int, bounds: Numbers, seen: Levels, arch: Arch) -> tuple[int, int] | None:
+    """Split `rest` upper tables that were not seen into PMD and PUD tables; None if there are several ways.
 
     A table can only stand where a mapping does (free_pgtables()), and a PMD table only under a PUD table.
     """
     if not rest:
         return 0, 0
-    pmd_room = np.setdiff1d(reach(bounds, _as_ranges(bounds), arch.pud_shift).table, pmds)
+    _, pmds, puds = seen
+    pmd_room = _without(np.unique(reach(bounds, _as_ranges(bounds), arch.pud_shift).table), pmds)
     pud_of_room = pmd_room >> (arch.p4d_shift - arch.pud_shift)
-    _, room_in_new = np.unique(pud_of_room[~np.isin(pud_of_room, puds)], return_counts=True)
-    room = [np.isin(pud_of_room, puds).sum(), *np.sort(room_in_new)[::-1]]
-    ways = [u for u in range(len(room)) if 0 <= rest - u <= sum(room[: u + 1])]
-    return (rest - ways[0], ways[0]) if len(ways) == 1 else (None, None)
+    under_seen = np.isin(pud_of_room, puds)
+    _, under_new = np.unique(pud_of_room[~under_seen], return_counts=True)
+    room = [int(under_seen.sum()), *np.sort(under_new)[::-1].tolist()]
+    ways = [(rest - u, u) for u in range(len(room)) if 0 <= rest - u <= sum(room[: u + 1])]
+    return ways[0] if len(ways) == 1 else None
