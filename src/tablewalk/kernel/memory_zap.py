@@ -85,8 +85,10 @@ from .pgtable_generic import (
     pte_unmap,
     pte_unmap_unlock,
 )
-from .rmap import vma_address, vma_last_pgoff
+from .rmap import unlink_anon_vmas, vma_address, vma_last_pgoff
 from .vm_flags import VM_HUGETLB
+from .vma_change import unlink_file_vma
+from .vma_change import unlink_file_vma
 
 ZAP_RECLAIM_PT: Final = 1  # zap_details.reclaim_pt
 ZAP_DROP_MARKERS: Final = 2  # ZAP_FLAG_DROP_MARKER
@@ -343,6 +345,32 @@ def zap_nonpresent_pte(vma: vm_area_struct, pte: int, entry: int, details: int) 
 # --- tables ----------------------------------------------------------------------------------------------
 
 TOP: Final = 1 << 64  # a ceiling of 0 means none
+
+
+def free_pgtables(tlb: mmu_gather, vmas: tuple[vm_area_struct, ...], floor: int, ceiling: int) -> None:
+    """Hide the write-locked VMAs from their reverse maps, then free the tables that only they used.
+
+    `floor` and `ceiling` are where the neighbours end and begin, 0 where there is none.
+    """
+    start = 0
+    for i, vma in enumerate(vmas):
+        unlink_anon_vmas(vma)
+        unlink_file_vma(vma)
+        if start == 0:
+            start = vma.vm_start
+        next_start = vmas[i + 1].vm_start if i + 1 < len(vmas) else 0
+        if next_start == 0 or next_start > vma.vm_end + arch.pmd_size:
+            free_pgd_range(tlb, start, vma.vm_end, floor, next_start or ceiling)
+            start = 0
+
+
+def free_pgtables(tlb: mmu_gather, vmas: tuple[vm_area_struct, ...], floor: int, ceiling: int) -> None:
+    """Free the tables of unmapped VMAs, in order, once no rmap walk can find the VMAs any more."""
+    for i, vma in enumerate(vmas):
+        unlink_anon_vmas(vma)
+        unlink_file_vma(vma)
+        above = vmas[i + 1].vm_start if i + 1 < len(vmas) else ceiling
+        free_pgd_range(tlb, vma.vm_start, vma.vm_end, floor, above)
 
 
 def free_pgd_range(tlb: mmu_gather, addr: int, end: int, floor: int, ceiling: int) -> None:

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""An mm_struct's beginning and end (kernel/fork.c; 7.2)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ..arch import arch
+from ..machine import add_return, load, mt_destroy, mt_init, store
+from .bug import BugOn
+from .mm_types import mm_struct, ptdesc
+from .mmap import exit_mmap
+from .pgtable_generic import mm_pgtables_bytes
+
+STACK_LIMIT: Final = 8 << 20  # _STK_LIM
+RLIM_INFINITY: Final = (1 << 64) - 1
+
+
+def mm_alloc() -> mm_struct:
+    """A new, empty address space with one user, on one CPU, with the default stack limit and none on locked memory."""
+    mm: mm_struct = mm_struct.alloc()
+    store(mm.mm_users, 1)
+    store(mm.mm_count, 1)
+    mm.pgd = ptdesc.alloc(arch.ptrs_per_pgd)
+    mt_init(mm.mm_mt)
+    mm.nr_cpus = 1
+    mm.rlimit_stack = STACK_LIMIT
+    mm.rlimit_memlock = RLIM_INFINITY
+    return mm
+
+
+def mmput(mm: mm_struct) -> None:
+    """A user less; with the last one everything is unmapped.  Raises BugOn if something stays counted then."""
+    if add_return(mm.mm_users, -1) == 0:
+        exit_mmap(mm)
+        mmdrop(mm)
+
+
+def mmdrop(mm: mm_struct) -> None:
+    """A reference to the struct less; the last one frees it."""
+    if add_return(mm.mm_count, -1) == 0:
+        check_mm(mm)
+        mm.pgd.free(arch.ptrs_per_pgd)
+        mt_destroy(mm.mm_mt)
+        mm.free()
+
+
+def check_mm(mm: mm_struct) -> None:
+    """Raise BugOn for counters that should be back at 0."""
+    for name, counter in (
+        ("MM_FILEPAGES", mm.file_rss),
+        ("MM_ANONPAGES", mm.anon_rss),
+        ("MM_SWAPENTS", mm.swapents),
+        ("MM_SHMEMPAGES", mm.shmem_rss),
+    ):
+        if load(counter):
+            raise BugOn(f"Bad rss-counter state type:{name} val:{load(counter)}")
+    if mm_pgtables_bytes(mm) or load(mm.nr_p4ds) or load(mm.nr_deposited):
+        raise BugOn(f"non-zero pgtables_bytes on freeing mm: {mm_pgtables_bytes(mm)}")
