@@ -25,10 +25,43 @@ from .layout import mutex as mutex
 from .layout import plain as plain
 from .layout import rwsem as rwsem
 from .layout import spinlock as spinlock
-from .sequential import *
-from .sequential import _nothing as _nothing
 from .sequential import alloc_cells, free_cells, layouts, lock_classes, lockstat, mem, register
-from .stat import *
+from .sequential import call_rcu as call_rcu
+from .sequential import count as count
+from .sequential import forget as forget
+from .sequential import interval_tree_destroy as interval_tree_destroy
+from .sequential import interval_tree_empty as interval_tree_empty
+from .sequential import interval_tree_init as interval_tree_init
+from .sequential import interval_tree_insert as interval_tree_insert
+from .sequential import interval_tree_overlapping as interval_tree_overlapping
+from .sequential import interval_tree_remove as interval_tree_remove
+from .sequential import mt_destroy as mt_destroy
+from .sequential import mt_erase as mt_erase
+from .sequential import mt_find as mt_find
+from .sequential import mt_init as mt_init
+from .sequential import mt_prev as mt_prev
+from .sequential import mt_range as mt_range
+from .sequential import mt_store as mt_store
+from .sequential import mt_values as mt_values
+from .sequential import mtree_load as mtree_load
+from .sequential import objects as objects
+from .sequential import read_seqcount_begin as read_seqcount_begin
+from .sequential import read_seqcount_retry as read_seqcount_retry
+from .sequential import stats as stats
+from .sequential import tlb_fill as tlb_fill
+from .sequential import tlb_invalidate as tlb_invalidate
+from .sequential import tlb_lookup as tlb_lookup
+from .sequential import vec_init as vec_init
+from .sequential import vec_push as vec_push
+from .sequential import vec_take as vec_take
+from .sequential import wait_until as wait_until
+from .sequential import write_seqcount as write_seqcount
+from .sequential import xa_destroy as xa_destroy
+from .sequential import xa_init as xa_init
+from .sequential import xa_load as xa_load
+from .sequential import xa_range as xa_range
+from .sequential import xa_store as xa_store
+from .stat import *  # noqa: F403
 
 
 class Violation(AssertionError):

@@ -25,7 +25,7 @@ def plain_accessors(layout: Layout) -> str:
     return "\n".join(lines)
 
 
-def native_class(layout: Layout, class_id: int) -> str:
+def native_class(layout: Layout, class_id: str) -> str:
     """The whole class as mypyc compiles it."""
     lines = [
         f"class {layout.name}(struct):",

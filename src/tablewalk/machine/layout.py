@@ -28,6 +28,9 @@ class Cell(Enum):
     ENTRIES = "entries"  # the entries of a page table, or the pages of a folio: as many as `alloc` asks for
     CONTAINER = "container"  # a maple tree, an xarray, an interval tree: its own operations only
 
+    def __repr__(self) -> str:
+        return str(self)
+
 
 @dataclass(frozen=True, slots=True)
 class Guard:
@@ -110,7 +113,7 @@ def lockdep_map() -> Any:
 
 
 def entries(*locks: str, each: int = 1) -> Any:
-    """The address of the trailing elements of `each` cells, written under one of `locks`, read locklessly or under it."""
+    """The address of the trailing elements of `each` cells, written under one of `locks`, read locklessly too."""
     return Field(Cell.ENTRIES, write=any_of(*locks), each=each)
 
 

@@ -8,13 +8,11 @@ use after free and sleeping in atomic context are looked at by the driver `check
 
 from __future__ import annotations
 
-import sys
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from .generate import plain_accessors
-from .layout import Cell, Field, Layout, layout_of
+from .layout import Cell, Layout
 from .stat import NR_STATS, RCU_CALLBACKS, SYNCHRONIZE_RCU
 
 # --- flat memory -----------------------------------------------------------------------------------------
@@ -102,40 +100,6 @@ def reset() -> None:
         lockstat[i] = 0
     for i in range(NR_STATS):
         stats[i] = 0
-
-
-class struct(int):
-    """A typed view of an instance in memory: the address, with the declared fields as attributes."""
-
-    __slots__ = ()
-    addr = int.real  # the address as a plain int
-
-    def __init_subclass__(cls) -> None:
-        fields = {k: v for k, v in vars(cls).items() if isinstance(v, Field)}
-        layout = layout_of(cls.__name__, fields, cls.__annotations__)
-        class_id = register(layout)
-        text: dict[str, Any] = {"mem": mem}
-        exec(plain_accessors(layout), text)
-        for name in fields:
-            setattr(cls, name, property(text[f"get_{name}"], text.get(f"set_{name}")))
-
-        def alloc(nr: int = 0) -> Any:
-            return cls(alloc_cells(class_id, nr))
-
-        def free(self: struct, nr: int = 0) -> None:
-            free_cells(class_id, self.real, nr)
-
-        cls.alloc = staticmethod(alloc)  # type: ignore[assignment]
-        cls.free = free  # type: ignore[method-assign]
-
-    @classmethod
-    def alloc(cls, nr: int = 0) -> Any:
-        """Allocate an instance, all zero, with `nr` trailing elements."""
-        raise NotImplementedError
-
-    def free(self, nr: int = 0) -> None:
-        """Free it; `nr` as it was allocated with."""
-        raise NotImplementedError
 
 
 # --- memory accesses -------------------------------------------------------------------------------------
@@ -543,7 +507,7 @@ def interval_tree_remove(root: int, value: int) -> None:
 
 def interval_tree_overlapping(root: int, first: int, last: int) -> list[int]:
     """Values whose range overlaps first..last, in order of insertion."""
-    return [v for v, (f, l) in _intervals[root].items() if f <= last and l >= first]
+    return [v for v, (low, high) in _intervals[root].items() if low <= last and high >= first]
 
 
 def interval_tree_empty(root: int) -> bool:
@@ -607,23 +571,6 @@ class locked:
         spin_unlock(self.lock)
 
 
-def _specialise() -> None:
-    """In plain Python the hottest primitives are the list's own methods."""
-    namespace = globals()
-    namespace["load"] = mem.__getitem__
-    namespace["store"] = mem.__setitem__
-    nothing = _nothing
-    for name in (
-        "spin_unlock up_read up_write downgrade_write mutex_unlock lock_map_release rcu_read_lock"
-        " rcu_read_unlock might_sleep publish forget lock_map_release_writes local_irq_restore tlb_invalidate tlb_fill"
-    ).split():
-        namespace[name] = nothing
-
-
-def _nothing(*_: object) -> None:
-    return None
-
-
 def snapshot() -> list[int]:
     """A copy of the flat memory."""
     return list(mem)
@@ -634,6 +581,4 @@ def objects() -> Iterator[tuple[str, int]]:
     return ((layout.name, n) for layout, n in zip(layouts, live, strict=True))
 
 
-if sys.modules[__name__].__file__ is not None and str(__file__).endswith(".py"):
-    _specialise()
 reset()
