@@ -40,9 +40,7 @@ def describe(meta: Meta) -> None:
     if uname.machine == "x86_64" and cpuinfo:
         # The kernel clears the flag where it runs on four levels (arch/x86/kernel/cpu/common.c).
         meta.levels = 5 if re.search(r"^flags\b.*\bla57\b", cpuinfo, re.M) else 4
-    meta.thp = {
-        name: _chosen(_THP / name) for name in ("enabled", "shmem_enabled", "defrag", "use_zero_page")
-    }
+    meta.thp = {name: _chosen(_THP / name) for name in ("enabled", "shmem_enabled", "defrag", "use_zero_page")}
     meta.thp |= {
         f"{folder.name}/{file.name}": _chosen(file)
         for folder in sorted(_THP.glob("hugepages-*kB"))
@@ -54,8 +52,8 @@ def describe(meta: Meta) -> None:
     meta.kconfig = kconfig(uname.release)
     if not meta.kconfig:
         meta.missing.append(
-            f"the kernel's configuration: neither /proc/config.gz nor /boot/config-{uname.release} can be read,"
-            " so options such as PT_RECLAIM are taken from the release"
+            f"the kernel's configuration (/proc/config.gz or /boot/config-{uname.release} cannot be read):"
+            " options such as PT_RECLAIM are those of the release"
         )
 
 

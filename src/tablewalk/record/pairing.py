@@ -59,9 +59,7 @@ class Pairing:
             out.append(f"{self._without_process} events that the kernel could not attribute to a process")
         if self._compat:
             pids = ", ".join(map(str, sorted(self._compat)[:10]))
-            out.append(
-                f"{len(self._compat)} processes ran 32-bit programs, whose system calls are misread: {pids}"
-            )
+            out.append(f"{len(self._compat)} processes ran 32-bit programs, whose system calls are misread: {pids}")
         return out
 
     def _useful(self, raw: Rows) -> Rows:

@@ -48,7 +48,7 @@ def _struct(size: int, **fields: tuple[str, int]) -> np.dtype[Any]:
     )
 
 
-_TASK = _struct(32, pid=("<i4", 8), ppid=("<i4", 12), tid=("<i4", 16), ptid=("<i4", 20), time=("<u8", 24))
+_TASK = _struct(32, pid=("<i4", 8), ppid=("<i4", 12), tid=("<i4", 16), ptid=("<i4", 20))
 _COMM_HEAD = _struct(16, misc=("<u2", 4), pid=("<i4", 8), tid=("<i4", 12))
 _LOST_HEAD = _struct(24, lost=("<u8", 16))
 _LOST_SAMPLES_HEAD = _struct(16, misc=("<u2", 4), lost=("<u8", 8))
@@ -58,6 +58,8 @@ _MMAP2_HEAD = _struct(
     misc=("<u2", 4), pid=("<i4", 8), tid=("<i4", 12), addr=("<u8", 16), len=("<u8", 24), pgoff=("<u8", 32),
     major=("<u4", 40), minor=("<u4", 44), inode=("<u8", 48), prot=("<u4", 64), flags=("<u4", 68),
 )  # fmt: skip
+_HEADS = {_MMAP2: _MMAP2_HEAD, _COMM: _COMM_HEAD, _FORK: _TASK, _EXIT: _TASK, _LOST: _LOST_HEAD}
+_KINDS = {_MMAP2: Kind.MMAP, _COMM: Kind.COMM, _FORK: Kind.FORK, _EXIT: Kind.EXIT, _LOST: Kind.LOST}
 
 
 @dataclass
@@ -74,9 +76,7 @@ class _Chunk:
     def damaged(self, pos: Index, bad: Array, what: str) -> None:
         """Raise TablewalkError if any of these records is bad."""
         if bad.any():
-            raise TablewalkError(
-                f"{self.path}: damaged at byte {self.base + 8 * int(pos[bad.argmax()])}: {what}"
-            )
+            raise TablewalkError(f"{self.path}: damaged at byte {self.base + 8 * int(pos[bad.argmax()])}: {what}")
 
     def gather(self, which: Index, dtype: np.dtype[Any]) -> Array:
         """These records as a structured array, as far as `dtype` goes."""
@@ -108,16 +108,12 @@ class PerfData:
             raise TablewalkError(f"{self.path}: {e}") from None
         self._complete = header.complete
         if header.arch not in ("", "x86_64"):
-            raise TablewalkError(
-                f"{self.path}: recorded on {header.arch}; only recordings of x86_64 can be read"
-            )
+            raise TablewalkError(f"{self.path}: recorded on {header.arch}; only recordings of x86_64 can be read")
         self._readers = [_reader_of(self.path, a) for a in header.attrs]
         if not any(self._readers):
             raise TablewalkError(f"{self.path}: has none of the events of a recording: see docs/recording.md")
         if not all(a.sample_type & IDENTIFIER and a.sample_type & TIME for a in header.attrs):
-            raise TablewalkError(
-                f"{self.path}: its records don't say their event and time: see docs/recording.md"
-            )
+            raise TablewalkError(f"{self.path}: its records don't say their event and time: see docs/recording.md")
         ids = sorted((id, i) for i, a in enumerate(header.attrs) for id in a.ids)
         self._ids = np.array([id for id, _ in ids], np.uint64)
         self._attr_of_id = np.array([i for _, i in ids], np.int64)
@@ -139,29 +135,21 @@ class PerfData:
         meta.events = [name for name in events.EVENTS if name in attrs]
         meta.missing += events.missing_events(set(attrs))
         meta.lost = self._lost_samples
-        meta.complete = self._complete
+        meta.complete &= self._complete
         if not self.header.monotonic:
             meta.clock = "perf"
             meta.missing.append("times are not CLOCK_MONOTONIC's (perf record -k): samples cannot be joined")
         if any(attrs[name].user_only for name in meta.events):
-            meta.missing.append(
-                "faults in kernel mode, such as read() into fresh memory: some tables appear too late"
-            )
+            meta.missing.append("faults in kernel mode, such as read() into fresh memory: some tables appear too late")
         if not any(a.data_mappings for a in attrs.values()):
-            meta.missing.append(
-                "mappings that are not executable (perf record -d): most tables cannot be placed"
-            )
+            meta.missing.append("mappings that are not executable (perf record -d): most tables cannot be placed")
         if self._throttled:
             meta.missing.append(f"the kernel throttled events {self._throttled} times: some are not recorded")
         if self._build_ids:
-            meta.missing.append(
-                "device and inode of files (perf record --no-buildid-mmap): names stand for files"
-            )
+            meta.missing.append("device and inode of files (perf record --no-buildid-mmap): names stand for files")
         filtered = {int(n) for arg in self.header.cmdline for n in re.findall(r"\bid ?== ?(\d{1,4})\b", arg)}
         if filtered and (left_out := sorted(set(events.SYSCALLS) - filtered)):
-            meta.missing.append(
-                f"system calls {', '.join(events.SYSCALLS[n] for n in left_out)}: not in perf's filter"
-            )
+            meta.missing.append(f"system calls {', '.join(events.SYSCALLS[n] for n in left_out)}: not in perf's filter")
 
     def batches(self) -> Iterator[Rows]:
         """Raw events in batches, each sorted by time and none before the one that precedes it."""
@@ -181,9 +169,7 @@ class PerfData:
                 if n:
                     yield batch[:n]
             if sum(map(len, held)) > _HELD_MAX:
-                raise TablewalkError(
-                    f"{self.path}: has no FINISHED_ROUND records, without which there is no order"
-                )
+                raise TablewalkError(f"{self.path}: has no FINISHED_ROUND records, without which there is no order")
         if any(map(len, held)):
             yield by_time(held)
 
@@ -201,9 +187,7 @@ class PerfData:
                 at += used
         if at < end:
             if self.header.complete:
-                raise TablewalkError(
-                    f"{self.path}: damaged or truncated at byte {at}: a record does not fit there"
-                )
+                raise TablewalkError(f"{self.path}: damaged or truncated at byte {at}: a record does not fit there")
             self._complete = False
 
     def _records(self, content: bytes, base: int) -> tuple[_Chunk, int]:
@@ -231,10 +215,8 @@ class PerfData:
             which = np.flatnonzero(chunk.types == type)
             if type == _SAMPLE:
                 self._samples(chunk, which, rows)
-            elif type in (_FORK, _EXIT):
-                _read_task(type, chunk.gather(which, _TASK), which, rows)
-            elif type in (_MMAP2, _COMM, _LOST):
-                self._read_named(type, chunk, which, rows)
+            elif type in _HEADS:
+                self._side_band(type, chunk, which, rows)
             elif type == _LOST_SAMPLES:
                 block = chunk.gather(which, _LOST_SAMPLES_HEAD)
                 self._lost_samples += sum(block["lost"][block["misc"] & _MISC_LOST_SAMPLES_BPF == 0].tolist())
@@ -255,34 +237,38 @@ class PerfData:
                 mine = which[attr == i]
                 reader.read(chunk.gather(mine, reader.dtype), mine, rows)
 
-    def _read_named(self, type: int, chunk: _Chunk, which: Index, rows: Rows) -> None:
-        """MMAP2, COMM and LOST: their time stands in the struct sample_id at their end."""
-        head = {_MMAP2: _MMAP2_HEAD, _COMM: _COMM_HEAD, _LOST: _LOST_HEAD}[type]
+    def _side_band(self, type: int, chunk: _Chunk, which: Index, rows: Rows) -> None:
+        """Records that are no samples: their time stands in the struct sample_id at their end."""
+        head = _HEADS[type]
         block = chunk.gather(which, head)
         end = chunk.pos[which] + chunk.sizes[which]
         last = chunk.words[end - 1]
         made = last == 0  # by perf itself, of what was there before: it has no time
         attr = np.zeros(len(which), np.int64)
         attr[~made] = self._attr(chunk, chunk.pos[which][~made], last[~made])
-        name_end = end - self._trailer[attr]
-        name_at = chunk.pos[which] + head.itemsize // 8
-        chunk.damaged(chunk.pos[which], name_at > name_end, "the record there is too short for its event")
+        rest, rest_end = chunk.pos[which] + head.itemsize // 8, end - self._trailer[attr]
+        chunk.damaged(chunk.pos[which], rest > rest_end, "the record there is too short for its event")
         rows.t[which] = np.where(made, 0, chunk.words[end - self._time_from_end[attr]].view(np.int64))
+        rows.kind[which] = _KINDS[type]
         if type == _LOST:
-            rows.kind[which], rows.a[0, which] = Kind.LOST, block["lost"]
-            return
-        text = chunk.words.data.cast("B")
-        rows.name[which] = [
-            self.names.index(bytes(text[8 * lo : 8 * hi]).split(b"\0", 1)[0])
-            for lo, hi in zip(name_at.tolist(), name_end.tolist(), strict=True)
-        ]
-        rows.pid[which], rows.tid[which] = block["pid"], block["tid"]
+            rows.a[0, which] = block["lost"]
+        elif type == _FORK:
+            rows.pid[which], rows.tid[which] = block["ppid"], block["ptid"]
+            rows.a[0, which], rows.a[1, which] = block["pid"], block["tid"]
+        else:
+            rows.pid[which], rows.tid[which] = block["pid"], block["tid"]
+        if type in (_COMM, _MMAP2):
+            text = chunk.words.data.cast("B")
+            spans = zip((8 * rest).tolist(), (8 * rest_end).tolist(), strict=True)
+            rows.name[which] = [self.names.index(bytes(text[lo:hi]).split(b"\0", 1)[0]) for lo, hi in spans]
         if type == _COMM:
-            rows.kind[which], rows.nr[which] = Kind.COMM, (block["misc"] & _MISC_COMM_EXEC) != 0
-            return
+            rows.nr[which] = (block["misc"] & _MISC_COMM_EXEC) != 0
+        elif type == _MMAP2:
+            self._mmap2(block, which, rows)
+
+    def _mmap2(self, block: Array, which: Index, rows: Rows) -> None:
         no_device = (block["misc"] & _MISC_MMAP_BUILD_ID) != 0
         self._build_ids |= bool(no_device.any())
-        rows.kind[which] = Kind.MMAP
         rows.nr[which] = np.where(no_device, 0, (block["major"] << np.uint32(20)) | block["minor"])
         inode = np.where(no_device, 0, block["inode"])
         pgoff = block["pgoff"] >> np.uint64(12)
@@ -295,16 +281,6 @@ class PerfData:
         found = np.minimum(np.searchsorted(self._ids, ids), len(self._ids) - 1)
         chunk.damaged(pos, self._ids[found] != ids, "a record of an event that the file doesn't have")
         return self._attr_of_id[found]
-
-
-def _read_task(type: int, block: Array, which: Index, rows: Rows) -> None:
-    """FORK, of the parent's, and EXIT."""
-    rows.t[which] = block["time"]
-    if type == _EXIT:
-        rows.kind[which], rows.pid[which], rows.tid[which] = Kind.EXIT, block["pid"], block["tid"]
-        return
-    rows.kind[which], rows.pid[which], rows.tid[which] = Kind.FORK, block["ppid"], block["ptid"]
-    rows.a[0, which], rows.a[1, which] = block["pid"], block["tid"]
 
 
 class _Reader:
@@ -371,9 +347,7 @@ def _reader_of(path: Path, attr: Attr) -> _Reader | None:
     for name, sizes in fields.items():
         field = attr.format.fields.get(name) if attr.format else None
         if field is None or field.size not in sizes:
-            raise TablewalkError(
-                f"{path}: {attr.name} has no field {name} of {sizes[0]} bytes: too old a kernel"
-            )
+            raise TablewalkError(f"{path}: {attr.name} has no field {name} of {sizes[0]} bytes: too old a kernel")
         extra[name] = ("(6,)<u8" if name == "args" else _FORMATS[field.size], at + 4 + field.offset)
     for name in ("id", "ret"):
         if name in extra:

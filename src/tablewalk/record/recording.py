@@ -198,9 +198,7 @@ class Recording:
         if any(metadata.row_group(i).num_rows > ROW_GROUP_MAX for i in range(metadata.num_row_groups)):
             raise TablewalkError(f"{path}: not a recording: a row group of more than {ROW_GROUP_MAX} rows")
         if meta.schema_version != version:
-            raise TablewalkError(
-                f"{path}: not a recording: schema {version} and {meta.schema_version} at once"
-            )
+            raise TablewalkError(f"{path}: not a recording: schema {version} and {meta.schema_version} at once")
         return cls(path, file, meta)
 
     @property
@@ -266,9 +264,7 @@ def _verify(path: Path) -> int:
     """Check the mark and the checksum of the file; returns its schema version."""
     if path.is_dir():
         if (path / "perf.data").exists():
-            raise TablewalkError(
-                f"{path}: left by a recording that was cut short; run: tablewalk import {path}"
-            )
+            raise TablewalkError(f"{path}: left by a recording that was cut short; run: tablewalk import {path}")
         raise TablewalkError(f"{path}: a directory, not a recording")
     try:
         with open(path, "rb") as f:
@@ -343,9 +339,7 @@ class Writer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None:
         if self._out:
             self._out.discard()
 
@@ -454,9 +448,7 @@ class _ParquetOut:
         used, index = np.unique(rows.name, return_inverse=True)
         none = int(len(used) > 0 and used[0] < 0)
         dictionary = pa.array([rows.names.table[i] for i in used[none:].tolist()], pa.string())
-        name = pa.DictionaryArray.from_arrays(
-            pa.array(index - none, pa.int32(), mask=index < none), dictionary
-        )
+        name = pa.DictionaryArray.from_arrays(pa.array(index - none, pa.int32(), mask=index < none), dictionary)
         columns = [pa.array(getattr(rows, c)) for c in ("kind", "t", "begin", "end", "pid", "tid", "nr")]
         columns += [*map(pa.array, rows.a), pa.array(rows.ret), name]
         with _told(self._final):

@@ -181,9 +181,7 @@ def check_rows(rows: Rows, after: int = 0) -> int:
     for what, bad in checks.items():
         if bad.any():
             i = int(bad.argmax())
-            raise TablewalkError(
-                f"the event at {int(t[i])} ns (kind {int(k[i])}, pid {int(rows.pid[i])}) has {what}"
-            )
+            raise TablewalkError(f"the event at {int(t[i])} ns (kind {int(k[i])}, pid {int(rows.pid[i])}) has {what}")
     return int(t[-1])
 
 

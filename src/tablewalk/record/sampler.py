@@ -12,10 +12,12 @@ A ROOT of the form -PID counts as an ancestor but is not read itself. It ends wh
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import resource
 import select
+import signal
 import sys
 import time
 
@@ -79,16 +81,17 @@ class Sampler:
 
 def main(path: str, interval: int, roots: list[int]) -> None:
     """Append to `path` every `interval` ns until standard input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the recording first, which ends the input
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     out = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     sampler = Sampler(roots)
-    print("ready", flush=True)
     pause = 0.0
     while not select.select([0], [], [], pause)[0]:
         begin = time.monotonic_ns()
-        if lines := sampler.tick():
-            os.write(out, lines)
+        lines = sampler.tick()
+        if lines and os.write(out, lines) < len(lines):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         work = time.monotonic_ns() - begin
         pause = max(interval - work, _DUTY * work) / 1e9
 
@@ -98,5 +101,3 @@ if __name__ == "__main__":
         main(sys.argv[1], int(sys.argv[2]), [int(a) for a in sys.argv[3:]])
     except OSError as e:
         sys.exit(f"{sys.argv[1]}: {e.strerror}")
-    except KeyboardInterrupt:
-        pass

@@ -19,9 +19,7 @@ from tablewalk.record.rows import UNKNOWN, Kind, Names, Rows
 _LINE = re.compile(rb"\s*(\d{1,19}(?:\.\d+)?)\s+(\d{1,19}(?:\.\d+)?)\s+(\d{1,7})((?:\s+\d{1,16}){1,5})\s*")
 
 
-def read_samples(
-    path: str | os.PathLike[str], names: Names, *, exact: bool = False, whole: bool = True
-) -> Rows:
+def read_samples(path: str | os.PathLike[str], names: Names, *, exact: bool = False, whole: bool = True) -> Rows:
     """The samples of a file as SAMPLE rows in the order of their begins.
 
     `exact`: the program read its own status while it did nothing else. `whole`: False for a file whose
@@ -42,9 +40,7 @@ def read_samples(
                 raise TablewalkError(f"{path}: line {number}: the reading ends before it begins")
             found.append((begin, end, int(m[3]), *sizes, *[UNKNOWN] * (5 - len(sizes))))
         elif line.strip() and not line.lstrip().startswith(b"#"):
-            raise TablewalkError(
-                f"{path}: line {number} is no sample: it should read BEGIN END PID VMPTE_KB ..."
-            )
+            raise TablewalkError(f"{path}: line {number} is no sample: it should read BEGIN END PID VMPTE_KB ...")
     found.sort(key=lambda sample: sample[0])
     rows = Rows.zeros(len(found), names)
     if found:

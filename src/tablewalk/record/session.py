@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Runs perf and the sampler around a program, and makes a recording of what they gathered."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tablewalk.errors import TablewalkError
+from tablewalk.record import events, sampler
+from tablewalk.record.host import describe
+from tablewalk.record.part import Part, format_file
+from tablewalk.record.recording import Meta
+
+_PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
+_CAP_SYS_ADMIN, _CAP_PERFMON = 21, 38  # include/uapi/linux/capability.h
+_BUFFER = 16 << 20  # bytes a CPU, with which 13 million faults in 45 s lost nothing
+_BUFFERS = 256 << 20  # bytes for all CPUs
+_GET_PERF = "install it (Debian: apt-get install linux-perf)"
+_GET_ALL = "run as root, or: sysctl kernel.perf_event_paranoid=-1 and mount -o remount,mode=755 /sys/kernel/tracing"
+
+
+@dataclass
+class Perf:
+    """The perf of this machine and what it may record here."""
+
+    path: str
+    version: str
+    options: list[str]
+    tracefs: Path
+    events: list[str]
+    missing: list[str] = field(default_factory=list)
+    privileged: bool = True
+
+    @classmethod
+    def find(cls) -> Perf:
+        """Look for perf, tracefs and permissions. Raises TablewalkError where nothing can be recorded."""
+        if os.uname().machine != "x86_64":
+            raise TablewalkError("only x86-64 can be recorded; replay --arch shows what others would do")
+        path = shutil.which("perf")
+        if not path:
+            raise TablewalkError(f"perf is missing, without which nothing can be recorded: {_GET_PERF}")
+        try:
+            version = _output(path, "--version").removeprefix("perf version").strip()
+            usage = _output(path, "record", "-h")
+        except OSError as e:
+            raise TablewalkError(f"{path}: does not run: {e.strerror}") from None
+        wanted = {
+            "--no-bpf-event": "--no-bpf-event",
+            "--buildid-mmap": "--no-buildid-mmap",
+            "--synth": "--synth=no",
+        }
+        perf = cls(path, version, [o for known, o in wanted.items() if known in usage], _tracefs(), [])
+        paranoid = _paranoid()
+        perf.privileged = _capable() or paranoid < 0
+        perf.events = [e for e in events.EVENTS if e not in events.TRACEPOINT_FIELDS or perf.can_trace(e)]
+        if absent := [e for e in events.EVENTS if e not in perf.events]:
+            how = "this kernel does not have them" if _capable() else _GET_ALL
+            perf.missing.append(f"tracepoints {', '.join(absent)} cannot be recorded here ({how})")
+        if paranoid > 2 and not _capable():
+            raise TablewalkError(f"perf is forbidden here (kernel.perf_event_paranoid={paranoid}): {_GET_ALL}")
+        return perf
+
+    def can_trace(self, event: str) -> bool:
+        """Whether this tracepoint (system:event) exists and may be recorded."""
+        return self.privileged and os.access(format_file(self.tracefs, event), os.R_OK)
+
+    def command(self, output: Path) -> list[str]:
+        """`perf record` up to the program or process that it is to record."""
+        args = [self.path, "record", "-q", "-B", *self.options, "-k", "CLOCK_MONOTONIC", "-d", "-c", "1"]
+        if self.privileged:
+            share = min(_BUFFER, _BUFFERS // (os.cpu_count() or 1))
+            args += ["-m", f"{1 << (max(share, 1 << 20).bit_length() - 21)}M"]
+        for event in self.events:
+            args += ["-e", event]
+            if event in events.FILTERS:
+                args += ["--filter", events.FILTERS[event]]
+        return [*args, "-o", str(output)]
+
+    def complaint(self, part: Part) -> str:
+        """Why perf would not start: its first words on a program that does nothing."""
+        probe = part.path / "probe.data"
+        args = [a for a in self.command(probe) if a != "-q"]
+        run = subprocess.run([*args, "--", "true"], capture_output=True, text=True, errors="replace")
+        probe.unlink(missing_ok=True)
+        return " ".join(run.stderr.split()) if run.returncode else ""
+
+
+def _output(*command: str) -> str:
+    run = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
+    return run.stdout + run.stderr
+
+
+def _tracefs() -> Path:
+    """Where tracefs is; root mounts it where it belongs, as perf does."""
+    usual = Path("/sys/kernel/tracing")
+    for path in (usual, Path("/sys/kernel/debug/tracing")):
+        if (path / "events").is_dir():
+            return path
+    if os.geteuid() == 0:
+        with contextlib.suppress(OSError):
+            subprocess.run(["mount", "-t", "tracefs", "tracefs", str(usual)], capture_output=True)
+    return usual
+
+
+def _paranoid() -> int:
+    try:
+        return int(Path("/proc/sys/kernel/perf_event_paranoid").read_text())
+    except OSError:
+        raise TablewalkError("this kernel has no perf events (CONFIG_PERF_EVENTS)") from None
+
+
+def _capable() -> bool:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            return int(line.split()[1], 16) & (1 << _CAP_SYS_ADMIN | 1 << _CAP_PERFMON) != 0
+    return False
+
+
+def record(
+    command: list[str], output: Path, *, interval: int = 5_000_000, require_all: bool = False
+) -> tuple[Part, bool]:
+    """Run `command` under perf and sample it every `interval` ns: gathers what becomes the recording `output`.
+
+    The command has this process's standard streams. SIGINT, SIGTERM and SIGHUP end the recording early.
+    Returns what was gathered, and whether it was ended early. Raises TablewalkError where nothing can be
+    recorded, or all is required and is not to be had, or the disk is full (what there is stays).
+    """
+    perf = Perf.find()
+    if require_all and perf.missing:
+        raise TablewalkError("; ".join(perf.missing))
+    if not shutil.which(command[0]):
+        raise TablewalkError(f"{command[0]}: no such command")
+    part = Part(output)
+    part.create()
+    meta = Meta(command=command, source="record", perf_version=perf.version, complete=False)
+    describe(meta)
+    meta.missing += perf.missing
+    part.write_meta(meta)
+    part.write_formats(perf.tracefs, [e for e in perf.events if e in events.TRACEPOINT_FIELDS])
+    environment = {**os.environ, "TABLEWALK_SAMPLES": str(part.exact_samples.absolute())}
+    with _stoppable() as stop:
+        process = _start([*perf.command(part.perf_data), "--", *command], environment)
+        stop.target = process
+        with _sampling(part, interval, [-process.pid], meta):
+            status = process.wait()
+    _check_gathered(part, perf, stop, status)
+    meta.complete = True
+    meta.exit_status = None if stop.asked else status if status >= 0 else 128 - status
+    part.write_meta(meta)
+    return part, stop.asked > 0
+
+
+def _start(command: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Start perf so that it ends, and completes its file, when this process is killed."""
+    prctl = ctypes.CDLL(None).prctl
+    die_with_us = functools.partial(prctl, _PR_SET_PDEATHSIG, signal.SIGINT)
+    return subprocess.Popen(command, env=environment, preexec_fn=die_with_us)
+
+
+class _Stop:
+    """Turns signals to this process into SIGINT for perf, which then ends well; the third one into SIGKILL."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.target: subprocess.Popen[bytes] | None = None
+
+    def __call__(self, *_: object) -> None:
+        self.asked += 1
+        if self.target:
+            self.target.send_signal(signal.SIGINT if self.asked < 3 else signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[_Stop]:
+    stop = _Stop()
+    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield stop
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)
+
+
+@contextlib.contextmanager
+def _sampling(part: Part, interval: int, roots: list[int], meta: Meta) -> Iterator[None]:
+    """The sampler runs inside; it ends with its input, so also when this process is killed."""
+    command = [
+        sys.executable,
+        "-I",
+        "-S",
+        sampler.__file__,
+        str(part.samples),
+        str(interval),
+        *map(str, roots),
+    ]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        yield
+    finally:
+        _, complaint = process.communicate()
+        if process.returncode:
+            meta.missing.append(f"samples, from some time on: {complaint.decode(errors='replace').strip()}")
+
+
+def _check_gathered(part: Part, perf: Perf, stop: _Stop, status: int) -> None:
+    """Raise TablewalkError where perf did not do its part, and say why."""
+    gathered = part.perf_data.stat().st_size if part.perf_data.exists() else 0
+    if gathered < 4096 and not stop.asked and status not in (0, -signal.SIGKILL) and (why := perf.complaint(part)):
+        part.remove()
+        raise TablewalkError(f"perf cannot record: {why}")
+    free = os.statvfs(part.path)
+    if free.f_bavail * free.f_frsize < 1 << 20:
+        raise TablewalkError(
+            f"the disk is full; the {gathered} bytes gathered are kept: make room, then run"
+            f" tablewalk import {part.path}"
+        )
