@@ -30,13 +30,19 @@ class Arch:
     task_size: int = (1 << 47) - 4096
     # huge pages
     has_thp: bool = True  # HAVE_ARCH_TRANSPARENT_HUGEPAGE and the CPU can
-    has_move_pud: bool = True  # HAVE_MOVE_PUD
+    has_move_pmd: bool = True  # HAVE_MOVE_PMD, and arch_supports_page_table_move()
+    has_move_pud: bool = True  # HAVE_MOVE_PUD, likewise
     file_thp_deposits: bool = False  # arch_needs_pgtable_deposit(): hash MMU of powerpc
     # tables
+    split_pmd_ptlock: bool = True  # ARCH_ENABLE_SPLIT_PMD_PTLOCK: a PMD table has a lock of its own
+    preallocated_pmds: tuple[int, ...] = ()  # addresses whose PMD tables pgd_alloc() makes
+    first_user_address: int = 0  # FIRST_USER_ADDRESS: free_pgtables() leaves the tables that hold what is below
+    user_pgtables_ceiling: int = 0  # USER_PGTABLES_CEILING: and those that hold what is at or above; 0: none
+    pud_folded_below: int = 0  # a process has no PUD level until it maps something that ends above; 0: it always has
     rcu_table_free: bool = True  # MMU_GATHER_RCU_TABLE_FREE
     own_tlb_remove_table: bool = False  # HAVE_ARCH_TLB_REMOVE_TABLE
     pt_reclaim_since: tuple[int, int] | None = (6, 14)  # first release that selects PT_RECLAIM
-    tables_per_page: int = 1  # PTE tables that share one page
+    tables_per_page: int = 1  # PTE tables that are cut from one page
     # flushes
     broadcast_flush: bool = False  # TLB invalidation by broadcast, no IPI
     split_pmd_reads: bool = False  # GUP_GET_PXX_LOW_HIGH: a pmd is read in two halves
@@ -54,6 +60,8 @@ class Arch:
     pmd_size: int = field(init=False, default=0)
     pud_size: int = field(init=False, default=0)
     hpage_pmd_nr: int = field(init=False, default=0)
+    pmd_index_mask: int = field(init=False, default=0)  # of the table that pmds lie in, the PGD if all is folded
+    levels: int = field(init=False, default=0)
     pte_bytes: int = field(init=False, default=0)
     pmd_bytes: int = field(init=False, default=0)
     pud_bytes: int = field(init=False, default=0)
@@ -72,6 +80,9 @@ class Arch:
         self.pmd_size = 1 << self.pmd_shift
         self.pud_size = 1 << self.pud_shift
         self.hpage_pmd_nr = 1 << self.pte_bits
+        upper = [bits for bits in (self.pmd_bits, self.pud_bits, self.p4d_bits, self.pgd_bits) if bits]
+        self.pmd_index_mask = (1 << upper[0]) - 1
+        self.levels = 1 + len(upper)
         self.pte_bytes = self.ptrs_per_pte * self.entry_bytes
         self.pmd_bytes = self.ptrs_per_pmd * self.entry_bytes if self.pmd_bits else 0
         self.pud_bytes = self.ptrs_per_pud * self.entry_bytes if self.pud_bits else 0
@@ -84,6 +95,19 @@ def use(other: Arch) -> None:
     """Make `other` the architecture that the model runs on."""
     for f in fields(other):
         setattr(arch, f.name, getattr(other, f.name))
+
+
+def upper_levels(bits: int, width: int) -> dict[str, int]:
+    """Index bits by level where `bits` of an address lie above the PTE level and a full table takes `width` of them.
+
+    Levels fill up from below and the PGD takes the rest; what is left over is folded.
+    """
+    below: list[int] = []
+    while bits > width:
+        below.append(width)
+        bits -= width
+    pmd, pud, p4d = (*below, 0, 0, 0)[:3]
+    return {"pmd_bits": pmd, "pud_bits": pud, "p4d_bits": p4d, "pgd_bits": bits}
 
 
 def variant(base: Arch, **changes: object) -> Arch:

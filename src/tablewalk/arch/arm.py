@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""32-bit arm with LPAE: three levels with 64-bit entries (arch/arm; 6.1, 6.12, 7.2).
+
+The kernel's modules lie in the user's last GiB, below PAGE_OFFSET: pgd_alloc() makes that GiB's PMD table for them,
+it counts as the process's own, and free_pgtables() stops before it.  Tables that hold the first two pages stay too,
+and are freed with the PGD (pgd_free).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from . import Arch, upper_levels
+
+PAGE_SHIFT: Final = 12
+WIDTH: Final = 9
+MODULES_VADDR: Final = 0xC0000000 - (16 << 20)  # PAGE_OFFSET of VMSPLIT_3G less SZ_16M; TASK_SIZE is the same
+
+
+def arm_lpae(release: tuple[int, int]) -> Arch:
+    """As Debian's armmp-lpae: 3 GiB less 16 MiB for user space."""
+    return Arch(
+        "arm-lpae",
+        **upper_levels(32 - PAGE_SHIFT - WIDTH, WIDTH),
+        task_size=MODULES_VADDR,
+        has_move_pmd=False,
+        has_move_pud=False,
+        split_pmd_ptlock=False,
+        preallocated_pmds=(MODULES_VADDR,),
+        first_user_address=2 << PAGE_SHIFT,
+        user_pgtables_ceiling=MODULES_VADDR,
+        pt_reclaim_since=(7, 0),
+        broadcast_flush=True,
+    )
