@@ -364,15 +364,6 @@ def free_pgtables(tlb: mmu_gather, vmas: tuple[vm_area_struct, ...], floor: int,
             start = 0
 
 
-def free_pgtables(tlb: mmu_gather, vmas: tuple[vm_area_struct, ...], floor: int, ceiling: int) -> None:
-    """Free the tables of unmapped VMAs, in order, once no rmap walk can find the VMAs any more."""
-    for i, vma in enumerate(vmas):
-        unlink_anon_vmas(vma)
-        unlink_file_vma(vma)
-        above = vmas[i + 1].vm_start if i + 1 < len(vmas) else ceiling
-        free_pgd_range(tlb, vma.vm_start, vma.vm_end, floor, above)
-
-
 def free_pgd_range(tlb: mmu_gather, addr: int, end: int, floor: int, ceiling: int) -> None:
     """Free the tables of the unmapped range [addr, end) that nothing above `floor` and below `ceiling` shares."""
     from_addr = addr & -arch.pmd_size

@@ -28,6 +28,8 @@ INTERPRETED = frozenset(
     {"machine/checked.py", "machine/drivers.py", "machine/generate.py", "machine/native.py", "machine/tlb.py"}
 )
 
+UNCOMPILED = frozenset({"machine/__init__.py", "machine/layout.py", "patches/__init__.py"})
+
 VIEWS = '''# SPDX-License-Identifier: GPL-2.0-only
 """The native base of all views."""
 
@@ -77,7 +79,7 @@ def write_package(target: Path, layouts: dict[str, Layout], sites: set[str]) -> 
             destination.parent.mkdir(exist_ok=True)
             names = {s.partition(".")[2] for s in sites if s.partition(".")[0] == source.stem and part == "kernel"}
             destination.write_text(VIEWS if relative == "machine/views.py" else transform(source, layouts, names))
-            if relative not in ("machine/__init__.py", "patches/__init__.py", "machine/layout.py"):
+            if relative not in UNCOMPILED and (part != "arch" or source.stem == "__init__"):
                 compiled.append(destination)
     return compiled
 
