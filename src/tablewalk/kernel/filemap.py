@@ -38,7 +38,7 @@ from ..machine import (
     xa_range,
     xa_store,
 )
-from .huge_memory import do_set_pmd
+from .huge_pmd import do_set_pmd
 from .mm_types import address_space, file, folio, ptdesc, vm_area_struct
 from .page_alloc import (
     MAPPING_SHIFT,

@@ -1,52 +1,58 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Huge pmds: faults, zap, split, mprotect, mremap, fork (mm/huge_memory.c, do_set_pmd in mm/memory.c; 7.2).
+"""Huge pmds: faults, mprotect, mremap, fork, MADV_FREE (mm/huge_memory.c; 7.2).
 
-With every anonymous huge pmd (the huge zero page's too) a PTE table is deposited, and counted; with one of a file
-only where the architecture asks for it.
+`huge_mm` says who may have them, `huge_pmd` maps a file's and takes all kinds away; deposited tables are told of there.
 """
 
 from __future__ import annotations
 
-from typing import Final
-
 from ..arch import arch
 from ..machine import (
     THP_FAULT_ALLOC,
-    THP_SPLIT_PMD,
     WRITE_ONCE,
     add,
+    cmpxchg,
     count,
+    forget,
     load,
     mutex_lock,
     mutex_trylock,
     mutex_unlock,
     publish,
     spin_lock,
+    spin_lock_nested,
     spin_unlock,
     store,
-    store_range,
 )
 from .config import config
-from .mm_types import folio, mm_struct, ptdesc, spinlock_t, vm_area_struct
-from .mmu_gather import mmu_gather, tlb_flush_range, tlb_remove_page
+from .folio_split import split_folio
+from .huge_mm import thp_vma_allowable_pmd as thp_vma_allowable_pmd
+from .huge_mm import thp_vma_suitable_pmd, vma_is_anonymous
+from .huge_pmd import __split_huge_pmd as __split_huge_pmd
+from .huge_pmd import pmd_trans_huge_lock, pmdp_huge_clear_flush
+from .huge_pmd import split_huge_pmd_if_needed as split_huge_pmd_if_needed
+from .huge_pmd import vma_adjust_trans_huge as vma_adjust_trans_huge
+from .huge_pmd import zap_huge_pmd as zap_huge_pmd
+from .mm_types import folio, mm_struct, vm_area_struct
+from .mmu_gather import mmu_gather, tlb_flush_range
 from .not_modelled import NotModelled
 from .page_alloc import (
     FOLIO_MAPPING_ANON,
     MAPPING_SHIFT,
     NO_FOLIO,
     PAGE_ANON_EXCLUSIVE,
-    PAGE_CELLS,
     PG_DIRTY,
     PG_SWAPBACKED,
     PG_UPTODATE,
     folio_alloc,
     folio_get,
+    folio_mapcount,
+    folio_needs_cow_for_dma,
     folio_put,
     folio_ref_count,
     folio_test_anon,
     mm_get_huge_zero_folio,
     page_flags,
-    zero_page,
 )
 from .pgtable import (
     ACCESSED,
@@ -61,93 +67,37 @@ from .pgtable import (
     is_pmd_migration_entry,
     is_swap_pte,
     maybe_mkwrite,
-    mm_find_pmd,
     page_folio,
     pmd_p,
     pmd_page,
-    pmd_populate,
     pmd_present,
     pmd_trans_huge,
     pmdp_get_lockless,
     pmdp_huge_get_and_clear,
-    pte_page,
     vm_page_prot,
 )
 from .pgtable_generic import (
-    mm_dec_nr_ptes,
     mm_inc_nr_ptes,
     pgtable_trans_huge_deposit,
     pgtable_trans_huge_withdraw,
     pmd_lock,
+    pmd_lockptr,
     pte_alloc_one,
     pte_free,
 )
-from .rmap import folio_add_rmap_pmd, folio_remove_rmap_pmd, mm_counter_file, vmf_anon_prepare
+from .rmap import folio_add_rmap_pmd, vmf_anon_prepare
 from .tlb import flush_tlb_range
 from .vm_fault import vm_fault
 from .vm_flags import (
+    EAGAIN,
     FAULT_FLAG_UNSHARE,
     FAULT_FLAG_WRITE,
+    MM_CP_TRY_CHANGE_WRITABLE,
+    MM_CP_UFFD_WP,
+    MM_CP_UFFD_WP_RESOLVE,
     VM_FAULT_FALLBACK,
-    VM_GROWSDOWN,
-    VM_HUGEPAGE,
-    VM_NOHUGEPAGE,
     VM_SHARED,
-    VM_SPECIAL_MAPPING,
-    VM_STACK_INCOMPLETE,
-    VM_WRITE,
 )
-
-MMF_DISABLE_THP_COMPLETELY: Final = 1 << 0  # mm_struct.flags: prctl(PR_SET_THP_DISABLE)
-MMF_DISABLE_THP_EXCEPT_ADVISED: Final = 1 << 1
-
-
-# --- who may have huge pages -----------------------------------------------------------------------------
-
-
-def vma_is_anonymous(vma: vm_area_struct) -> bool:
-    """Private memory without a file (vma->vm_ops is NULL)."""
-    return not vma.vm_file and vma.vm_flags & VM_SPECIAL_MAPPING == 0
-
-
-def vma_thp_disabled(vma: vm_area_struct, vm_flags: int, forced_collapse: bool) -> bool:
-    """Whether the VMA or its process has huge pages forbidden."""
-    if vm_flags & VM_NOHUGEPAGE or not arch.has_thp:
-        return True
-    flags = vma.vm_mm.flags
-    if flags & MMF_DISABLE_THP_COMPLETELY:
-        return True
-    if vm_flags & VM_HUGEPAGE or forced_collapse:
-        return False
-    return flags & MMF_DISABLE_THP_EXCEPT_ADVISED != 0
-
-
-def thp_vma_suitable_pmd(vma: vm_area_struct, address: int) -> bool:
-    """Whether the huge page around `address` lies in the VMA, and of a file's VMA is aligned in the file too."""
-    if vma.vm_file and (vma.vm_start >> arch.page_shift) - vma.vm_pgoff & arch.hpage_pmd_nr - 1:
-        return False
-    haddr = address & -arch.pmd_size
-    return haddr >= vma.vm_start and haddr + arch.pmd_size <= vma.vm_end
-
-
-def hugepage_enabled(vm_flags: int) -> bool:
-    """What /sys/kernel/mm/transparent_hugepage/enabled says to a VMA with these flags."""
-    if config.transparent_hugepage == "always":
-        return True
-    return config.transparent_hugepage == "madvise" and vm_flags & VM_HUGEPAGE != 0
-
-
-def vma_is_temporary_stack(vma: vm_area_struct) -> bool:
-    """The stack that execve is about to move."""
-    return vma.vm_flags & VM_GROWSDOWN != 0 and vma.vm_flags & VM_STACK_INCOMPLETE == VM_STACK_INCOMPLETE
-
-
-def thp_vma_allowable_pmd(vma: vm_area_struct, vm_flags: int) -> bool:
-    """Whether a fault may map anonymous memory by a huge pmd (TVA_PAGEFAULT); size and place are looked at later."""
-    if not hugepage_enabled(vm_flags) or vm_flags & VM_NOHUGEPAGE or not vma_is_anonymous(vma):
-        return False
-    return not vma_thp_disabled(vma, vm_flags, False) and not vma_is_temporary_stack(vma)
-
 
 # --- faults ----------------------------------------------------------------------------------------------
 
@@ -197,38 +147,6 @@ def map_anon_folio_pmd(f: folio, pmd: pmd_p, vma: vm_area_struct, haddr: int) ->
     store(pmd, maybe_mkwrite(entry, vma.vm_flags))
     add(vma.vm_mm.anon_rss, arch.hpage_pmd_nr)
     add(vma.vm_mm.anon_huge, 1)
-
-
-def do_set_pmd(vmf: vm_fault, f: folio, prealloc: ptdesc) -> tuple[int, ptdesc]:
-    """Map a huge file folio whole, with the caller's reference; (0 or VM_FAULT_FALLBACK, table not used)."""
-    vma = vmf.vma
-    mm = vma.vm_mm
-    if vma_thp_disabled(vma, vma.vm_flags, True) or f.order != arch.pte_bits:
-        return VM_FAULT_FALLBACK, prealloc
-    if not thp_vma_suitable_pmd(vma, vmf.address):
-        return VM_FAULT_FALLBACK, prealloc
-    if arch.file_thp_deposits and not prealloc:
-        prealloc = pte_alloc_one(mm)
-    haddr = vmf.address & -arch.pmd_size
-    pml = pmd_lock(mm, vmf.pmd, haddr)
-    if pmdp_get_lockless(vmf.pmd) != 0:
-        spin_unlock(pml)
-        return VM_FAULT_FALLBACK, prealloc
-    entry = f.page << PFN_SHIFT | vm_page_prot(vma.vm_flags) | LEAF
-    if vma.vm_flags & (VM_SHARED | VM_WRITE) == VM_SHARED | VM_WRITE and f.flags & PG_SWAPBACKED:
-        entry |= RW
-    if vmf.flags & FAULT_FLAG_WRITE:
-        entry = maybe_mkwrite(entry | DIRTY, vma.vm_flags)
-    add(mm_counter_file(mm, f), arch.hpage_pmd_nr)
-    add(mm.file_huge, 1)
-    folio_add_rmap_pmd(f)
-    if arch.file_thp_deposits:
-        pgtable_trans_huge_deposit(mm, vmf.pmd, haddr, prealloc)
-        mm_inc_nr_ptes(mm)
-        prealloc = ptdesc(0)
-    store(vmf.pmd, entry)
-    spin_unlock(pml)
-    return 0, prealloc
 
 
 def huge_pmd_fault(vmf: vm_fault, pmdval: int) -> int:
@@ -311,151 +229,169 @@ def do_huge_zero_wp_pmd(vmf: vm_fault, pmdval: int) -> int:
     return 0
 
 
-def pmdp_huge_clear_flush(vma: vm_area_struct, haddr: int, pmd: pmd_p) -> int:
-    """Empty the slot of a huge page and flush; returns the old value.  Under pml."""
-    pmdval = pmdp_huge_get_and_clear(pmd)
-    flush_tlb_range(vma.vm_mm, haddr, haddr + arch.pmd_size)
-    return pmdval
+# --- mprotect, mremap, fork, MADV_FREE -------------------------------------------------------------------
 
 
-def pmd_trans_huge_lock(mm: mm_struct, pmd: pmd_p, addr: int) -> spinlock_t:
-    """pml held if the slot holds a huge page or its migration entry, else 0 and nothing held."""
-    pml = pmd_lock(mm, pmd, addr)
-    pmdval = pmdp_get_lockless(pmd)
-    if pmd_trans_huge(pmdval) or is_swap_pte(pmdval):
-        return pml
-    spin_unlock(pml)
-    return 0
+def change_huge_pmd(
+    tlb: mmu_gather, vma: vm_area_struct, pmd: pmd_p, addr: int, newprot: int, cp_flags: int
+) -> int:
+    """Give a huge page the flags `newprot` (vm_page_prot) and what MM_CP_* asks for.
 
-
-# --- zap -------------------------------------------------------------------------------------------------
-
-
-def zap_deposited_table(mm: mm_struct, pmd: pmd_p, addr: int) -> None:
-    """Free the table deposited for a huge page: nobody has ever seen it.  Under pml."""
-    pte_free(mm, pgtable_trans_huge_withdraw(mm, pmd, addr))
-    mm_dec_nr_ptes(mm)
-
-
-def zap_huge_pmd(tlb: mmu_gather, vma: vm_area_struct, pmd: pmd_p, addr: int) -> bool:
-    """Unmap a whole huge page; false if there is none (any more)."""
-    mm = vma.vm_mm
-    pml = pmd_trans_huge_lock(mm, pmd, addr)
+    Returns the pages changed, 1 if it was only looked at, 0 if there is no huge page (any more).
+    """
+    pml = pmd_trans_huge_lock(vma.vm_mm, pmd, addr)
     if not pml:
-        return False
-    pmdval = pmdp_huge_get_and_clear(pmd)
-    tlb_flush_range(tlb, addr, addr + arch.pmd_size)
-    f = NO_FOLIO if pmdval & SPECIAL and pmd_present(pmdval) else page_folio(pte_page(pmdval))
-    if f:
-        zap_huge_pmd_folio(mm, f, pmdval)
-    if arch.file_thp_deposits or not f or folio_test_anon(f):
-        zap_deposited_table(mm, pmd, addr)
+        return 0
+    pmdval = pmdp_get_lockless(pmd)
+    if not pmd_present(pmdval):
+        entry = pmdval & ~RW
+        ret = 1
+    else:
+        pmdval = pmdp_huge_get_and_clear(pmd)
+        entry = pmdval & ~(PRESENT | PROTNONE | RW) | newprot
+        ret = arch.hpage_pmd_nr
+    if cp_flags & MM_CP_UFFD_WP:
+        entry |= UFFD_WP
+    elif cp_flags & MM_CP_UFFD_WP_RESOLVE:
+        entry &= ~UFFD_WP
+    if ret > 1 and cp_flags & MM_CP_TRY_CHANGE_WRITABLE and can_change_pmd_writable(vma, entry):
+        entry |= RW
+    store(pmd, entry)
+    if ret > 1:
+        tlb_flush_range(tlb, addr, addr + arch.pmd_size)
     spin_unlock(pml)
-    if f and pmd_present(pmdval):
-        tlb_remove_page(tlb, f.page)
+    return ret
+
+
+def can_change_pmd_writable(vma: vm_area_struct, pmdval: int) -> bool:
+    """Whether a write needs no fault: nobody tracks it, and the page is the VMA's own, or shared and dirty already."""
+    if pmdval & PROTNONE or (pmdval & UFFD_WP and vma.vm_userfaultfd_ctx):
+        return False
+    if vma.vm_flags & VM_SHARED:
+        return pmdval & DIRTY != 0
+    if pmdval & SPECIAL:
+        return False
+    f = page_folio(pmd_page(pmdval))
+    return folio_test_anon(f) and load(page_flags(f.page)) & PAGE_ANON_EXCLUSIVE != 0
+
+
+def move_huge_pmd(vma: vm_area_struct, old_addr: int, new_addr: int, old_pmd: pmd_p, new_pmd: pmd_p) -> bool:
+    """Move a huge page to an empty slot, with its deposited table; false if there is none, or no such slot."""
+    mm = vma.vm_mm
+    if pmdp_get_lockless(new_pmd) != 0:
+        return False
+    old_ptl = pmd_trans_huge_lock(mm, old_pmd, old_addr)
+    if not old_ptl:
+        return False
+    new_ptl = pmd_lockptr(mm, new_pmd, new_addr)
+    if new_ptl != old_ptl:
+        spin_lock_nested(new_ptl)
+    pmdval = pmdp_huge_get_and_clear(old_pmd)
+    if arch.file_thp_deposits or (new_ptl != old_ptl and vma_is_anonymous(vma)):
+        pgtable = pgtable_trans_huge_withdraw(mm, old_pmd, old_addr)
+        pgtable_trans_huge_deposit(mm, new_pmd, new_addr, pgtable)
+    if vma.vm_userfaultfd_ctx:
+        pmdval &= ~UFFD_WP
+    store(new_pmd, pmdval)
+    if pmd_present(pmdval):
+        flush_tlb_range(mm, old_addr, old_addr + arch.pmd_size)
+    if new_ptl != old_ptl:
+        spin_unlock(new_ptl)
+    spin_unlock(old_ptl)
     return True
 
 
-def zap_huge_pmd_folio(mm: mm_struct, f: folio, pmdval: int) -> None:
-    """Counters, rmap and dirty state of a huge page that is being unmapped; under pml."""
-    if pmd_present(pmdval):
-        folio_remove_rmap_pmd(f)
-        if folio_test_anon(f):
-            add(mm.anon_huge, -1)
-        else:
-            add(mm.file_huge, -1)
-            if pmdval & DIRTY:
-                WRITE_ONCE(f, "flags", f.flags | PG_DIRTY)
-    add(mm.anon_rss if folio_test_anon(f) else mm_counter_file(mm, f), -arch.hpage_pmd_nr)
+def copy_huge_pmd(
+    dst_mm: mm_struct,
+    src_mm: mm_struct,
+    dst_pmd: pmd_p,
+    src_pmd: pmd_p,
+    addr: int,
+    dst_vma: vm_area_struct,
+    src_vma: vm_area_struct,
+) -> int:
+    """Share a huge page with the child, read-only in both; nothing for a file's, which a fault brings back.
+
+    Returns 0, or -EAGAIN: it is no huge page any more, or may be pinned and was split.
+    """
+    if not vma_is_anonymous(dst_vma):
+        return 0
+    pgtable = pte_alloc_one(dst_mm)
+    dst_ptl = pmd_lock(dst_mm, dst_pmd, addr)
+    src_ptl = pmd_lockptr(src_mm, src_pmd, addr)
+    spin_lock_nested(src_ptl)
+    pmdval = pmdp_get_lockless(src_pmd)
+    if not pmd_present(pmdval) and is_swap_pte(pmdval):
+        spin_unlock(src_ptl)
+        spin_unlock(dst_ptl)
+        raise NotModelled("fork while a huge page is under migration")
+    pinned = pmd_trans_huge(pmdval) and pmdval & SPECIAL == 0 and not dup_anon_rmap_pmd(src_mm, pmdval)
+    if pinned or not pmd_trans_huge(pmdval):
+        spin_unlock(src_ptl)
+        spin_unlock(dst_ptl)
+        pte_free(dst_mm, pgtable)
+        if pinned:
+            __split_huge_pmd(src_vma, src_pmd, addr)
+        return -EAGAIN
+    if pmdval & SPECIAL == 0:
+        add(dst_mm.anon_rss, arch.hpage_pmd_nr)
+        add(dst_mm.anon_huge, 1)
+    mm_inc_nr_ptes(dst_mm)
+    pgtable_trans_huge_deposit(dst_mm, dst_pmd, addr, pgtable)
+    pmdp_set_wrprotect(src_pmd)
+    if not dst_vma.vm_userfaultfd_ctx:
+        pmdval &= ~UFFD_WP
+    store(dst_pmd, pmdval & ~(RW | ACCESSED))
+    spin_unlock(src_ptl)
+    spin_unlock(dst_ptl)
+    return 0
 
 
-# --- split -----------------------------------------------------------------------------------------------
-
-
-def __split_huge_pmd(vma: vm_area_struct, pmd: pmd_p, address: int) -> None:
-    """Replace the huge pmd around `address`, if it is one: by a table (anonymous), or by nothing (file)."""
-    haddr = address & -arch.pmd_size
-    pml = pmd_lock(vma.vm_mm, pmd, haddr)
-    pmdval = pmdp_get_lockless(pmd)
-    if pmd_trans_huge(pmdval) or is_swap_pte(pmdval):
-        count(THP_SPLIT_PMD)
-        if not vma_is_anonymous(vma):
-            split_file_pmd(vma, pmd, haddr)
-        elif pmdval & SPECIAL and pmd_present(pmdval):
-            split_zero_pmd(vma, pmd, haddr)
-        elif pmd_present(pmdval):
-            split_anon_pmd(vma, pmd, haddr)
-        else:
-            split_migration_pmd(vma, pmd, haddr)
-    spin_unlock(pml)
-
-
-def split_file_pmd(vma: vm_area_struct, pmd: pmd_p, haddr: int) -> None:
-    """Unmap a huge page of a file: faults bring its pages back.  Under pml."""
-    mm = vma.vm_mm
-    pmdval = pmdp_huge_clear_flush(vma, haddr, pmd)
-    if arch.file_thp_deposits:
-        zap_deposited_table(mm, pmd, haddr)
-    f = page_folio(pte_page(pmdval))
-    zap_huge_pmd_folio(mm, f, pmdval)
-    if pmd_present(pmdval):
-        folio_put(f)
-
-
-def split_zero_pmd(vma: vm_area_struct, pmd: pmd_p, haddr: int) -> None:
-    """The huge zero page becomes the zero page in each entry.  Under pml."""
-    pmdval = pmdp_huge_clear_flush(vma, haddr, pmd)
-    entry = zero_page() << PFN_SHIFT | vm_page_prot(vma.vm_flags) | SPECIAL | pmdval & UFFD_WP
-    install_split_table(vma.vm_mm, pmd, haddr, entry, 0)
-
-
-def split_anon_pmd(vma: vm_area_struct, pmd: pmd_p, haddr: int) -> None:
-    """The deposited table maps the same pages one by one.  Under pml."""
-    pmdval = pmdp_huge_get_and_clear(pmd)
-    store(pmd, pmdval & ~PRESENT | PROTNONE)  # to the CPU not present, to those who look still a huge page
-    flush_tlb_range(vma.vm_mm, haddr, haddr + arch.pmd_size)
+def dup_anon_rmap_pmd(src_mm: mm_struct, pmdval: int) -> bool:
+    """One more huge pmd maps an anonymous page, no longer anybody's own; false if it may be pinned (mm/rmap.h)."""
     f = page_folio(pmd_page(pmdval))
-    if pmdval & DIRTY:
-        WRITE_ONCE(f, "flags", f.flags | PG_DIRTY)
-    add(f._refcount, arch.hpage_pmd_nr - 1)
     if load(page_flags(f.page)) & PAGE_ANON_EXCLUSIVE:
-        for i in range(1, arch.hpage_pmd_nr):
-            store(page_flags(f.page + PAGE_CELLS * i), PAGE_ANON_EXCLUSIVE)
-    add(f._mapcount, arch.hpage_pmd_nr)
-    add(vma.vm_mm.anon_huge, -1)
-    entry = f.page << PFN_SHIFT | vm_page_prot(vma.vm_flags) | pmdval & (RW | ACCESSED | DIRTY | UFFD_WP)
-    install_split_table(vma.vm_mm, pmd, haddr, entry, PAGE_CELLS)
-    folio_remove_rmap_pmd(f)
+        if folio_needs_cow_for_dma(src_mm, f):
+            return False
+        store(page_flags(f.page), 0)
+    folio_get(f)
+    folio_add_rmap_pmd(f)
+    return True
 
 
-def split_migration_pmd(vma: vm_area_struct, pmd: pmd_p, haddr: int) -> None:
-    """Each page has its own migration entry.  Under pml."""
-    install_split_table(vma.vm_mm, pmd, haddr, pmdp_get_lockless(pmd), PAGE_CELLS)
+def pmdp_set_wrprotect(pmd: pmd_p) -> None:
+    """Take write permission from a live huge pmd without losing what the hardware sets meanwhile."""
+    while True:
+        pmdval = pmdp_get_lockless(pmd)
+        if cmpxchg(pmd, pmdval, pmdval & ~RW) == pmdval:
+            return
+        forget(())
 
 
-def install_split_table(mm: mm_struct, pmd: pmd_p, haddr: int, entry: int, step: int) -> None:
-    """Fill the deposited table, the entries `step` cells of struct page apart, and let the slot point to it."""
-    pgtable = pgtable_trans_huge_withdraw(mm, pmd, haddr)
-    stride = step << PFN_SHIFT
-    store_range(pgtable.entry, [entry + i * stride for i in range(arch.hpage_pmd_nr)])
-    pmd_populate(pmd, pgtable)
-
-
-def split_huge_pmd_address(vma: vm_area_struct, address: int) -> None:
-    """Split the huge pmd around `address`, if one is mapped there."""
-    pmd = mm_find_pmd(vma.vm_mm, address)
-    if pmd:
-        __split_huge_pmd(vma, pmd, address)
-
-
-def split_huge_pmd_if_needed(vma: vm_area_struct, address: int) -> None:
-    """Split what `address` cuts, where the VMA has room for a huge page there."""
-    haddr = address & -arch.pmd_size
-    if address != haddr and haddr >= vma.vm_start and haddr + arch.pmd_size <= vma.vm_end:
-        split_huge_pmd_address(vma, address)
-
-
-def vma_adjust_trans_huge(vma: vm_area_struct, start: int, end: int) -> None:
-    """The VMA is about to span start..end: split the huge pages that its new ends cut."""
-    split_huge_pmd_if_needed(vma, start)
-    split_huge_pmd_if_needed(vma, end)
+def madvise_free_huge_pmd(tlb: mmu_gather, vma: vm_area_struct, pmd: pmd_p, addr: int, end: int) -> bool:
+    """MADV_FREE of a huge page, or of part of it, for which it is split; whether all is done."""
+    pml = pmd_trans_huge_lock(vma.vm_mm, pmd, addr)
+    if not pml:
+        return False
+    pmdval = pmdp_get_lockless(pmd)
+    f = NO_FOLIO
+    if pmd_present(pmdval) and pmdval & SPECIAL == 0:
+        f = page_folio(pmd_page(pmdval))
+    if not f or folio_mapcount(f) != 1 or not mutex_trylock(f.lock):
+        spin_unlock(pml)
+        return False
+    if end - addr != arch.pmd_size:
+        folio_get(f)
+        spin_unlock(pml)
+        split_folio(f)
+        mutex_unlock(f.lock)
+        folio_put(f)
+        return False
+    WRITE_ONCE(f, "flags", f.flags & ~(PG_DIRTY | PG_SWAPBACKED))
+    mutex_unlock(f.lock)
+    if pmdval & (ACCESSED | DIRTY):
+        pmdval = pmdp_huge_get_and_clear(pmd)
+        store(pmd, pmdval & ~(ACCESSED | DIRTY))
+        tlb_flush_range(tlb, addr, addr + arch.pmd_size)
+    spin_unlock(pml)
+    return True

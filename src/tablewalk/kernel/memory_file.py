@@ -17,7 +17,7 @@ from .filemap import (
     i_size_pages,
     page_cache_present,
 )
-from .huge_memory import do_set_pmd
+from .huge_pmd import do_set_pmd
 from .mm_types import folio, ptdesc
 from .page_alloc import (
     MAPPING_SHIFT,

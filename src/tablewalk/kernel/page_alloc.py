@@ -6,8 +6,8 @@ from __future__ import annotations
 from typing import Final
 
 from ..arch import arch
-from ..machine import add, add_return, inc_not_zero, load, might_sleep, publish, store, store_range
-from .mm_types import folio, system
+from ..machine import READ_ONCE, add, add_return, inc_not_zero, load, might_sleep, publish, store, store_range
+from .mm_types import folio, mm_struct, system
 from .pgtable import page_t
 
 FOLIO_MAPPING_ANON: Final = 1  # folio.mapping: anon_vma << 2 | 1, address_space << 2
@@ -23,6 +23,9 @@ PG_MLOCKED: Final = 16
 PG_SWAPCACHE: Final = 32
 
 PAGE_ANON_EXCLUSIVE: Final = 1  # flag of a struct page
+
+MMF_HAS_PINNED: Final = 1 << 27  # mm_struct.flags: a page of this mm was pinned once
+GUP_PIN_COUNTING_BIAS: Final = 1 << 10  # what a pin adds to _refcount
 
 PAGE_CELLS: Final = 3  # struct page: its folio, its flags, its content
 SYSTEM: Final = system(64)
@@ -78,6 +81,11 @@ def folio_ref_count(f: folio) -> int:
 def folio_mapcount(f: folio) -> int:
     """Entries and huge pmds that map the folio or a page of it."""
     return load(f._mapcount) + load(f._entire_mapcount)
+
+
+def folio_needs_cow_for_dma(mm: mm_struct, f: folio) -> bool:
+    """Whether a page of the folio may be pinned by this mm; under its ptl, inside write_protect_seq."""
+    return READ_ONCE(mm, "flags") & MMF_HAS_PINNED != 0 and folio_ref_count(f) >= GUP_PIN_COUNTING_BIAS
 
 
 def folio_nr_pages(f: folio) -> int:

@@ -20,7 +20,7 @@ from .filemap import (
     iput,
     open_file,
 )
-from .huge_memory import thp_vma_suitable_pmd, vma_thp_disabled
+from .huge_mm import thp_vma_suitable_pmd, vma_thp_disabled
 from .mm_types import address_space, file, folio, vm_area_struct
 from .page_alloc import NO_FOLIO, PG_SWAPBACKED, PG_UPTODATE, folio_alloc, folio_put
 from .vm_fault import vm_fault

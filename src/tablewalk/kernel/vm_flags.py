@@ -83,3 +83,9 @@ EINTR: Final = 4
 PROT_READ: Final = 1
 PROT_WRITE: Final = 2
 PROT_EXEC: Final = 4
+
+# change_protection()
+MM_CP_TRY_CHANGE_WRITABLE: Final = 1
+MM_CP_PROT_NUMA: Final = 2
+MM_CP_UFFD_WP: Final = 4
+MM_CP_UFFD_WP_RESOLVE: Final = 8

@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Huge pmds: mapping a file's, zap and split (mm/huge_memory.c, do_set_pmd in mm/memory.c; 7.2).
+
+With every anonymous huge pmd (the huge zero page's too) a PTE table is deposited, and counted; with one of a file
+only where the architecture asks for it.
+"""
+
+from __future__ import annotations
+
+from ..arch import arch
+from ..machine import THP_SPLIT_PMD, WRITE_ONCE, add, count, load, spin_unlock, store, store_range
+from .huge_mm import thp_vma_suitable_pmd, vma_is_anonymous, vma_thp_disabled
+from .mm_types import folio, mm_struct, ptdesc, spinlock_t, vm_area_struct
+from .mmu_gather import mmu_gather, tlb_flush_range, tlb_remove_page
+from .page_alloc import (
+    NO_FOLIO,
+    PAGE_ANON_EXCLUSIVE,
+    PAGE_CELLS,
+    PG_DIRTY,
+    PG_SWAPBACKED,
+    folio_put,
+    folio_test_anon,
+    page_flags,
+    zero_page,
+)
+from .pgtable import (
+    ACCESSED,
+    DIRTY,
+    LEAF,
+    PFN_SHIFT,
+    PRESENT,
+    PROTNONE,
+    RW,
+    SPECIAL,
+    UFFD_WP,
+    is_swap_pte,
+    maybe_mkwrite,
+    mm_find_pmd,
+    page_folio,
+    pmd_p,
+    pmd_page,
+    pmd_populate,
+    pmd_present,
+    pmd_trans_huge,
+    pmdp_get_lockless,
+    pmdp_huge_get_and_clear,
+    pte_page,
+    vm_page_prot,
+)
+from .pgtable_generic import (
+    NO_TABLE,
+    mm_dec_nr_ptes,
+    mm_inc_nr_ptes,
+    pgtable_trans_huge_deposit,
+    pgtable_trans_huge_withdraw,
+    pmd_lock,
+    pte_alloc_one,
+    pte_free,
+)
+from .rmap import folio_add_rmap_pmd, folio_remove_rmap_pmd, mm_counter_file
+from .tlb import flush_tlb_range
+from .vm_fault import vm_fault
+from .vm_flags import FAULT_FLAG_WRITE, VM_FAULT_FALLBACK, VM_SHARED, VM_WRITE
+
+
+def pmdp_huge_clear_flush(vma: vm_area_struct, haddr: int, pmd: pmd_p) -> int:
+    """Empty the slot of a huge page and flush; returns the old value.  Under pml."""
+    pmdval = pmdp_huge_get_and_clear(pmd)
+    flush_tlb_range(vma.vm_mm, haddr, haddr + arch.pmd_size)
+    return pmdval
+
+
+def pmd_trans_huge_lock(mm: mm_struct, pmd: pmd_p, addr: int) -> spinlock_t:
+    """pml held if the slot holds a huge page or its migration entry, else 0 and nothing held."""
+    pml = pmd_lock(mm, pmd, addr)
+    pmdval = pmdp_get_lockless(pmd)
+    if pmd_trans_huge(pmdval) or is_swap_pte(pmdval):
+        return pml
+    spin_unlock(pml)
+    return 0
+
+
+def do_set_pmd(vmf: vm_fault, f: folio, prealloc: ptdesc) -> tuple[int, ptdesc]:
+    """Map a huge file folio whole, with the caller's reference; (0 or VM_FAULT_FALLBACK, table not used)."""
+    vma = vmf.vma
+    mm = vma.vm_mm
+    if vma_thp_disabled(vma, vma.vm_flags, True) or f.order != arch.pte_bits:
+        return VM_FAULT_FALLBACK, prealloc
+    if not thp_vma_suitable_pmd(vma, vmf.address):
+        return VM_FAULT_FALLBACK, prealloc
+    if arch.file_thp_deposits and not prealloc:
+        prealloc = pte_alloc_one(mm)
+    haddr = vmf.address & -arch.pmd_size
+    pml = pmd_lock(mm, vmf.pmd, haddr)
+    if pmdp_get_lockless(vmf.pmd) != 0:
+        spin_unlock(pml)
+        return VM_FAULT_FALLBACK, prealloc
+    entry = f.page << PFN_SHIFT | vm_page_prot(vma.vm_flags) | LEAF
+    if vma.vm_flags & (VM_SHARED | VM_WRITE) == VM_SHARED | VM_WRITE and f.flags & PG_SWAPBACKED:
+        entry |= RW
+    if vmf.flags & FAULT_FLAG_WRITE:
+        entry = maybe_mkwrite(entry | DIRTY, vma.vm_flags)
+    add(mm_counter_file(mm, f), arch.hpage_pmd_nr)
+    add(mm.file_huge, 1)
+    folio_add_rmap_pmd(f)
+    if arch.file_thp_deposits:
+        pgtable_trans_huge_deposit(mm, vmf.pmd, haddr, prealloc)
+        mm_inc_nr_ptes(mm)
+        prealloc = NO_TABLE
+    store(vmf.pmd, entry)
+    spin_unlock(pml)
+    return 0, prealloc
+
+
+# --- zap -------------------------------------------------------------------------------------------------
+
+
+def zap_deposited_table(mm: mm_struct, pmd: pmd_p, addr: int) -> None:
+    """Free the table deposited for a huge page: nobody has ever seen it.  Under pml."""
+    pte_free(mm, pgtable_trans_huge_withdraw(mm, pmd, addr))
+    mm_dec_nr_ptes(mm)
+
+
+def zap_huge_pmd(tlb: mmu_gather, vma: vm_area_struct, pmd: pmd_p, addr: int) -> bool:
+    """Unmap a whole huge page; false if there is none (any more)."""
+    mm = vma.vm_mm
+    pml = pmd_trans_huge_lock(mm, pmd, addr)
+    if not pml:
+        return False
+    pmdval = pmdp_huge_get_and_clear(pmd)
+    tlb_flush_range(tlb, addr, addr + arch.pmd_size)
+    f = NO_FOLIO if pmdval & SPECIAL and pmd_present(pmdval) else page_folio(pte_page(pmdval))
+    if f:
+        zap_huge_pmd_folio(mm, f, pmdval)
+    if arch.file_thp_deposits or not f or folio_test_anon(f):
+        zap_deposited_table(mm, pmd, addr)
+    spin_unlock(pml)
+    if f and pmd_present(pmdval):
+        tlb_remove_page(tlb, f.page)
+    return True
+
+
+def zap_huge_pmd_folio(mm: mm_struct, f: folio, pmdval: int) -> None:
+    """Counters, rmap and dirty state of a huge page that is being unmapped; under pml."""
+    if pmd_present(pmdval):
+        folio_remove_rmap_pmd(f)
+        if folio_test_anon(f):
+            add(mm.anon_huge, -1)
+        else:
+            add(mm.file_huge, -1)
+            if pmdval & DIRTY:
+                WRITE_ONCE(f, "flags", f.flags | PG_DIRTY)
+    add(mm.anon_rss if folio_test_anon(f) else mm_counter_file(mm, f), -arch.hpage_pmd_nr)
+
+
+# --- split -----------------------------------------------------------------------------------------------
+
+
+def __split_huge_pmd(vma: vm_area_struct, pmd: pmd_p, address: int) -> None:
+    """Replace the huge pmd around `address`, if it is one: by a table (anonymous), or by nothing (file)."""
+    haddr = address & -arch.pmd_size
+    pml = pmd_lock(vma.vm_mm, pmd, haddr)
+    pmdval = pmdp_get_lockless(pmd)
+    if pmd_trans_huge(pmdval) or is_swap_pte(pmdval):
+        count(THP_SPLIT_PMD)
+        if not vma_is_anonymous(vma):
+            split_file_pmd(vma, pmd, haddr)
+        elif pmdval & SPECIAL and pmd_present(pmdval):
+            split_zero_pmd(vma, pmd, haddr)
+        elif pmd_present(pmdval):
+            split_anon_pmd(vma, pmd, haddr)
+        else:
+            split_migration_pmd(vma, pmd, haddr)
+    spin_unlock(pml)
+
+
+def split_file_pmd(vma: vm_area_struct, pmd: pmd_p, haddr: int) -> None:
+    """Unmap a huge page of a file: faults bring its pages back.  Under pml."""
+    mm = vma.vm_mm
+    pmdval = pmdp_huge_clear_flush(vma, haddr, pmd)
+    if arch.file_thp_deposits:
+        zap_deposited_table(mm, pmd, haddr)
+    f = page_folio(pte_page(pmdval))
+    zap_huge_pmd_folio(mm, f, pmdval)
+    if pmd_present(pmdval):
+        folio_put(f)
+
+
+def split_zero_pmd(vma: vm_area_struct, pmd: pmd_p, haddr: int) -> None:
+    """The huge zero page becomes the zero page in each entry.  Under pml."""
+    pmdval = pmdp_huge_clear_flush(vma, haddr, pmd)
+    entry = zero_page() << PFN_SHIFT | vm_page_prot(vma.vm_flags) | SPECIAL | pmdval & UFFD_WP
+    install_split_table(vma.vm_mm, pmd, haddr, entry, 0)
+
+
+def split_anon_pmd(vma: vm_area_struct, pmd: pmd_p, haddr: int) -> None:
+    """The deposited table maps the same pages one by one.  Under pml."""
+    pmdval = pmdp_huge_get_and_clear(pmd)
+    store(pmd, pmdval & ~PRESENT | PROTNONE)  # to the CPU not present, to those who look still a huge page
+    flush_tlb_range(vma.vm_mm, haddr, haddr + arch.pmd_size)
+    f = page_folio(pmd_page(pmdval))
+    if pmdval & DIRTY:
+        WRITE_ONCE(f, "flags", f.flags | PG_DIRTY)
+    add(f._refcount, arch.hpage_pmd_nr - 1)
+    if load(page_flags(f.page)) & PAGE_ANON_EXCLUSIVE:
+        for i in range(1, arch.hpage_pmd_nr):
+            store(page_flags(f.page + PAGE_CELLS * i), PAGE_ANON_EXCLUSIVE)
+    add(f._mapcount, arch.hpage_pmd_nr)
+    add(vma.vm_mm.anon_huge, -1)
+    entry = f.page << PFN_SHIFT | vm_page_prot(vma.vm_flags) | pmdval & (RW | ACCESSED | DIRTY | UFFD_WP)
+    install_split_table(vma.vm_mm, pmd, haddr, entry, PAGE_CELLS)
+    folio_remove_rmap_pmd(f)
+
+
+def split_migration_pmd(vma: vm_area_struct, pmd: pmd_p, haddr: int) -> None:
+    """Each page has its own migration entry.  Under pml."""
+    install_split_table(vma.vm_mm, pmd, haddr, pmdp_get_lockless(pmd), PAGE_CELLS)
+
+
+def install_split_table(mm: mm_struct, pmd: pmd_p, haddr: int, entry: int, step: int) -> None:
+    """Fill the deposited table, the entries `step` cells of struct page apart, and let the slot point to it."""
+    pgtable = pgtable_trans_huge_withdraw(mm, pmd, haddr)
+    stride = step << PFN_SHIFT
+    store_range(pgtable.entry, [entry + i * stride for i in range(arch.hpage_pmd_nr)])
+    pmd_populate(pmd, pgtable)
+
+
+def split_huge_pmd_address(vma: vm_area_struct, address: int) -> None:
+    """Split the huge pmd around `address`, if one is mapped there."""
+    pmd = mm_find_pmd(vma.vm_mm, address)
+    if pmd:
+        __split_huge_pmd(vma, pmd, address)
+
+
+def split_huge_pmd_if_needed(vma: vm_area_struct, address: int) -> None:
+    """Split what `address` cuts, where the VMA has room for a huge page there."""
+    haddr = address & -arch.pmd_size
+    if address != haddr and haddr >= vma.vm_start and haddr + arch.pmd_size <= vma.vm_end:
+        split_huge_pmd_address(vma, address)
+
+
+def vma_adjust_trans_huge(vma: vm_area_struct, start: int, end: int) -> None:
+    """The VMA is about to span start..end: split the huge pages that its new ends cut."""
+    split_huge_pmd_if_needed(vma, start)
+    split_huge_pmd_if_needed(vma, end)

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""From a folio to its mappings: unmapping it everywhere (mm/page_vma_mapped.c, mm/rmap.c, mm/migrate.c; 7.2).
+
+The folio is locked; the caller holds the lock of its reverse map.  TLBs are flushed table by table at once, where the
+kernel may gather flushes of several folios.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ..arch import arch
+from ..machine import WRITE_ONCE, add, interval_tree_overlapping, load, store
+from .huge_pmd import __split_huge_pmd
+from .mm_types import address_space, anon_vma, anon_vma_chain, folio, vm_area_struct
+from .page_alloc import (
+    FOLIO_MAPPING_ANON,
+    MAPPING_SHIFT,
+    PAGE_ANON_EXCLUSIVE,
+    PG_DIRTY,
+    folio_get,
+    folio_nr_pages,
+    folio_page,
+    folio_page_idx,
+    folio_put_refs,
+    folio_test_anon,
+    page_flags,
+)
+from .pgtable import (
+    ACCESSED,
+    DIRTY,
+    PFN_SHIFT,
+    PRESENT,
+    PROTNONE,
+    PTE_MARKER_UFFD_WP,
+    RW,
+    SPECIAL,
+    SWP_MIGRATION,
+    UFFD_WP,
+    is_swap_pte,
+    make_pte_marker,
+    mm_find_pmd,
+    page_folio,
+    pmd_page,
+    pmd_trans_huge,
+    pmdp_get_lockless,
+    pte_p,
+    pte_page,
+    ptep_get,
+    ptep_get_and_clear,
+    swp_entry,
+    swp_offset,
+    swp_type,
+    vm_page_prot,
+)
+from .pgtable_generic import pte_offset_map_lock, pte_unmap_unlock
+from .rmap import folio_remove_rmap_ptes, mm_counter_file, vma_address, vma_last_pgoff
+from .tlb import flush_tlb_range
+
+MIGRATION_EXCLUSIVE: Final = 16  # flag of a migration entry: the page is the mapper's own
+
+
+def folio_anon_vma(f: folio) -> anon_vma:
+    """The anon_vma of an anonymous folio."""
+    return anon_vma(f.mapping >> MAPPING_SHIFT)
+
+
+def folio_mapping(f: folio) -> address_space:
+    """The file that a folio belongs to; NULL for anonymous memory, and after truncation."""
+    return address_space(0 if f.mapping & FOLIO_MAPPING_ANON else f.mapping >> MAPPING_SHIFT)
+
+
+def rmap_vmas(f: folio) -> tuple[vm_area_struct, ...]:
+    """The VMAs in which pages of the folio may be mapped."""
+    last = f.index + folio_nr_pages(f) - 1
+    if folio_test_anon(f):
+        chains = interval_tree_overlapping(folio_anon_vma(f).rb_root, f.index, last)
+        return tuple([anon_vma_chain(avc).vma for avc in chains])
+    return tuple([vm_area_struct(vma) for vma in interval_tree_overlapping(folio_mapping(f).i_mmap, f.index, last)])
+
+
+def folio_tables(f: folio, vma: vm_area_struct) -> tuple[tuple[int, int, int], ...]:
+    """Where the VMA may map the folio, table by table: (address, pages, index of the first in the folio)."""
+    index = max(f.index, vma.vm_pgoff)
+    end = min(f.index + folio_nr_pages(f), vma_last_pgoff(vma) + 1)
+    parts: tuple[tuple[int, int, int], ...] = ()
+    while index < end:
+        address = vma_address(vma, index)
+        room = arch.ptrs_per_pte - (address >> arch.page_shift & arch.ptrs_per_pte - 1)
+        nr = min(room, end - index)
+        parts += ((address, nr, index - f.index),)
+        index += nr
+    return parts
+
+
+def unmap_folio(f: folio, migrate: bool) -> bool:
+    """Unmap the folio everywhere, huge pmds split; anonymous pages leave migration entries.  Whether none is left.
+
+    try_to_unmap() for a file's (`migrate` false), try_to_migrate() for anonymous memory.
+    """
+    for vma in rmap_vmas(f):
+        for address, nr, idx in folio_tables(f, vma):
+            unmap_table(f, vma, address, nr, idx, migrate)
+    return load(f._mapcount) + load(f._entire_mapcount) == 0
+
+
+def unmap_table(f: folio, vma: vm_area_struct, address: int, nr: int, idx: int, migrate: bool) -> None:
+    """Unmap `nr` pages of the folio from its page `idx` on, that one table may map from `address` on."""
+    mm = vma.vm_mm
+    pmd = mm_find_pmd(mm, address)
+    if not pmd:
+        return
+    pmdval = pmdp_get_lockless(pmd)
+    if pmd_trans_huge(pmdval) and pmd_page(pmdval) == f.page:
+        __split_huge_pmd(vma, pmd, address)
+    pte, ptl = pte_offset_map_lock(mm, pmd, address)
+    if not pte:
+        return
+    done = 0
+    for i in range(nr):
+        entry = ptep_get(pte + i)
+        if entry & (PRESENT | PROTNONE) and entry & SPECIAL == 0 and pte_page(entry) == folio_page(f, idx + i):
+            unmap_page(f, vma, pte + i, migrate)
+            done += 1
+    if done:
+        flush_tlb_range(mm, address, address + (nr << arch.page_shift))
+        if not migrate:
+            add(mm_counter_file(mm, f), -done)
+        folio_remove_rmap_ptes(f, done)
+        folio_put_refs(f, done)
+    pte_unmap_unlock(pte, ptl)
+
+
+def unmap_page(f: folio, vma: vm_area_struct, pte: pte_p, migrate: bool) -> None:
+    """Clear one present entry; a migration entry or a marker takes its place.  Under ptl."""
+    entry = ptep_get_and_clear(pte)
+    if entry & DIRTY:
+        WRITE_ONCE(f, "flags", f.flags | PG_DIRTY)
+    if migrate:
+        page = pte_page(entry)
+        kept = entry & (RW | ACCESSED | DIRTY | UFFD_WP)
+        if load(page_flags(page)) & PAGE_ANON_EXCLUSIVE:
+            kept |= MIGRATION_EXCLUSIVE
+            store(page_flags(page), 0)
+        store(pte, swp_entry(SWP_MIGRATION, page, kept))
+    elif entry & UFFD_WP:
+        store(pte, make_pte_marker(PTE_MARKER_UFFD_WP))
+
+
+def remove_migration_ptes(old: folio, pages: tuple[int, ...]) -> None:
+    """Let the migration entries of each page of `old` map the struct page in `pages` instead."""
+    for vma in rmap_vmas(old):
+        for address, nr, _ in folio_tables(old, vma):
+            remove_migration_table(old, vma, address, nr, pages)
+
+
+def remove_migration_table(old: folio, vma: vm_area_struct, address: int, nr: int, pages: tuple[int, ...]) -> None:
+    """remove_migration_ptes() in one table."""
+    pmd = mm_find_pmd(vma.vm_mm, address)
+    if not pmd:
+        return
+    pte, ptl = pte_offset_map_lock(vma.vm_mm, pmd, address)
+    if not pte:
+        return
+    for i in range(nr):
+        entry = ptep_get(pte + i)
+        if is_swap_pte(entry) and swp_type(entry) == SWP_MIGRATION and page_folio(swp_offset(entry)) == old:
+            page = pages[folio_page_idx(old, swp_offset(entry))]
+            folio_get(page_folio(page))
+            add(page_folio(page)._mapcount, 1)
+            if entry & MIGRATION_EXCLUSIVE:
+                store(page_flags(page), PAGE_ANON_EXCLUSIVE)
+            kept = entry & (RW | ACCESSED | DIRTY | UFFD_WP)
+            store(pte + i, page << PFN_SHIFT | vm_page_prot(vma.vm_flags) | kept)
+    pte_unmap_unlock(pte, ptl)
