@@ -8,7 +8,7 @@ one `Arch` a module of this package.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Final
+from typing import Final, TypedDict
 
 
 @dataclass(slots=True)
@@ -97,7 +97,16 @@ def use(other: Arch) -> None:
         setattr(arch, f.name, getattr(other, f.name))
 
 
-def upper_levels(bits: int, width: int) -> dict[str, int]:
+class UpperLevels(TypedDict):
+    """Index bits of the levels above the PTE tables, 0 for a folded one."""
+
+    pmd_bits: int
+    pud_bits: int
+    p4d_bits: int
+    pgd_bits: int
+
+
+def upper_levels(bits: int, width: int) -> UpperLevels:
     """Index bits by level where `bits` of an address lie above the PTE level and a full table takes `width` of them.
 
     Levels fill up from below and the PGD takes the rest; what is left over is folded.

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from ..arch import arch
 from ..machine import add_return, load, mt_destroy, mt_init, store
 from .bug import BugOn
-from .mm_types import mm_struct, ptdesc
+from .mm_types import mm_struct
 from .mmap import exit_mmap
+from .pgalloc import pgd_alloc, pgd_free
 from .pgtable_generic import mm_pgtables_bytes
 
 STACK_LIMIT: Final = 8 << 20  # _STK_LIM
@@ -21,7 +21,7 @@ def mm_alloc() -> mm_struct:
     mm: mm_struct = mm_struct.alloc()
     store(mm.mm_users, 1)
     store(mm.mm_count, 1)
-    mm.pgd = ptdesc.alloc(arch.ptrs_per_pgd)
+    pgd_alloc(mm)
     mt_init(mm.mm_mt)
     mm.nr_cpus = 1
     mm.rlimit_stack = STACK_LIMIT
@@ -39,8 +39,8 @@ def mmput(mm: mm_struct) -> None:
 def mmdrop(mm: mm_struct) -> None:
     """A reference to the struct less; the last one frees it."""
     if add_return(mm.mm_count, -1) == 0:
+        pgd_free(mm)
         check_mm(mm)
-        mm.pgd.free(arch.ptrs_per_pgd)
         mt_destroy(mm.mm_mt)
         mm.free()
 

@@ -49,7 +49,7 @@ class ptdesc(struct):
 
     ptl: spinlock_t = spinlock()
     pt_mm: mm_struct = const()
-    pmd_huge_pte: ptdesc = plain(any_of("ptl"))
+    pmd_huge_pte: ptdesc = plain(any_of("ptl", "pt_mm.page_table_lock"))
     deposit_next: ptdesc = plain()
     pt_share_count: atomic_t = atomic()
     entry: entries_t = entries("ptl", "pt_mm.page_table_lock")
@@ -86,6 +86,7 @@ class mm_struct(struct):
     start_stack: int = plain(any_of("mmap_lock"))
     tlb_flush_pending: atomic_t = atomic()
     write_protect_seq: int = marked(all_of("mmap_lock:w"))
+    pud_folded: int = plain(any_of(), all_of("mmap_lock:w"))  # s390: the one PUD table is the PGD, and does not count
     nr_cpus: int = marked(any_of())  # CPUs in mm_cpumask: those that flushes must reach
     rlimit_stack: int = marked(any_of())  # RLIMIT_STACK in bytes; of the process, kept with its mm
     rlimit_memlock: int = marked(any_of())  # RLIMIT_MEMLOCK in bytes; RLIM_INFINITY also for CAP_IPC_LOCK

@@ -338,7 +338,7 @@ def exit_mmap(mm: mm_struct) -> None:
     if vmas:
         for vma in vmas:
             vma_start_write(vma)
-        free_pgtables(tlb, vmas, 0, 0)
+        free_pgtables(tlb, vmas, arch.first_user_address, arch.user_pgtables_ceiling)
     tlb_finish_mmu(tlb)
     for vma in vmas:
         vma_mark_detached(vma)

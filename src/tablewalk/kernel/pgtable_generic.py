@@ -59,8 +59,8 @@ def pte_lockptr(mm: mm_struct, pmdval: int) -> spinlock_t:
 
 def pmd_lockptr(mm: mm_struct, pmd: pmd_p, addr: int) -> spinlock_t:
     """The lock of the PMD table that the slot `pmd` of address `addr` lies in."""
-    if config.split_ptlocks:
-        return ptdesc(pmd - (addr >> arch.pmd_shift & arch.ptrs_per_pmd - 1) - PTDESC_HEADER).ptl
+    if config.split_ptlocks and arch.split_pmd_ptlock:
+        return ptdesc(pmd - (addr >> arch.pmd_shift & arch.pmd_index_mask) - PTDESC_HEADER).ptl
     return mm.page_table_lock
 
 
@@ -145,9 +145,8 @@ def mm_dec_nr_ptes(mm: mm_struct) -> None:
 
 def mm_pgtables_bytes(mm: mm_struct) -> int:
     """What VmPTE shows, in bytes: PTE, PMD and PUD tables; the PGD and P4D tables don't count."""
-    return (
-        load(mm.nr_ptes) * arch.pte_bytes + load(mm.nr_pmds) * arch.pmd_bytes + load(mm.nr_puds) * arch.pud_bytes
-    )
+    puds = 0 if mm.pud_folded else load(mm.nr_puds)
+    return load(mm.nr_ptes) * arch.pte_bytes + load(mm.nr_pmds) * arch.pmd_bytes + puds * arch.pud_bytes
 
 
 def pte_alloc_one(mm: mm_struct) -> ptdesc:
@@ -268,7 +267,7 @@ def pmdp_collapse_flush(vma: vm_area_struct, addr: int, pmd: pmd_p) -> int:
 
 def pgtable_trans_huge_deposit(mm: mm_struct, pmd: pmd_p, addr: int, pgtable: ptdesc) -> None:
     """Keep a PTE table with the PMD table for the day the huge page is split; under pml."""
-    table = ptdesc(pmd - (addr >> arch.pmd_shift & arch.ptrs_per_pmd - 1) - PTDESC_HEADER)
+    table = ptdesc(pmd - (addr >> arch.pmd_shift & arch.pmd_index_mask) - PTDESC_HEADER)
     pgtable.deposit_next = table.pmd_huge_pte
     table.pmd_huge_pte = pgtable
     add(mm.nr_deposited, 1)
@@ -276,7 +275,7 @@ def pgtable_trans_huge_deposit(mm: mm_struct, pmd: pmd_p, addr: int, pgtable: pt
 
 def pgtable_trans_huge_withdraw(mm: mm_struct, pmd: pmd_p, addr: int) -> ptdesc:
     """Take a deposited table back; under pml."""
-    table = ptdesc(pmd - (addr >> arch.pmd_shift & arch.ptrs_per_pmd - 1) - PTDESC_HEADER)
+    table = ptdesc(pmd - (addr >> arch.pmd_shift & arch.pmd_index_mask) - PTDESC_HEADER)
     pgtable = table.pmd_huge_pte
     table.pmd_huge_pte = pgtable.deposit_next
     pgtable.deposit_next = NO_TABLE

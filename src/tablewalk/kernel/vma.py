@@ -22,7 +22,7 @@ from .mmap_lock import (
 )
 from .mmu_gather import tlb_finish_mmu, tlb_gather_mmu
 from .rmap import anon_vma_clone, vma_pages
-from .vm_flags import EINVAL, ENOMEM, VM_LOCKED, VM_SHARED, VM_SPECIAL, VM_SPECIAL_MAPPING, VM_STICKY_FLAGS
+from .vm_flags import EINVAL, ENOMEM, VM_LOCKED, VM_SPECIAL, VM_STICKY_FLAGS
 from .vma_change import (
     ERR_PTR as ERR_PTR,
     IS_ERR as IS_ERR,
@@ -66,11 +66,6 @@ def find_vma_intersection(mm: mm_struct, start: int, end: int) -> vm_area_struct
     """The first VMA that overlaps [start, end), or NULL."""
     vma = find_vma(mm, start)
     return vma if vma and vma.vm_start < end else NO_VMA
-
-
-def vma_is_anonymous(vma: vm_area_struct) -> bool:
-    """Private memory without a file: no vm_ops."""
-    return not vma.vm_file and vma.vm_flags & (VM_SPECIAL_MAPPING | VM_SHARED) == 0
 
 
 # --- merging -----------------------------------------------------------------------------------------------
@@ -223,8 +218,8 @@ def vma_modify(
 ) -> vm_area_struct:
     """Split or merge so that [start, end), part of `vma`, has a VMA for other attributes (-1: as they are).
 
-    Returns the VMA, which has to be given the attributes, or an errno: -ENOMEM for too many VMAs, -EINVAL if it
-    cannot be split.  A merged VMA may have kept VM_STICKY_FLAGS: they must stay.
+    Returns the VMA, which has to be given the attributes (`vm_flags_reset`), or an errno: -ENOMEM for too many VMAs,
+    -EINVAL if it cannot be split.
     """
     vmg = vma_merge_struct(
         start,
@@ -296,10 +291,11 @@ def unmap_region(
 
 
 def neighbours(mm: mm_struct, start: int, end: int) -> tuple[int, int]:
-    """Floor and ceiling for the tables of [start, end): end of the VMA below, start of the one above, 0 for none."""
+    """Floor and ceiling for the tables of [start, end): end of the VMA below, start of the one above, or the limits."""
     prev = vma_prev(mm, start)
     next_ = find_vma(mm, end)
-    return prev.vm_end if prev else 0, next_.vm_start if next_ else 0
+    floor = prev.vm_end if prev else arch.first_user_address
+    return floor, next_.vm_start if next_ else arch.user_pgtables_ceiling
 
 
 def vms_account(mm: mm_struct, vmas: tuple[vm_area_struct, ...]) -> None:

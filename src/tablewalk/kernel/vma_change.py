@@ -23,6 +23,7 @@ from .filemap import fput, get_file
 from .huge_memory import split_huge_pmd_if_needed, vma_adjust_trans_huge
 from .mm_types import anon_vma, mm_struct, vm_area_struct
 from .mmap_lock import NO_VMA, vma_mark_attached, vma_mark_detached, vma_start_write
+from .pgalloc import crst_table_upgrade
 from .rmap import (
     anon_vma_chains,
     anon_vma_clone,
@@ -32,7 +33,7 @@ from .rmap import (
     unlink_anon_vmas,
     vma_last_pgoff,
 )
-from .vm_flags import EINVAL, ENOMEM, VM_SPECIAL_MAPPING
+from .vm_flags import EINVAL, ENOMEM, VM_SPECIAL_MAPPING, VM_STICKY_FLAGS
 
 MAX_MAP_COUNT: Final = 65530  # sysctl vm.max_map_count
 NO_LOCK_SEQ: Final = -1  # vm_lock_seq of a VMA that was never write-locked
@@ -92,9 +93,9 @@ def remove_vma(vma: vm_area_struct) -> None:
 
 
 def vm_flags_reset(vma: vm_area_struct, vm_flags: int) -> None:
-    """Give the VMA other flags; mmap_lock is held for writing."""
+    """Give the VMA other flags, but leave it the sticky ones it has; mmap_lock is held for writing."""
     vma_start_write(vma)
-    WRITE_ONCE(vma, "vm_flags", vm_flags)
+    WRITE_ONCE(vma, "vm_flags", vm_flags | vma.vm_flags & VM_STICKY_FLAGS)
 
 
 def vma_set_range(vma: vm_area_struct, start: int, end: int, pgoff: int) -> None:
@@ -107,6 +108,8 @@ def vma_set_range(vma: vm_area_struct, start: int, end: int, pgoff: int) -> None
 def vma_iter_store(vma: vm_area_struct) -> None:
     """Let the maple tree point to the VMA for all of its range."""
     publish(vma.addr)
+    if arch.pud_folded_below:
+        crst_table_upgrade(vma.vm_mm, vma.vm_end)
     mt_store(vma.vm_mm.mm_mt, vma.vm_start, vma.vm_end, vma.addr)
 
 
