@@ -8,7 +8,7 @@ one `Arch` a module of this package.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Final, TypedDict
+from typing import Any, Final, TypedDict
 
 
 @dataclass(slots=True)
@@ -119,6 +119,6 @@ def upper_levels(bits: int, width: int) -> UpperLevels:
     return {"pmd_bits": pmd, "pud_bits": pud, "p4d_bits": p4d, "pgd_bits": bits}
 
 
-def variant(base: Arch, **changes: object) -> Arch:
+def variant(base: Arch, **changes: Any) -> Arch:
     """A copy of `base` with some fields changed and the derived ones computed again."""
-    return replace(base, **changes)  # type: ignore[arg-type]
+    return replace(base, **changes)

@@ -12,6 +12,12 @@ from typing import Final
 
 from ..arch import arch
 from ..machine import load, load_range, store, xchg
+from ..machine import load as pmdp_get
+from ..machine import load as pmdp_get_lockless
+from ..machine import load as ptep_get
+from ..machine import load as ptep_get_lockless
+from ..machine import store as set_pmd
+from ..machine import store as set_pte
 from .mm_types import folio, mm_struct, ptdesc
 from .vm_flags import VM_ACCESS_FLAGS, VM_WRITE
 
@@ -46,12 +52,6 @@ PTE_MARKER_UFFD_WP: Final = 1
 PTE_MARKER_POISONED: Final = 2
 PTE_MARKER_GUARD: Final = 4
 
-ptep_get = load
-ptep_get_lockless = load
-pmdp_get = load
-pmdp_get_lockless = load
-set_pte = store
-set_pmd = store
 
 
 def pte_present(pte: int) -> bool:

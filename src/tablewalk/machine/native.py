@@ -78,54 +78,68 @@ def write_package(target: Path, layouts: dict[str, Layout], sites: set[str]) -> 
             destination = package / relative
             destination.parent.mkdir(exist_ok=True)
             names = {s.partition(".")[2] for s in sites if s.partition(".")[0] == source.stem and part == "kernel"}
+            if relative in UNCOMPILED or (part == "arch" and source.stem != "__init__"):
+                shutil.copy(source, destination)
+                continue
             destination.write_text(VIEWS if relative == "machine/views.py" else transform(source, layouts, names))
-            if relative not in UNCOMPILED and (part != "arch" or source.stem == "__init__"):
-                compiled.append(destination)
+            compiled.append(destination)
     return compiled
 
 
 def transform(source: Path, layouts: dict[str, Layout], sites: set[str]) -> str:
     """The text of a model file as it is compiled."""
-    text = source.read_text()
-    tree = ast.parse(text)
-    edits: list[tuple[int, int, str]] = []
-    needs_cells = needs_callable = False
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef) and any(isinstance(b, ast.Name) and b.id == "struct" for b in node.bases):
-            edits.append((node.lineno, node.end_lineno or 0, _native_struct(layouts[node.name])))
-            needs_cells = True
-        elif isinstance(node, ast.FunctionDef) and node.name in sites:
-            edits.append((node.lineno, node.end_lineno or 0, _site(text, node)))
-            needs_callable = True
-    lines = text.split("\n")
-    for first, last, replacement in reversed(edits):
-        lines[first - 1 : last] = replacement.split("\n")
-    extra = []
-    if needs_cells:
-        extra += ["from typing import Final as _Final", "from ..machine.layout import Layout, Slot, Field, Cell, Guard"]
-        extra += ["from ..machine.sequential import alloc_cells, free_cells, mem, register"]
-    if needs_callable:
-        extra += ["from collections.abc import Callable as _Callable"]
-    future = next(i for i, line in enumerate(lines) if line.startswith("from __future__")) + 1 if extra else 0
-    lines[future:future] = extra
-    return "\n".join(lines)
+    tree = _Native(layouts, sites).visit(ast.parse(source.read_text()))
+    futures = [i for i, n in enumerate(tree.body) if isinstance(n, ast.ImportFrom) and n.module == "__future__"]
+    for future in futures:
+        tree.body[future + 1 : future + 1] = ast.parse("from collections.abc import Callable as _Callable").body
+    return ast.unparse(tree)
 
 
-def _native_struct(layout: Layout) -> str:
-    return f"_ID_{layout.name}: _Final = register({layout!r})\n\n\n" + native_class(layout, f"_ID_{layout.name}")
+CELLS = """
+from typing import Final as _Final
+from mypy_extensions import mypyc_attr as _mypyc_attr
+from ..machine.layout import Cell, Field, Guard, Layout, Slot
+from ..machine.sequential import alloc_cells, free_cells, mem, register
+"""
 
 
-def _site(text: str, node: ast.FunctionDef) -> str:
-    """The function under another name, and a variable with its name that holds it."""
-    body = "\n".join(text.split("\n")[node.lineno - 1 : node.end_lineno])
-    body = body.replace(f"def {node.name}(", f"def _site_{node.name}(", 1)
-    arguments = ", ".join(ast.unparse(a.annotation) for a in node.args.args if a.annotation is not None)
-    if node.args.defaults:
-        arguments = "..."
-    else:
-        arguments = f"[{arguments}]"
-    returns = ast.unparse(node.returns) if node.returns else "None"
-    return f"{body}\n\n\n{node.name}: _Callable[{arguments}, {returns}] = _site_{node.name}"
+class _Native(ast.NodeTransformer):
+    """Structs become native classes, sites variables, marked accesses plain ones."""
+
+    def __init__(self, layouts: dict[str, Layout], sites: set[str]) -> None:
+        self.layouts = layouts
+        self.sites = sites
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST | list[ast.stmt]:
+        if not any(isinstance(b, ast.Name) and b.id == "struct" for b in node.bases):
+            return self.generic_visit(node)
+        layout = self.layouts[node.name]
+        text = f"{CELLS}_ID_{node.name}: _Final = register({layout!r})\n"
+        return ast.parse(text + native_class(layout, f"_ID_{node.name}")).body
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST | list[ast.stmt]:
+        self.generic_visit(node)
+        if node.name not in self.sites:
+            return node
+        name, node.name = node.name, f"_site_{node.name}"
+        types = ", ".join(ast.unparse(a.annotation) for a in node.args.args if a.annotation is not None)
+        arguments = "..." if node.args.defaults else f"[{types}]"
+        returns = ast.unparse(node.returns) if node.returns else "None"
+        return [node, *ast.parse(f"{name}: _Callable[{arguments}, {returns}] = {node.name}").body]
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        if isinstance(node.func, ast.Name) and node.func.id == "READ_ONCE":
+            return ast.Attribute(node.args[0], ast.literal_eval(node.args[1]), ast.Load())
+        return node
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST:
+        self.generic_visit(node)
+        call = node.value
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "WRITE_ONCE":
+            target = ast.Attribute(call.args[0], ast.literal_eval(call.args[1]), ast.Store())
+            return ast.fix_missing_locations(ast.Assign([target], call.args[2], lineno=node.lineno))
+        return node
 
 
 def cache_dir() -> Path:
