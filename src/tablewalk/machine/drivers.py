@@ -21,6 +21,8 @@ from typing import Any
 
 from tablewalk.errors import TablewalkError
 
+from . import native
+
 ROOT = Path(__file__).resolve().parent.parent
 NEWEST = "7.x"
 RELEASES = ("6.1", "6.12", "6.18", NEWEST)
@@ -152,9 +154,18 @@ def set_option(kconfig: Any, name: str, value: str) -> None:
 
 @cache
 def load(driver: str = "sequential") -> Model:
-    """The model on a driver: `sequential` (plain Python), `checked` (guards, use after free, atomic context)."""
+    """The model on a driver: `sequential` (plain Python), `native` (compiled), `checked` (rules are looked at).
+
+    Raises TablewalkError if `native` has not been compiled from this text.
+    """
     if driver == "sequential":
         return _complete(Model("tablewalk", import_module("tablewalk.machine")))
+    if driver == "native":
+        place = native.built()
+        if place is None:
+            raise TablewalkError("the model is not compiled; `tablewalk compile` does it")
+        sys.path.insert(0, str(place))
+        return _complete(Model(native.PACKAGE, import_module(f"{native.PACKAGE}.machine")))
     package = f"tablewalk_{driver}"
     root = ModuleType(package)
     root.__path__ = [str(ROOT)]
@@ -180,6 +191,11 @@ def _complete(m: Model) -> Model:
         for found in iter_modules(m.module(part).__path__):
             m.module(f"{part}.{found.name}")
     return m
+
+
+def fastest() -> str:
+    """`native` if the model is compiled, `sequential` otherwise."""
+    return "native" if native.built() else "sequential"
 
 
 def model(config: KernelConfig, driver: str = "sequential") -> Model:

@@ -28,7 +28,7 @@ def plain_accessors(layout: Layout) -> str:
 def native_class(layout: Layout, class_id: str) -> str:
     """The whole class as mypyc compiles it."""
     lines = [
-        "@_mypyc_attr(acyclic=True, free_list_len=8)",
+        "@_mypyc_attr(acyclic=True, free_list_len=1)",
         f"class {layout.name}(struct):",
         "    def __init__(self, a: int = 0) -> None:",
         "        self.a = a",

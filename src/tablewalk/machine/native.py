@@ -35,7 +35,10 @@ VIEWS = '''# SPDX-License-Identifier: GPL-2.0-only
 
 from __future__ import annotations
 
+from mypy_extensions import mypyc_attr
 
+
+@mypyc_attr(acyclic=True)
 class struct:
     """A view: the address in `a`."""
 
