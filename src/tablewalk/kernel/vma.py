@@ -23,21 +23,8 @@ from .mmap_lock import (
 from .mmu_gather import tlb_finish_mmu, tlb_gather_mmu
 from .rmap import anon_vma_clone, vma_pages
 from .vm_flags import EINVAL, ENOMEM, VM_LOCKED, VM_SPECIAL, VM_STICKY_FLAGS
-from .vma_change import (
-    ERR_PTR as ERR_PTR,
-    IS_ERR as IS_ERR,
-    MAX_MAP_COUNT,
-    PTR_ERR as PTR_ERR,
-    __split_vma,
-    commit_merge,
-    remove_vma,
-    split_vma as split_vma,
-    vm_area_dup as vm_area_dup,
-    vm_flags_reset as vm_flags_reset,
-    vma_link as vma_link,
-)
+from .vma_change import ERR_PTR, IS_ERR, MAX_MAP_COUNT, PTR_ERR, __split_vma, commit_merge, remove_vma
 from .vma_merge import can_merge_remove_vma, can_vma_merge_left, can_vma_merge_right, vma_merge_struct
-
 
 # --- finding -----------------------------------------------------------------------------------------------
 
@@ -84,7 +71,7 @@ def add_sticky_flags(vma: vm_area_struct, vm_flags: int) -> None:
 
 
 def vma_merge_existing_range(vmg: vma_merge_struct) -> vm_area_struct:
-    """Merge vmg's range, a beginning or an end or all of `vmg.middle`, with its neighbours; the VMA that has it now, or NULL."""
+    """Merge vmg's range, at a side of `vmg.middle` or all of it, with neighbours; the VMA that has it now, or NULL."""
     middle = vmg.middle
     left_side = vmg.start == middle.vm_start
     right_side = vmg.end == middle.vm_end
@@ -205,6 +192,13 @@ def vma_merge_extend(vma: vm_area_struct, delta: int) -> vm_area_struct:
         vma.anon_name,
     )
     return vma_merge_new_range(vmg, vma, vma_next(vma))
+
+
+def split_vma(vma: vm_area_struct, addr: int, new_below: bool) -> vm_area_struct:
+    """Split at `addr`: the new VMA, below or above; -ENOMEM for too many VMAs, -EINVAL for vdso and vvar."""
+    if vma.vm_mm.map_count >= MAX_MAP_COUNT:
+        return ERR_PTR(-ENOMEM)
+    return __split_vma(vma, addr, new_below)
 
 
 def vma_modify(

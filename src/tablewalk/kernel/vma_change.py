@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Making VMAs and changing their bounds, under every lock that readers of the bounds may hold (mm/vma.c, mm/vma_init.c; 7.2).
+"""Making VMAs and changing their bounds, under all locks that readers of them may hold (mm/vma.c, mm/vma_init.c; 7.2).
 
 Who may fail returns what the kernel's ERR_PTR() is: a view of a negative address, to be tested by `IS_ERR`.
 """
@@ -20,7 +20,7 @@ from ..machine import (
     up_write,
 )
 from .filemap import fput, get_file
-from .huge_memory import split_huge_pmd_if_needed, vma_adjust_trans_huge
+from .huge_pmd import split_huge_pmd_if_needed, vma_adjust_trans_huge
 from .mm_types import anon_vma, mm_struct, vm_area_struct
 from .mmap_lock import NO_VMA, vma_mark_attached, vma_mark_detached, vma_start_write
 from .pgalloc import crst_table_upgrade
@@ -33,7 +33,7 @@ from .rmap import (
     unlink_anon_vmas,
     vma_last_pgoff,
 )
-from .vm_flags import EINVAL, ENOMEM, VM_SPECIAL_MAPPING, VM_STICKY_FLAGS
+from .vm_flags import EINVAL, VM_SPECIAL_MAPPING, VM_STICKY_FLAGS
 
 MAX_MAP_COUNT: Final = 65530  # sysctl vm.max_map_count
 NO_LOCK_SEQ: Final = -1  # vm_lock_seq of a VMA that was never write-locked
@@ -257,13 +257,6 @@ def __split_vma(vma: vm_area_struct, addr: int, new_below: bool) -> vm_area_stru
         vma.vm_end = addr
     vma_complete(vma, NO_VMA, new, vma.anon_vma)
     return new
-
-
-def split_vma(vma: vm_area_struct, addr: int, new_below: bool) -> vm_area_struct:
-    """The same within the limit on VMAs; -ENOMEM beyond it."""
-    if vma.vm_mm.map_count >= MAX_MAP_COUNT:
-        return ERR_PTR(-ENOMEM)
-    return __split_vma(vma, addr, new_below)
 
 
 def vma_shrink(vma: vm_area_struct, start: int, end: int, pgoff: int) -> None:

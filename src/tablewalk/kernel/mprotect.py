@@ -1,0 +1,314 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""mprotect and the change of protections in page tables (mm/mprotect.c, mm/mmap.c; 7.2).
+
+NUMA hinting is not modelled.  An entry has no NX and no key bits: where mprotect would change those, what it does to
+an entry (clear, set, flush) happens all the same.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ..arch import arch
+from ..machine import forget, load, load_range, store, xchg
+from .gup import populate_vma_page_range
+from .huge_memory import change_huge_pmd
+from .huge_mm import vma_is_anonymous
+from .huge_pmd import __split_huge_pmd
+from .mm_types import mm_struct, vm_area_struct
+from .mmap import calc_vm_prot_bits, page_align
+from .mmap_lock import mmap_write_lock, mmap_write_unlock
+from .mmu_gather import mmu_gather, tlb_finish_mmu, tlb_flush_range, tlb_gather_mmu
+from .not_modelled import NotModelled
+from .page_alloc import PAGE_ANON_EXCLUSIVE, folio_test_anon, page_flags
+from .pgtable import (
+    DIRTY,
+    LEAF,
+    PFN_SHIFT,
+    PRESENT,
+    PROTNONE,
+    RW,
+    SPECIAL,
+    SWP_MIGRATION,
+    p4d_addr_end,
+    p4d_offset,
+    page_folio,
+    pgd_addr_end,
+    pgd_offset,
+    pmd_addr_end,
+    pmd_offset,
+    pmd_p,
+    pmdp_get_lockless,
+    pte_p,
+    pud_addr_end,
+    pud_offset,
+    swp_type,
+    vm_page_prot,
+)
+from .pgtable_generic import pte_offset_map_lock, pte_unmap_unlock
+from .vm_flags import (
+    EACCES,
+    EINVAL,
+    ENOMEM,
+    MM_CP_TRY_CHANGE_WRITABLE,
+    PROT_EXEC,
+    PROT_READ,
+    PROT_WRITE,
+    VM_ACCESS_FLAGS,
+    VM_ACCOUNT,
+    VM_EXEC,
+    VM_GROWSDOWN,
+    VM_HUGETLB,
+    VM_LOCKED,
+    VM_NORESERVE,
+    VM_PKEY_MASK,
+    VM_PKEY_SHIFT,
+    VM_SHARED,
+    VM_UFFD_WP,
+    VM_WRITE,
+)
+from .vma import find_vma_intersection, vma_lookup, vma_modify
+from .vma_change import IS_ERR, PTR_ERR, vm_flags_reset
+
+PROT_SEM: Final = 8
+PROT_GROWSDOWN: Final = 0x01000000
+PROT_GROWSUP: Final = 0x02000000
+
+CP_NX_CHANGES: Final = 1 << 8  # beside MM_CP_*: entries get another NX or key, so each of them has to be flushed
+
+
+# --- entries -----------------------------------------------------------------------------------------------
+
+
+def vma_wants_writenotify(vma: vm_area_struct) -> bool:
+    """Whether file system or userfaultfd wants to know of the first write to each page of shared memory."""
+    if vma.vm_flags & (VM_WRITE | VM_SHARED) != VM_WRITE | VM_SHARED:
+        return False
+    return vma.vm_flags & VM_UFFD_WP != 0 or not vma.vm_file.f_mapping.shmem
+
+
+def vma_page_prot(vma: vm_area_struct) -> int:
+    """Flags of the VMA's entries (vma->vm_page_prot): writable where a write needs no fault first."""
+    prot = vm_page_prot(vma.vm_flags)
+    if vma.vm_flags & (VM_WRITE | VM_SHARED) == VM_WRITE | VM_SHARED and not vma_wants_writenotify(vma):
+        return prot | RW
+    return prot
+
+
+def vma_wants_manual_pte_write_upgrade(vma: vm_area_struct) -> bool:
+    """Whether entries that vm_page_prot leaves read-only may yet be made writable one by one."""
+    if vma.vm_flags & VM_SHARED:
+        return vma_wants_writenotify(vma)
+    return vma.vm_flags & VM_WRITE != 0
+
+
+def can_change_pte_writable(vma: vm_area_struct, pte: int) -> bool:
+    """Whether a write fault would do nothing but make the entry writable."""
+    if pte & PROTNONE or vma.vm_flags & VM_UFFD_WP:
+        return False
+    if vma.vm_flags & VM_SHARED:
+        return pte & DIRTY != 0
+    if pte & SPECIAL:
+        return False
+    page = pte >> PFN_SHIFT
+    return folio_test_anon(page_folio(page)) and load(page_flags(page)) & PAGE_ANON_EXCLUSIVE != 0
+
+
+def change_present_pte(vma: vm_area_struct, ptep: pte_p, newprot: int, cp_flags: int) -> bool:
+    """Give a present entry other permissions; whether it has to be flushed."""
+    old = xchg(ptep, 0)
+    new = old & ~(PRESENT | PROTNONE | RW) | newprot
+    if cp_flags & MM_CP_TRY_CHANGE_WRITABLE and new & RW == 0 and can_change_pte_writable(vma, new):
+        new |= RW
+    store(ptep, new)
+    return old & PRESENT != 0 and (cp_flags & CP_NX_CHANGES != 0 or (old ^ new) & (PRESENT | RW) != 0)
+
+
+def change_nonpresent_pte(ptep: pte_p, pte: int) -> None:
+    """Take write permission from a migration entry; others have none."""
+    if swp_type(pte) == SWP_MIGRATION and pte & RW:
+        store(ptep, pte & ~RW)
+
+
+def change_pte_range(
+    tlb: mmu_gather, vma: vm_area_struct, pmd: pmd_p, addr: int, end: int, newprot: int, cp_flags: int
+) -> bool:
+    """Change the entries of [addr, end) in one table; false if there was no table."""
+    pte, ptl = pte_offset_map_lock(vma.vm_mm, pmd, addr)
+    if not pte:
+        return False
+    first = last = -1
+    for i, entry in enumerate(load_range(pte, end - addr >> arch.page_shift)):
+        if entry == 0:
+            continue
+        if entry & (PRESENT | PROTNONE) == 0:
+            change_nonpresent_pte(pte + i, entry)
+        elif change_present_pte(vma, pte + i, newprot, cp_flags):
+            first = i if first < 0 else first
+            last = i
+    if first >= 0:
+        tlb_flush_range(tlb, addr + (first << arch.page_shift), addr + (last + 1 << arch.page_shift))
+    pte_unmap_unlock(pte, ptl)
+    return True
+
+
+def change_pmd(
+    tlb: mmu_gather, vma: vm_area_struct, pmd: pmd_p, addr: int, end: int, newprot: int, cp_flags: int
+) -> bool:
+    """Change what one PMD entry maps of [addr, end); false: look at the entry again."""
+    pmdval = pmdp_get_lockless(pmd)
+    if pmdval == 0:
+        return True
+    if pmdval & (PRESENT | LEAF) != PRESENT:
+        if end - addr == arch.pmd_size:
+            if change_huge_pmd(tlb, vma, pmd, addr, newprot, cp_flags):
+                return True
+        else:
+            __split_huge_pmd(vma, pmd, addr)
+    return change_pte_range(tlb, vma, pmd, addr, end, newprot, cp_flags)
+
+
+def change_pmd_range(
+    tlb: mmu_gather, vma: vm_area_struct, pud: int, addr: int, end: int, newprot: int, cp_flags: int
+) -> None:
+    """Walk the PMD table."""
+    pmd = pmd_offset(pud, addr)
+    while addr < end:
+        next_addr = pmd_addr_end(addr, end)
+        if change_pmd(tlb, vma, pmd, addr, next_addr, newprot, cp_flags):
+            addr = next_addr
+            pmd += 1
+        forget((addr, pmd))
+
+
+def change_pud_range(
+    tlb: mmu_gather, vma: vm_area_struct, p4d: int, addr: int, end: int, newprot: int, cp_flags: int
+) -> None:
+    """Walk the PUD table."""
+    while addr < end:
+        pud = pud_offset(p4d, addr)
+        next_addr = pud_addr_end(addr, end)
+        if load(pud):
+            change_pmd_range(tlb, vma, pud, addr, next_addr, newprot, cp_flags)
+        addr = next_addr
+
+
+def change_p4d_range(
+    tlb: mmu_gather, vma: vm_area_struct, pgd: int, addr: int, end: int, newprot: int, cp_flags: int
+) -> None:
+    """Walk the P4D table."""
+    while addr < end:
+        p4d = p4d_offset(pgd, addr)
+        next_addr = p4d_addr_end(addr, end)
+        if load(p4d):
+            change_pud_range(tlb, vma, p4d, addr, next_addr, newprot, cp_flags)
+        addr = next_addr
+
+
+def change_protection(tlb: mmu_gather, vma: vm_area_struct, start: int, end: int, cp_flags: int) -> None:
+    """Give the present entries of [start, end) the VMA's permissions; mmap_lock is held for writing."""
+    if vma.vm_flags & VM_HUGETLB:
+        raise NotModelled("hugetlb")
+    newprot = vma_page_prot(vma)
+    addr = start
+    while addr < end:
+        pgd = pgd_offset(vma.vm_mm, addr)
+        next_addr = pgd_addr_end(addr, end)
+        if load(pgd):
+            change_p4d_range(tlb, vma, pgd, addr, next_addr, newprot, cp_flags)
+        addr = next_addr
+
+
+# --- VMAs --------------------------------------------------------------------------------------------------
+
+
+def mprotect_account(vma: vm_area_struct, new: int) -> int:
+    """The new flags with VM_ACCOUNT: private memory counts once writable, and stops to only if never written."""
+    old = vma.vm_flags
+    if new & VM_WRITE:
+        if old & (VM_ACCOUNT | VM_WRITE | VM_HUGETLB | VM_SHARED | VM_NORESERVE) == 0:
+            return new | VM_ACCOUNT
+    elif old & VM_ACCOUNT and vma_is_anonymous(vma) and not vma.anon_vma:
+        return new & ~VM_ACCOUNT
+    return new
+
+
+def mprotect_fixup(
+    tlb: mmu_gather, vma: vm_area_struct, start: int, end: int, vm_flags: int
+) -> vm_area_struct:
+    """Give [start, end), part of `vma`, these flags; the VMA that has it then, or an errno."""
+    old = vma.vm_flags
+    if vm_flags == old:
+        return vma
+    new = mprotect_account(vma, vm_flags)
+    vma = vma_modify(vma, start, end, new)
+    if IS_ERR(vma):
+        return vma
+    vm_flags_reset(vma, new)
+    cp_flags = MM_CP_TRY_CHANGE_WRITABLE if vma_wants_manual_pte_write_upgrade(vma) else 0
+    if (old ^ new) & (VM_EXEC | VM_PKEY_MASK):
+        cp_flags |= CP_NX_CHANGES
+    change_protection(tlb, vma, start, end, cp_flags)
+    if new & VM_WRITE and old & (VM_LOCKED | VM_WRITE | VM_SHARED) == VM_LOCKED:
+        populate_vma_page_range(vma, start, end)
+    return vma
+
+
+def mprotect_range(
+    mm: mm_struct, tlb: mmu_gather, vma: vm_area_struct, start: int, end: int, prot: int, pkey: int
+) -> int:
+    """VMA by VMA from `vma`, which contains `start`, up to `end`; 0, or the -errno at which it stopped."""
+    while True:
+        vm_flags = vma.vm_flags & ~VM_ACCESS_FLAGS | calc_vm_prot_bits(prot)
+        if pkey >= 0:
+            vm_flags = vm_flags & ~VM_PKEY_MASK | pkey << VM_PKEY_SHIFT
+        if vm_flags & ~(vm_flags >> 4) & VM_ACCESS_FLAGS:
+            return -EACCES
+        vma = mprotect_fixup(tlb, vma, start, min(end, vma.vm_end), vm_flags)
+        if IS_ERR(vma):
+            return PTR_ERR(vma)
+        start = vma.vm_end
+        if start >= end:
+            return 0
+        vma = vma_lookup(mm, start)
+        if not vma:
+            return -ENOMEM
+        forget((vma, start))
+
+
+def sys_mprotect(mm: mm_struct, start: int, length: int, prot: int, pkey: int = -1) -> int:
+    """mprotect(2), and pkey_mprotect(2) with a `pkey`; 0 or -errno.  VMAs before the one that fails are changed."""
+    grows = prot & (PROT_GROWSDOWN | PROT_GROWSUP)
+    prot &= ~grows
+    if grows == PROT_GROWSDOWN | PROT_GROWSUP or start & arch.page_size - 1:
+        return -EINVAL
+    if length == 0:
+        return 0
+    end = start + page_align(length)
+    if end > 1 << 64:
+        return -ENOMEM
+    if prot & ~(PROT_READ | PROT_WRITE | PROT_EXEC | PROT_SEM) or pkey > VM_PKEY_MASK >> VM_PKEY_SHIFT:
+        return -EINVAL
+    mmap_write_lock(mm)
+    error = do_mprotect(mm, start, end, prot, pkey, grows)
+    mmap_write_unlock(mm)
+    return error
+
+
+def do_mprotect(mm: mm_struct, start: int, end: int, prot: int, pkey: int, grows: int) -> int:
+    """The same for whole pages, under mmap_lock."""
+    vma = find_vma_intersection(mm, start, end)
+    if not vma:
+        return -ENOMEM
+    if grows & PROT_GROWSDOWN:
+        if vma.vm_flags & VM_GROWSDOWN == 0:
+            return -EINVAL
+        start = vma.vm_start
+    elif vma.vm_start > start:
+        return -ENOMEM
+    elif grows:
+        return -EINVAL
+    tlb = tlb_gather_mmu(mm)
+    error = mprotect_range(mm, tlb, vma, start, end, prot, pkey)
+    tlb_finish_mmu(tlb)
+    return error
