@@ -46,7 +46,7 @@ def facts(path: Path, meta: Meta, by_kind: dict[Kind, int]) -> dict[str, Any]:
     }
 
 
-def finish(part: Part, output: Path, as_json: bool) -> None:
+def finish(part: Part, output: Path, as_json: bool) -> Meta:
     """Make the recording of what was gathered, say what it holds, and remove what it was made from."""
     try:
         with converting() as progress:
@@ -55,6 +55,7 @@ def finish(part: Part, output: Path, as_json: bool) -> None:
         raise TablewalkError(f"{e}; what was gathered is kept: tablewalk import {part.path}") from None
     part.remove()
     report(output, meta, by_kind, as_json)
+    return meta
 
 
 def report(path: Path, meta: Meta, by_kind: dict[Kind, int], as_json: bool) -> None:

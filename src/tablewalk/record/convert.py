@@ -39,18 +39,24 @@ def convert(
     path: str | os.PathLike[str],
     meta: Meta,
     progress: Callable[[int], None] = lambda rows: None,
+    start: Rows | None = None,
 ) -> dict[Kind, int]:
     """Write the recording `path` of all that `source` tells; `meta` is completed. Returns rows by kind.
 
     `samples` are sorted SAMPLE rows with the source's names; those of processes that no event tells of
     (perf's own child before its exec) are left out. `progress` is called with the number of rows so far.
+    `start` are rows of the state at one time, that of a process which ran already; what was before is left out.
     """
     pairing = Pairing(source.names, has_newtask=source.has_newtask, late=source.attached)
     lost = 0
+    since = int(start.t[0]) if start else 0
+    samples = samples[samples.t >= since]
     with Writer(path) as out:
+        if start:
+            out.add(start)
         for raw in source.batches():
             rows = pairing.add(raw)
-            out.add(rows)
+            out.add(rows[rows.t >= since])
             lost += int(rows.a[0][rows.kind == Kind.LOST].sum())
             n = int(np.searchsorted(samples.t, pairing.settled, "left"))
             out.add(_of_known(samples[:n], pairing))

@@ -6,6 +6,7 @@ meta.json       Meta: command and host; `complete` is false until the recording 
 formats.json    tracepoint formats by system:event, for a perf.data whose perf was killed
 samples         of the sampler
 exact.samples   of the recorded program itself ($TABLEWALK_SAMPLES)
+start.tw        the start state of a process that ran already, as a recording
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tablewalk.errors import TablewalkError
+from tablewalk.record.attach import State
 from tablewalk.record.convert import convert
 from tablewalk.record.perf_data import PerfData
 from tablewalk.record.perf_header import parse_format
-from tablewalk.record.recording import Meta
+from tablewalk.record.recording import Meta, Recording, Writer
 from tablewalk.record.rows import Kind, Rows, by_time
 from tablewalk.record.samples import read_samples
 
@@ -41,6 +43,7 @@ class Part:
         self.exact_samples = self.path / "exact.samples"
         self._meta = self.path / "meta.json"
         self._formats = self.path / "formats.json"
+        self._start = self.path / "start.tw"
 
     @classmethod
     def at(cls, path: Path) -> Part:
@@ -73,6 +76,12 @@ class Part:
         texts = {e: format_file(tracefs, e).read_text() for e in events}
         self._formats.write_text(json.dumps(texts))
 
+    def write_start(self, state: State) -> None:
+        """Keep the start state of a process that ran already."""
+        with Writer(self._start) as out:
+            out.add(state.rows)
+            out.finish(Meta(attach=state.attach))
+
     def convert(self, output: Path, progress: Callable[[int], None] = lambda _: None) -> tuple[Meta, dict[Kind, int]]:
         """Make the recording `output` of what was gathered; returns its Meta and its rows by kind.
 
@@ -91,7 +100,12 @@ class Part:
         for path, exact in ((self.samples, False), (self.exact_samples, True)):
             if path.exists():
                 samples.append(read_samples(path, source.names, exact=exact, whole=False))
-        return meta, convert(source, by_time(samples), output, meta, progress)
+        start = None
+        if self._start.exists():
+            recorded = Recording.open(self._start)
+            meta.attach = recorded.meta.attach
+            start = Rows.concat([rows.renamed(source.names) for rows in recorded.batches()])
+        return meta, convert(source, by_time(samples), output, meta, progress, start)
 
     def remove(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)

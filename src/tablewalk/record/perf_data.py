@@ -123,7 +123,7 @@ class PerfData:
     @property
     def attached(self) -> bool:
         """Recording began in a running process, not with the exec of a program."""
-        return not any(a.from_exec for a in self.header.attrs)
+        return not any(a.from_exec for a in self.header.attrs if a.name in events.EVENTS)  # a dummy may say so
 
     @property
     def has_newtask(self) -> bool:

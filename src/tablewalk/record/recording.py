@@ -406,22 +406,12 @@ class Writer:
             for i in range(source.metadata.num_row_groups):
                 rows = _rows_of(source.read_row_group(i, use_threads=False))
                 n = int(np.searchsorted(late.t, rows.t[-1], "right"))
-                rows = by_time([rows, _renamed(late[:n], rows.names)])
+                rows = by_time([rows, late[:n].renamed(rows.names)])
                 late = late[n:]
                 for j in range(0, len(rows), ROW_GROUP):
                     self._out.write(rows[j : j + ROW_GROUP])
         finally:
             first.discard()
-
-
-def _renamed(rows: Rows, names: Names) -> Rows:
-    """The rows with their names in another table (to which they are added)."""
-    used = np.unique(rows.name[rows.name >= 0])
-    base = len(names.table)
-    names.table += [rows.names.table[i] for i in used.tolist()]
-    renamed = dataclasses.replace(rows, names=names)
-    renamed.name = np.where(rows.name < 0, -1, base + np.searchsorted(used, rows.name)).astype(np.int32)
-    return renamed
 
 
 class _ParquetOut:

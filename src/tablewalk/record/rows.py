@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -132,6 +132,14 @@ class Rows:
     def __getitem__(self, which: slice | Array) -> Rows:
         """The rows that a slice, a mask or an array of indices picks."""
         return Rows(**{c: getattr(self, c)[which] for c in COLUMNS}, a=self.a[:, which], names=self.names)
+
+    def renamed(self, names: Names) -> Rows:
+        """The rows with their names in another table, to which these are added."""
+        used = np.unique(self.name[self.name >= 0])
+        base = len(names.table)
+        names.table += [self.names.table[i] for i in used.tolist()]
+        index = np.where(self.name < 0, -1, base + np.searchsorted(used, self.name)).astype(np.int32)
+        return replace(self, name=index, names=names)
 
     @classmethod
     def concat(cls, batches: Sequence[Rows]) -> Rows:
