@@ -3,7 +3,7 @@
 
 A CPU may fill either cache at any time from the tables of the address space it has loaded, and keeps what it has until
 it is told to drop it.  An invalidation without freed tables leaves the paging-structure cache alone: some CPUs drop it
-too, but nobody may count on it.  A CPU on which a kernel thread runs is lazy: it keeps the address space loaded and uses
+too, but nobody may count on it.  A CPU on which a kernel thread runs is lazy: it keeps the address space and uses
 no translation of user space, but may still walk the tables, so a flush has to interrupt it only when tables are freed.
 A lazy or absent CPU that a flush passed over is behind, and drops everything of that address space before it uses it
 again (arch/x86/mm/tlb.c, tlb_gen; 7.2).
