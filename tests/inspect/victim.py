@@ -10,6 +10,7 @@ import ctypes
 import json
 import mmap
 import os
+import struct
 import sys
 
 PAGE, M, G = 4096, 1 << 21, 1 << 30
@@ -68,9 +69,11 @@ def protect_unpopulated(at: int, size: int) -> None:
     check(libc.ioctl(fd, ctypes.c_ulong(0xC018AA06), protect))
 
 
-def vmpte() -> int:
-    with open("/proc/self/status") as f:
-        return next(int(line.split()[1]) for line in f if line.startswith("VmPTE"))
+def ring_buffer(at: int, pages: int) -> None:
+    """A perf event's buffer, which the kernel maps by page frame number (VM_PFNMAP, Linux 6.15)."""
+    attr = struct.pack("IIQ", 1, 64, 9).ljust(64, b"\0")  # PERF_TYPE_SOFTWARE, PERF_COUNT_SW_DUMMY
+    fd = check(libc.syscall(298, attr, 0, -1, -1, 0))
+    area((1 + pages) * PAGE, SHARED, at=at, fd=fd)
 
 
 def main() -> None:

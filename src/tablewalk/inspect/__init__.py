@@ -17,7 +17,7 @@ from tablewalk.arch import Arch
 from tablewalk.errors import TablewalkError
 from tablewalk.inspect import pagemap
 from tablewalk.inspect.account import Account, account
-from tablewalk.inspect.procfs import EXITED, Process, Uninspectable, same_mm
+from tablewalk.inspect.procfs import Process, Uninspectable, same_mm, why
 
 TRIES = 3
 
@@ -76,8 +76,8 @@ class Inspector:
                     if not result.changed:
                         break
                 return result
-            except ProcessLookupError:
-                raise process.uninspectable(EXITED) from None
+            except OSError as e:
+                raise process.uninspectable(why(e)) from None
             finally:
                 os.close(fd)
 

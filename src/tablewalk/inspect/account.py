@@ -126,7 +126,8 @@ def account(vmpte_kb: int, vmas: list[Vma], contents: Contents, arch: Arch) -> A
     under_hidden = reach(bounds[hidden], _as_ranges(bounds), arch.pmd_shift).table
     held = _levels(pte.populated, arch, pte.mapped, pte.gigantic)
     seen = _levels(pte.existing, arch, pte.mapped, pte.gigantic)
-    doubtful = _minus(_levels(np.intersect1d(_without(pte.existing, pte.populated), under_hidden), arch), held)
+    unheld = _without(pte.existing, pte.populated)
+    doubtful = _minus(_levels(np.intersect1d(unheld, under_hidden), arch), held)
     empty = _minus(_minus(seen, held), doubtful)
 
     # What is left was not seen: tables under hidden mappings, or upper ones with nothing below them.

@@ -21,6 +21,7 @@ EXITED = "exited while it was looked at"
 DENIED = "permission denied (needs the right to ptrace it: root, or its owner)"
 KTHREAD = "kernel thread, has no memory of its own"
 ZOMBIE = "zombie, has no memory any more"
+HIDDEN = "not shown in /proc (mounted with hidepid?); run as root"
 
 
 class Uninspectable(TablewalkError):
@@ -60,7 +61,10 @@ class Vma:
 
 
 class Process:
-    """One process by its /proc directory.  Use as a context manager; raises Uninspectable."""
+    """One process by its /proc directory.  Use as a context manager.
+
+    Every method raises Uninspectable if the process is gone, has no memory or must not be looked at.
+    """
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -73,6 +77,7 @@ class Process:
             self.comm = self.read("comm").rstrip(b"\n").decode(errors="backslashreplace")
             if _task_flags(self.read("stat")) & PF_KTHREAD:
                 raise self.uninspectable(KTHREAD)
+            self.memory_kb()
         except BaseException:
             os.close(self._dir)
             raise
@@ -91,14 +96,14 @@ class Process:
         try:
             return os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._dir)
         except OSError as e:
-            raise self.uninspectable(_why(e)) from None
+            raise self.uninspectable(why(e)) from None
 
     def read(self, name: str) -> bytes:
         with os.fdopen(self.open(name), "rb", buffering=0) as f:
             try:
                 return f.readall() or b""
             except OSError as e:
-                raise self.uninspectable(_why(e)) from None
+                raise self.uninspectable(why(e)) from None
 
     def memory_kb(self) -> dict[str, int]:
         """The Vm* lines of /proc/PID/status (proc_pid_status(5)) in kB; VmPTE is always among them."""
@@ -178,7 +183,8 @@ def _task_flags(stat: bytes) -> int:
     return int(stat[stat.rindex(b")") + 2 :].split()[6])
 
 
-def _why(e: OSError) -> str:
+def why(e: OSError) -> str:
+    """The reason to give for an error of a file in /proc/PID."""
     if e.errno in (errno.ENOENT, errno.ESRCH):
         return EXITED
     if e.errno in (errno.EACCES, errno.EPERM):
@@ -188,11 +194,11 @@ def _why(e: OSError) -> str:
 
 def _why_absent(pid: int, e: OSError) -> str:
     if e.errno not in (errno.ENOENT, errno.ESRCH):
-        return _why(e)
+        return why(e)
     try:
         os.kill(pid, 0)
     except PermissionError:
         pass
     except (ProcessLookupError, OverflowError):
         return "no such process"
-    return "not shown in /proc (mounted with hidepid?); run as root"
+    return HIDDEN
