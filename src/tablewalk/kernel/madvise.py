@@ -1,0 +1,478 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The madvise and process_madvise system calls, and naming of anonymous memory (mm/madvise.c; 7.2).
+
+`madvise_lru` has the advice that goes by pages, `guard` the guard regions.  Not modelled: mseal; KSM, whose flag alone
+is kept; read-ahead, so MADV_WILLNEED does nothing but drop mmap_lock; memory failure.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ..arch import arch
+from ..machine import forget
+from .config import config
+from .filemap import fput, get_file
+from .guard import ERESTARTNOINTR, madvise_guard_install, madvise_guard_remove
+from .gup import FOLL_WRITE, check_vma_flags, faultin_page_range
+from .huge_mm import vma_is_anonymous
+from .khugepaged import khugepaged_enter_vma, madvise_collapse
+from .madvise_lru import madvise_cold, madvise_free_single_vma, madvise_pageout
+from .memory_zap import ZAP_RECLAIM_PT, unmap_single_vma
+from .mm_types import mm_struct, vm_area_struct
+from .mmap import page_align
+from .mmap_lock import (
+    NO_VMA,
+    lock_vma_under_rcu,
+    mmap_read_lock,
+    mmap_read_unlock,
+    mmap_write_lock,
+    mmap_write_unlock,
+    vma_end_read,
+    vma_start_write,
+)
+from .mmu_gather import mmu_gather, tlb_finish_mmu, tlb_gather_mmu
+from .not_modelled import NotModelled
+from .rmap import linear_page_index
+from .truncate import shmem_fallocate
+from .vm_flags import (
+    EACCES,
+    EAGAIN,
+    EBADF,
+    EFAULT,
+    EHWPOISON,
+    EINTR,
+    EINVAL,
+    ENOMEM,
+    VM_DONTCOPY,
+    VM_DONTDUMP,
+    VM_DROPPABLE,
+    VM_HUGEPAGE,
+    VM_HUGETLB,
+    VM_LOCKED,
+    VM_MAYSHARE,
+    VM_MAYWRITE,
+    VM_MERGEABLE,
+    VM_NOHUGEPAGE,
+    VM_PFNMAP,
+    VM_RAND_READ,
+    VM_SEQ_READ,
+    VM_SHARED,
+    VM_SPECIAL,
+    VM_STICKY_FLAGS,
+    VM_WIPEONFORK,
+)
+from .vma import find_vma, vma_lookup, vma_modify
+from .vma_change import IS_ERR, PTR_ERR, vm_flags_reset
+
+MADV_NORMAL: Final = 0
+MADV_RANDOM: Final = 1
+MADV_SEQUENTIAL: Final = 2
+MADV_WILLNEED: Final = 3
+MADV_DONTNEED: Final = 4
+MADV_FREE: Final = 8
+MADV_REMOVE: Final = 9
+MADV_DONTFORK: Final = 10
+MADV_DOFORK: Final = 11
+MADV_MERGEABLE: Final = 12
+MADV_UNMERGEABLE: Final = 13
+MADV_HUGEPAGE: Final = 14
+MADV_NOHUGEPAGE: Final = 15
+MADV_DONTDUMP: Final = 16
+MADV_DODUMP: Final = 17
+MADV_WIPEONFORK: Final = 18
+MADV_KEEPONFORK: Final = 19
+MADV_COLD: Final = 20
+MADV_PAGEOUT: Final = 21
+MADV_POPULATE_READ: Final = 22
+MADV_POPULATE_WRITE: Final = 23
+MADV_DONTNEED_LOCKED: Final = 24
+MADV_COLLAPSE: Final = 25
+MADV_HWPOISON: Final = 100
+MADV_SOFT_OFFLINE: Final = 101
+MADV_GUARD_INSTALL: Final = 102
+MADV_GUARD_REMOVE: Final = 103
+SET_ANON_VMA_NAME: Final = -1  # __MADV_SET_ANON_VMA_NAME: prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME)
+
+# enum madvise_lock_mode
+MADVISE_MMAP_READ_LOCK: Final = 1
+MADVISE_MMAP_WRITE_LOCK: Final = 2
+MADVISE_VMA_READ_LOCK: Final = 3
+
+NO_GATHER: Final = mmu_gather(0)
+
+
+def sys_madvise(mm: mm_struct, start: int, len_in: int, behavior: int) -> int:
+    """madvise(2) on `len_in` bytes from `start`; 0 or -errno, after which part of the work may have been done."""
+    while True:
+        ret = do_madvise(mm, start, len_in, behavior)
+        if ret != -ERESTARTNOINTR:
+            return ret
+        forget(())
+
+
+def do_madvise(mm: mm_struct, start: int, len_in: int, behavior: int) -> int:
+    """One try; -ERESTARTNOINTR to have another."""
+    if not madvise_behavior_valid(behavior):
+        return -EINVAL
+    length, error = check_input_range(start, len_in)
+    if error or len_in == 0:
+        return error
+    mode = madvise_lock(mm, behavior)
+    tlb = madvise_init_tlb(mm, behavior)
+    error, mode = madvise_do_behavior(mm, start, start + length, behavior, mode, tlb, False)
+    madvise_finish_tlb(tlb)
+    madvise_unlock(mm, mode)
+    return error
+
+
+def sys_process_madvise(mm: mm_struct, ranges: tuple[tuple[int, int], ...], behavior: int, remote: bool) -> int:
+    """process_madvise(2) on (start, length) ranges of an mm that is the caller's or another's (`remote`).
+
+    Returns the bytes of the ranges done, or -errno if the first could not be.
+    """
+    if not madvise_behavior_valid(behavior):
+        return -EINVAL
+    if remote and not process_madvise_remote_valid(behavior):
+        return -EINVAL
+    mode = madvise_lock(mm, behavior)
+    tlb = madvise_init_tlb(mm, behavior)
+    done = i = ret = 0
+    while i < len(ranges):
+        start, len_in = ranges[i]
+        length, ret = check_input_range(start, len_in)
+        if ret == 0 and len_in:
+            ret, mode = madvise_do_behavior(mm, start, start + length, behavior, mode, tlb, remote)
+        if ret == -ERESTARTNOINTR:
+            madvise_finish_tlb(tlb)
+            madvise_unlock(mm, mode)
+            mode = madvise_lock(mm, behavior)
+            tlb = madvise_init_tlb(mm, behavior)
+        elif ret < 0:
+            break
+        else:
+            done += len_in
+            i += 1
+        forget((done, i, ret, mode, tlb))
+    madvise_finish_tlb(tlb)
+    madvise_unlock(mm, mode)
+    return done or ret
+
+
+def sys_set_anon_vma_name(mm: mm_struct, start: int, len_in: int, name: int) -> int:
+    """Name anonymous memory; `name` is an identity, 0 for none.  0 or -errno."""
+    length, error = check_input_range(start, len_in)
+    if error or length == 0:
+        return error
+    mmap_write_lock(mm)
+    error, _ = madvise_walk_vmas(
+        mm, start, start + length, SET_ANON_VMA_NAME, MADVISE_MMAP_WRITE_LOCK, NO_GATHER, False, name
+    )
+    mmap_write_unlock(mm)
+    return error
+
+
+# --- arguments and locks ---------------------------------------------------------------------------------
+
+
+def madvise_behavior_valid(behavior: int) -> bool:
+    """Whether there is such advice."""
+    if behavior in (MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADV_COLLAPSE):
+        return arch.has_thp
+    if behavior in (MADV_HWPOISON, MADV_SOFT_OFFLINE):
+        raise NotModelled("injection of memory failures")
+    return (
+        MADV_NORMAL <= behavior <= MADV_DONTNEED
+        or MADV_FREE <= behavior <= MADV_DONTNEED_LOCKED
+        or MADV_GUARD_INSTALL <= behavior <= MADV_GUARD_REMOVE
+    )
+
+
+def process_madvise_remote_valid(behavior: int) -> bool:
+    """Whether another process may be advised so."""
+    return behavior in (MADV_COLD, MADV_PAGEOUT, MADV_WILLNEED, MADV_COLLAPSE)
+
+
+def check_input_range(start: int, len_in: int) -> tuple[int, int]:
+    """(length in whole pages, 0), or (0, -EINVAL) for a range that is none."""
+    length = page_align(len_in)
+    if start & arch.page_size - 1 or start + length >= 1 << 64:
+        return 0, -EINVAL
+    return length, 0
+
+
+def get_lock_mode(behavior: int) -> int:
+    """The lock that the advice needs: changes of flags write, most others read, some only the VMA's."""
+    if behavior in (MADV_DONTNEED, MADV_DONTNEED_LOCKED, MADV_FREE, MADV_GUARD_INSTALL, MADV_GUARD_REMOVE):
+        return MADVISE_VMA_READ_LOCK
+    if behavior in (
+        MADV_REMOVE,
+        MADV_WILLNEED,
+        MADV_COLD,
+        MADV_PAGEOUT,
+        MADV_POPULATE_READ,
+        MADV_POPULATE_WRITE,
+        MADV_COLLAPSE,
+    ):
+        return MADVISE_MMAP_READ_LOCK
+    return MADVISE_MMAP_WRITE_LOCK
+
+
+def madvise_lock(mm: mm_struct, behavior: int) -> int:
+    """Take mmap_lock as needed; a VMA's lock is taken later.  Returns the mode."""
+    mode = get_lock_mode(behavior)
+    if mode == MADVISE_MMAP_WRITE_LOCK:
+        mmap_write_lock(mm)
+    elif mode == MADVISE_MMAP_READ_LOCK:
+        mmap_read_lock(mm)
+    return mode
+
+
+def madvise_unlock(mm: mm_struct, mode: int) -> None:
+    """Release what is held in this mode."""
+    if mode == MADVISE_MMAP_WRITE_LOCK:
+        mmap_write_unlock(mm)
+    elif mode == MADVISE_MMAP_READ_LOCK:
+        mmap_read_unlock(mm)
+
+
+def madvise_batch_tlb_flush(behavior: int) -> bool:
+    """Whether one gather serves the whole call."""
+    return behavior in (MADV_DONTNEED, MADV_DONTNEED_LOCKED, MADV_FREE)
+
+
+def madvise_init_tlb(mm: mm_struct, behavior: int) -> mmu_gather:
+    """The gather of the call, or NULL."""
+    return tlb_gather_mmu(mm) if madvise_batch_tlb_flush(behavior) else NO_GATHER
+
+
+def madvise_finish_tlb(tlb: mmu_gather) -> None:
+    """Flush and free what the call has gathered."""
+    if tlb:
+        tlb_finish_mmu(tlb)
+
+
+def is_vma_lock_sufficient(vma: vm_area_struct, end: int, behavior: int, remote: bool) -> bool:
+    """Whether the VMA's lock protects all that is needed; anon_vma_prepare() asks for mmap_lock."""
+    if end > vma.vm_end or remote or vma.vm_userfaultfd_ctx:
+        return False
+    return behavior != MADV_GUARD_INSTALL or bool(vma.anon_vma) or not vma_is_anonymous(vma)
+
+
+def try_vma_read_lock(mm: mm_struct, start: int, end: int, behavior: int, remote: bool) -> vm_area_struct:
+    """The VMA read-locked, if that is enough; else NULL with mmap_lock held for reading."""
+    vma = lock_vma_under_rcu(mm, start) if config.per_vma_lock else NO_VMA
+    if vma:
+        if is_vma_lock_sufficient(vma, end, behavior, remote):
+            return vma
+        vma_end_read(vma)
+    mmap_read_lock(mm)
+    return NO_VMA
+
+
+# --- going through the VMAs ------------------------------------------------------------------------------
+
+
+def madvise_do_behavior(
+    mm: mm_struct, start: int, end: int, behavior: int, mode: int, tlb: mmu_gather, remote: bool
+) -> tuple[int, int]:
+    """Apply the advice to [start, end); (0 or -errno, lock mode in which it ended)."""
+    if behavior in (MADV_POPULATE_READ, MADV_POPULATE_WRITE):
+        return madvise_populate(mm, start, end, behavior == MADV_POPULATE_WRITE), mode
+    return madvise_walk_vmas(mm, start, end, behavior, mode, tlb, remote)
+
+
+def madvise_walk_vmas(
+    mm: mm_struct, start: int, end: int, behavior: int, mode: int, tlb: mmu_gather, remote: bool, name: int = 0
+) -> tuple[int, int]:
+    """Apply the advice to one VMA after the other, up to the first that refuses; holes make it -ENOMEM in the end."""
+    if mode == MADVISE_VMA_READ_LOCK:
+        vma = try_vma_read_lock(mm, start, end, behavior, remote)
+        if vma:
+            error, _ = madvise_vma_behavior(vma, start, end, behavior, tlb, name)
+            vma_end_read(vma)
+            return error, mode
+        mode = MADVISE_MMAP_READ_LOCK
+    return madvise_walk_locked(mm, start, end, behavior, tlb, name), mode
+
+
+def madvise_walk_locked(mm: mm_struct, start: int, end: int, behavior: int, tlb: mmu_gather, name: int) -> int:
+    """The same with mmap_lock held, which a behavior may drop and take again."""
+    unmapped_error = 0
+    while start < end:
+        vma = find_vma(mm, start)
+        if not vma:
+            return -ENOMEM
+        if start < vma.vm_start:
+            unmapped_error = -ENOMEM
+            start = vma.vm_start
+            if start >= end:
+                break
+        stop = min(vma.vm_end, end)
+        error, covered = madvise_vma_behavior(vma, start, stop, behavior, tlb, name)
+        if error:
+            return error
+        start = max(stop, covered)
+        forget((start, unmapped_error))
+    return unmapped_error
+
+
+def madvise_vma_behavior(
+    vma: vm_area_struct, start: int, end: int, behavior: int, tlb: mmu_gather, name: int
+) -> tuple[int, int]:
+    """Apply the advice to [start, end) of one VMA; (0 or -errno, where the VMA that has it now ends, or 0)."""
+    if vma.vm_flags & VM_HUGETLB:
+        raise NotModelled("hugetlb")
+    if behavior == MADV_REMOVE:
+        return madvise_remove(vma, start, end), 0
+    if behavior == MADV_WILLNEED:
+        return madvise_willneed(vma), 0
+    if behavior == MADV_COLD:
+        return madvise_cold(vma, start, end), 0
+    if behavior == MADV_PAGEOUT:
+        return madvise_pageout(vma, start, end), 0
+    if behavior in (MADV_FREE, MADV_DONTNEED, MADV_DONTNEED_LOCKED):
+        return madvise_dontneed_free(tlb, vma, start, end, behavior), 0
+    if behavior == MADV_COLLAPSE:
+        return madvise_collapse(vma, start, end), 0
+    if behavior == MADV_GUARD_INSTALL:
+        return madvise_guard_install(vma, start, end), 0
+    if behavior == MADV_GUARD_REMOVE:
+        return madvise_guard_remove(vma, start, end), 0
+    if behavior == SET_ANON_VMA_NAME:
+        return madvise_set_name(vma, start, end, name)
+    new_flags = madvise_new_flags(vma, behavior)
+    if new_flags < 0:
+        return new_flags, 0
+    return madvise_update_vma(vma, start, end, new_flags)
+
+
+# --- advice that is kept in the VMA ----------------------------------------------------------------------
+
+
+def madvise_new_flags(vma: vm_area_struct, behavior: int) -> int:
+    """vm_flags as the advice wants them, or -EINVAL for a VMA that it is not for."""
+    flags = vma.vm_flags
+    if behavior == MADV_NORMAL:
+        return flags & ~(VM_RAND_READ | VM_SEQ_READ)
+    if behavior == MADV_SEQUENTIAL:
+        return flags & ~VM_RAND_READ | VM_SEQ_READ
+    if behavior == MADV_RANDOM:
+        return flags & ~VM_SEQ_READ | VM_RAND_READ
+    if behavior == MADV_DONTFORK:
+        return flags | VM_DONTCOPY
+    if behavior == MADV_DOFORK:
+        return -EINVAL if flags & VM_SPECIAL else flags & ~VM_DONTCOPY
+    if behavior == MADV_WIPEONFORK:
+        return -EINVAL if vma.vm_file or flags & VM_SHARED else flags | VM_WIPEONFORK
+    if behavior == MADV_KEEPONFORK:
+        return -EINVAL if flags & VM_DROPPABLE else flags & ~VM_WIPEONFORK
+    if behavior == MADV_DONTDUMP:
+        return flags | VM_DONTDUMP
+    if behavior == MADV_DODUMP:
+        return -EINVAL if flags & (VM_SPECIAL | VM_DROPPABLE) else flags & ~VM_DONTDUMP
+    if behavior == MADV_MERGEABLE:
+        refused = VM_SHARED | VM_MAYSHARE | VM_DROPPABLE | VM_SPECIAL
+        return flags if flags & refused else flags | VM_MERGEABLE
+    if behavior == MADV_UNMERGEABLE:
+        return flags & ~VM_MERGEABLE
+    if behavior == MADV_HUGEPAGE:
+        return flags & ~VM_NOHUGEPAGE | VM_HUGEPAGE
+    return flags & ~VM_HUGEPAGE | VM_NOHUGEPAGE
+
+
+def madvise_update_vma(vma: vm_area_struct, start: int, end: int, new_flags: int) -> tuple[int, int]:
+    """Give [start, end) these flags, splitting or merging only if they are new; (0 or -errno, end of the VMA)."""
+    if new_flags == vma.vm_flags:
+        return 0, vma.vm_end
+    changed = vma_modify(vma, start, end, vm_flags=new_flags)
+    if IS_ERR(changed):
+        return modify_error(PTR_ERR(changed)), 0
+    new_flags |= changed.vm_flags & VM_STICKY_FLAGS
+    vm_flags_reset(changed, new_flags)
+    if new_flags & VM_HUGEPAGE:
+        khugepaged_enter_vma(changed, new_flags)
+    return 0, changed.vm_end
+
+
+def modify_error(error: int) -> int:
+    """Too many VMAs are told as -EAGAIN."""
+    return -EAGAIN if error == -ENOMEM else error
+
+
+def vma_is_anon_shmem(vma: vm_area_struct) -> bool:
+    """Shared anonymous memory: a file of shmem that nobody has opened, so nobody has given an identity."""
+    return vma.vm_file.f_mapping.shmem != 0 and vma.vm_file.f_ident == 0
+
+
+def madvise_set_name(vma: vm_area_struct, start: int, end: int, name: int) -> tuple[int, int]:
+    """Give [start, end) a name; -EBADF for a file's memory that is not shared anonymous memory."""
+    if vma.vm_file and not vma_is_anon_shmem(vma):
+        return -EBADF, 0
+    if vma.anon_name == name:
+        return 0, vma.vm_end
+    changed = vma_modify(vma, start, end, anon_name=name)
+    if IS_ERR(changed):
+        return modify_error(PTR_ERR(changed)), 0
+    vma_start_write(changed)
+    changed.anon_name = name
+    return 0, changed.vm_end
+
+
+# --- advice that is carried out --------------------------------------------------------------------------
+
+
+def madvise_dontneed_free(tlb: mmu_gather, vma: vm_area_struct, start: int, end: int, behavior: int) -> int:
+    """MADV_DONTNEED and its like, which unmap and free whole tables on the way, and MADV_FREE."""
+    forbidden = VM_PFNMAP if behavior == MADV_DONTNEED_LOCKED else VM_PFNMAP | VM_LOCKED
+    if vma.vm_flags & forbidden:
+        return -EINVAL
+    if behavior == MADV_FREE:
+        return madvise_free_single_vma(tlb, vma, start, end)
+    unmap_single_vma(tlb, vma, start, end, ZAP_RECLAIM_PT)
+    return 0
+
+
+def madvise_populate(mm: mm_struct, start: int, end: int, write: bool) -> int:
+    """Fault in [start, end) up to the first page that cannot be: -ENOMEM for a hole, -EINVAL for missing rights."""
+    while start < end:
+        vma = vma_lookup(mm, start)
+        if not vma:
+            return -ENOMEM
+        if check_vma_flags(vma, FOLL_WRITE if write else 0):
+            return -EINVAL
+        pages = faultin_page_range(mm, start, min(end, vma.vm_end), write)
+        if pages < 0:
+            return pages if pages in (-EINTR, -EINVAL, -EHWPOISON, -EFAULT) else -ENOMEM
+        start += pages << arch.page_shift
+        forget((start,))
+    return 0
+
+
+def madvise_remove(vma: vm_area_struct, start: int, end: int) -> int:
+    """Punch a hole into the file, without mmap_lock meanwhile."""
+    if vma.vm_flags & VM_LOCKED or not vma.vm_file:
+        return -EINVAL
+    if vma.vm_flags & (VM_SHARED | VM_MAYWRITE) != VM_SHARED | VM_MAYWRITE:
+        return -EACCES
+    mm = vma.vm_mm
+    f = vma.vm_file
+    first = linear_page_index(vma, start)
+    get_file(f)
+    mmap_read_unlock(mm)
+    error = shmem_fallocate(f.f_mapping, first, end - start >> arch.page_shift)
+    fput(f)
+    mmap_read_lock(mm)
+    return error
+
+
+def madvise_willneed(vma: vm_area_struct) -> int:
+    """Read ahead: nothing to do without swap; of a file mmap_lock is dropped meanwhile."""
+    f = vma.vm_file
+    if f and not f.f_mapping.shmem:
+        mm = vma.vm_mm
+        get_file(f)
+        mmap_read_unlock(mm)
+        fput(f)
+        mmap_read_lock(mm)
+    return 0

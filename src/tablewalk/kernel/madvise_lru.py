@@ -1,0 +1,351 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""MADV_FREE, MADV_COLD and MADV_PAGEOUT: advice that goes by pages and keeps the tables (mm/madvise.c; 7.2).
+
+There is no swap and no memory pressure.  So MADV_PAGEOUT only unmaps pages of files, which stay in the page cache and
+are assumed to be the caller's to page out, and drops pages given up by MADV_FREE and not written since; other
+anonymous pages stay, huge ones split.  A folio counts as shared if it is mapped more often than it has pages.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ..arch import arch
+from ..machine import (
+    WRITE_ONCE,
+    add,
+    down_read,
+    forget,
+    load,
+    mutex_lock,
+    mutex_trylock,
+    mutex_unlock,
+    spin_unlock,
+    store,
+    up_read,
+)
+from .folio_split import split_folio
+from .huge_memory import madvise_free_huge_pmd
+from .huge_mm import vma_is_anonymous
+from .huge_pmd import pmd_trans_huge_lock
+from .mm_types import folio, vm_area_struct
+from .mmu_gather import mmu_gather, tlb_finish_mmu, tlb_flush_range, tlb_gather_mmu
+from .not_modelled import NotModelled
+from .page_alloc import (
+    NO_FOLIO,
+    PAGE_CELLS,
+    PG_DIRTY,
+    PG_MLOCKED,
+    PG_SWAPBACKED,
+    folio_get,
+    folio_mapcount,
+    folio_nr_pages,
+    folio_page,
+    folio_put,
+    folio_test_anon,
+)
+from .pagewalk import walk_page_range_vma
+from .pgtable import (
+    ACCESSED,
+    DIRTY,
+    PRESENT,
+    PROTNONE,
+    PTE_MARKER_POISONED,
+    SPECIAL,
+    SWP_HWPOISON,
+    SWP_SWAP,
+    mm_find_pmd,
+    page_folio,
+    pmd_p,
+    pmd_page,
+    pmd_trans_huge,
+    pmdp_get_lockless,
+    pmdp_huge_get_and_clear,
+    pte_marker,
+    pte_p,
+    pte_page,
+    ptep_get,
+    ptep_get_and_clear,
+    swp_type,
+)
+from .pgtable_generic import pte_offset_map_lock, pte_unmap_unlock
+from .rmap import folio_remove_rmap_ptes
+from .rmap_walk import folio_mapping, unmap_folio
+from .tlb import flush_tlb_range
+from .vm_flags import EINVAL, VM_HUGETLB, VM_LOCKED, VM_PFNMAP
+
+FREE: Final = 0
+COLD: Final = 1
+PAGEOUT: Final = 2
+
+
+def madvise_free_single_vma(tlb: mmu_gather, vma: vm_area_struct, start: int, end: int) -> int:
+    """The pages of [start, end) may be dropped until they are written again.  0 or -EINVAL."""
+    if not vma_is_anonymous(vma):
+        return -EINVAL
+    return walk_page_range_vma(vma, start, end, madvise_free_pmd, tlb.addr)
+
+
+def madvise_cold(vma: vm_area_struct, start: int, end: int) -> int:
+    """The pages of [start, end) are not needed soon: they lose their accessed bit.  0 or -EINVAL."""
+    if vma.vm_flags & (VM_LOCKED | VM_PFNMAP | VM_HUGETLB):
+        return -EINVAL
+    tlb = tlb_gather_mmu(vma.vm_mm)
+    walk_page_range_vma(vma, start, end, madvise_cold_pmd, tlb.addr)
+    tlb_finish_mmu(tlb)
+    return 0
+
+
+def madvise_pageout(vma: vm_area_struct, start: int, end: int) -> int:
+    """Reclaim the pages of [start, end), as far as that is possible without swap.  0 or -EINVAL."""
+    if vma.vm_flags & (VM_LOCKED | VM_PFNMAP | VM_HUGETLB):
+        return -EINVAL
+    tlb = tlb_gather_mmu(vma.vm_mm)
+    walk_page_range_vma(vma, start, end, madvise_pageout_pmd, tlb.addr)
+    tlb_finish_mmu(tlb)
+    return 0
+
+
+# --- one PMD entry ---------------------------------------------------------------------------------------
+
+
+def madvise_free_pmd(vma: vm_area_struct, pmd: pmd_p, addr: int, end: int, private: int) -> int:
+    """MADV_FREE of a huge page or of a table's entries; `private` is the gather."""
+    tlb = mmu_gather(private)
+    if pmd_trans_huge(load(pmd)) and madvise_free_huge_pmd(tlb, vma, pmd, addr, end):
+        return 0
+    advise_ptes(tlb, vma, pmd, addr, end, FREE)
+    return 0
+
+
+def madvise_cold_pmd(vma: vm_area_struct, pmd: pmd_p, addr: int, end: int, private: int) -> int:
+    """MADV_COLD of a huge page or of a table's entries."""
+    tlb = mmu_gather(private)
+    if pmd_trans_huge(load(pmd)) and cold_huge_pmd(tlb, vma, pmd, addr, end):
+        return 0
+    advise_ptes(tlb, vma, pmd, addr, end, COLD)
+    return 0
+
+
+def madvise_pageout_pmd(vma: vm_area_struct, pmd: pmd_p, addr: int, end: int, private: int) -> int:
+    """MADV_PAGEOUT of a huge page or of a table's entries."""
+    if pmd_trans_huge(load(pmd)) and pageout_huge_pmd(vma, pmd, addr, end):
+        return 0
+    for page, address in advise_ptes(mmu_gather(private), vma, pmd, addr, end, PAGEOUT):
+        reclaim_folio(vma, address, page)
+    return 0
+
+
+def exclusive_huge_folio(vma: vm_area_struct, pmd: pmd_p, addr: int) -> tuple[folio, int]:
+    """(folio that this huge pmd alone maps, pml held); (NULL, 0) if there is none."""
+    pml = pmd_trans_huge_lock(vma.vm_mm, pmd, addr)
+    if not pml:
+        return NO_FOLIO, 0
+    pmdval = pmdp_get_lockless(pmd)
+    if pmd_trans_huge(pmdval) and pmdval & SPECIAL == 0:
+        f = page_folio(pmd_page(pmdval))
+        if folio_mapcount(f) == 1:
+            return f, pml
+    spin_unlock(pml)
+    return NO_FOLIO, 0
+
+
+def cold_huge_pmd(tlb: mmu_gather, vma: vm_area_struct, pmd: pmd_p, addr: int, end: int) -> bool:
+    """MADV_COLD of a huge page; false if it has been split, since only a part of it is meant."""
+    f, pml = exclusive_huge_folio(vma, pmd, addr)
+    if not f:
+        return True
+    if end - addr != arch.pmd_size:
+        folio_get(f)
+        spin_unlock(pml)
+        return split_locked_folio(f) != 0
+    if pmdp_get_lockless(pmd) & ACCESSED:
+        pmdval = pmdp_huge_get_and_clear(pmd)
+        store(pmd, pmdval & ~ACCESSED)
+        tlb_flush_range(tlb, addr, end)
+    spin_unlock(pml)
+    return True
+
+
+def pageout_huge_pmd(vma: vm_area_struct, pmd: pmd_p, addr: int, end: int) -> bool:
+    """MADV_PAGEOUT of a huge page; false if it has been split: no swap for it whole, or only a part is meant."""
+    f, pml = exclusive_huge_folio(vma, pmd, addr)
+    if not f:
+        return True
+    folio_get(f)
+    spin_unlock(pml)
+    if end - addr != arch.pmd_size or folio_test_anon(f):
+        return split_locked_folio(f) != 0
+    reclaim_folio(vma, addr, f)
+    return True
+
+
+def split_locked_folio(f: folio) -> int:
+    """Lock and split a folio; the caller's reference is dropped.  0 or -EAGAIN."""
+    mutex_lock(f.lock)
+    ret = split_folio(f)
+    mutex_unlock(f.lock)
+    folio_put(f)
+    return ret
+
+
+# --- entries ---------------------------------------------------------------------------------------------
+
+
+def advise_ptes(
+    tlb: mmu_gather, vma: vm_area_struct, pmd: pmd_p, addr: int, end: int, advice: int
+) -> tuple[tuple[folio, int], ...]:
+    """Go through the entries of one table; what PAGEOUT isolates: (folio with a reference, its address)."""
+    isolated: tuple[tuple[folio, int], ...] = ()
+    while addr < end:
+        addr, skip, large, found = advise_ptes_locked(tlb, vma, pmd, addr, end, advice)
+        isolated += found
+        if large:
+            ret = split_folio(large)
+            mutex_unlock(large.lock)
+            folio_put(large)
+            if ret:
+                addr += skip
+        forget((addr, isolated))
+    return isolated
+
+
+def advise_ptes_locked(
+    tlb: mmu_gather, vma: vm_area_struct, pmd: pmd_p, addr: int, end: int, advice: int
+) -> tuple[int, int, folio, tuple[tuple[folio, int], ...]]:
+    """One hold of ptl: (address reached, bytes to skip if the folio there cannot be split, that folio locked and
+    with a reference or NULL, what was isolated)."""
+    isolated: tuple[tuple[folio, int], ...] = ()
+    pte, ptl = pte_offset_map_lock(vma.vm_mm, pmd, addr)
+    if not pte:
+        return end, 0, NO_FOLIO, isolated
+    ptep = pte
+    while addr < end:
+        entry = ptep_get(ptep)
+        nr = 1
+        if entry & (PRESENT | PROTNONE) == 0:
+            if advice == FREE:
+                free_nonpresent_pte(ptep, entry)
+        elif entry & SPECIAL == 0:
+            f = page_folio(pte_page(entry))
+            nr = folio_pte_batch(f, ptep, entry, end - addr >> arch.page_shift)
+            if nr < folio_nr_pages(f):
+                if folio_mapcount(f) <= folio_nr_pages(f) and mutex_trylock(f.lock):
+                    folio_get(f)
+                    pte_unmap_unlock(pte, ptl)
+                    return addr, nr << arch.page_shift, f, isolated
+            elif advise_folio(tlb, f, ptep, addr, nr, advice):
+                isolated += ((f, addr),)
+        ptep += nr
+        addr += nr << arch.page_shift
+    pte_unmap_unlock(pte, ptl)
+    return end, 0, NO_FOLIO, isolated
+
+
+def folio_pte_batch(f: folio, ptep: pte_p, entry: int, max_nr: int) -> int:
+    """How many entries from this one on map consecutive pages of the folio, at most `max_nr`."""
+    if f.order == 0:
+        return 1
+    page = pte_page(entry)
+    nr = 1
+    last = folio_page(f, folio_nr_pages(f) - 1)
+    while nr < max_nr and page != last:
+        entry = ptep_get(ptep + nr)
+        if entry & (PRESENT | PROTNONE) == 0 or pte_page(entry) != page + PAGE_CELLS:
+            break
+        page += PAGE_CELLS
+        nr += 1
+    return nr
+
+
+def free_nonpresent_pte(ptep: pte_p, entry: int) -> None:
+    """MADV_FREE drops poison, which a reuse of the address would trip over."""
+    if entry == 0:
+        return
+    kind = swp_type(entry)
+    if kind == SWP_SWAP:
+        raise NotModelled("swap")
+    if kind == SWP_HWPOISON or pte_marker(entry) & PTE_MARKER_POISONED:
+        store(ptep, 0)
+
+
+def advise_folio(tlb: mmu_gather, f: folio, ptep: pte_p, addr: int, nr: int, advice: int) -> bool:
+    """A folio all of whose `nr` pages are mapped here, under ptl; whether it was isolated for PAGEOUT."""
+    if advice == FREE:
+        free_folio_ptes(tlb, f, ptep, addr, nr)
+        return False
+    if folio_mapcount(f) != nr:
+        return False
+    if advice == COLD:
+        clear_young_dirty_ptes(tlb, ptep, addr, nr, ACCESSED)
+        return False
+    if f.flags & PG_MLOCKED:
+        return False
+    folio_get(f)
+    return True
+
+
+def free_folio_ptes(tlb: mmu_gather, f: folio, ptep: pte_p, addr: int, nr: int) -> None:
+    """MADV_FREE of a folio: clean from now on, unless others map it and it is dirty, or somebody works on it."""
+    if f.flags & PG_DIRTY:
+        if not mutex_trylock(f.lock):
+            return
+        alone = folio_mapcount(f) == nr
+        if alone:
+            WRITE_ONCE(f, "flags", f.flags & ~PG_DIRTY)
+        mutex_unlock(f.lock)
+        if not alone:
+            return
+    clear_young_dirty_ptes(tlb, ptep, addr, nr, ACCESSED | DIRTY)
+    if folio_test_anon(f) and f.flags & PG_MLOCKED == 0:
+        WRITE_ONCE(f, "flags", f.flags & ~PG_SWAPBACKED)
+
+
+def clear_young_dirty_ptes(tlb: mmu_gather, ptep: pte_p, addr: int, nr: int, bits: int) -> None:
+    """Clear accessed or dirty bits of live entries, and let the gather flush them."""
+    for i in range(nr):
+        if ptep_get(ptep + i) & bits:
+            store(ptep + i, ptep_get_and_clear(ptep + i) & ~bits)
+            tlb_flush_range(tlb, addr + (i << arch.page_shift), addr + (i + 1 << arch.page_shift))
+
+
+# --- reclaim (reclaim_pages in mm/vmscan.c) --------------------------------------------------------------
+
+
+def reclaim_folio(vma: vm_area_struct, address: int, f: folio) -> None:
+    """Unmap an isolated folio if it is a file's, or given up by MADV_FREE; the caller's reference is dropped."""
+    if mutex_trylock(f.lock):
+        mapping = folio_mapping(f)
+        if mapping:
+            down_read(mapping.i_mmap_rwsem)
+            unmap_folio(f, migrate=False)
+            up_read(mapping.i_mmap_rwsem)
+        elif folio_test_anon(f) and f.flags & PG_SWAPBACKED == 0:
+            discard_lazyfree(vma, address, f)
+        mutex_unlock(f.lock)
+    folio_put(f)
+
+
+def discard_lazyfree(vma: vm_area_struct, address: int, f: folio) -> None:
+    """Drop a page that is still clean since MADV_FREE (try_to_unmap_one); one that was written is ordinary again."""
+    mm = vma.vm_mm
+    pmd = mm_find_pmd(mm, address)
+    if not pmd:
+        return
+    for i in range(folio_nr_pages(f)):
+        at = address + (i << arch.page_shift)
+        pte, ptl = pte_offset_map_lock(mm, pmd, at)
+        if not pte:
+            return
+        entry = ptep_get(pte)
+        if entry & (PRESENT | PROTNONE) and pte_page(entry) == folio_page(f, i):
+            entry = ptep_get_and_clear(pte)
+            flush_tlb_range(mm, at, at + arch.page_size)
+            if entry & DIRTY:
+                store(pte, entry)
+                WRITE_ONCE(f, "flags", f.flags | PG_SWAPBACKED)
+            else:
+                add(mm.anon_rss, -1)
+                folio_remove_rmap_ptes(f, 1)
+                folio_put(f)
+        pte_unmap_unlock(pte, ptl)
