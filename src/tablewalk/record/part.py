@@ -6,6 +6,7 @@ meta.json       Meta: command and host; `complete` is false until the recording 
 formats.json    tracepoint formats by system:event, for a perf.data whose perf was killed
 samples         of the sampler
 exact.samples   of the recorded program itself ($TABLEWALK_SAMPLES)
+strace          of strace, where perf may not trace system calls (record/strace.py)
 start.tw        the start state of a process that ran already, as a recording
 """
 
@@ -25,6 +26,7 @@ from tablewalk.record.perf_header import parse_format
 from tablewalk.record.recording import Meta, Recording, Writer
 from tablewalk.record.rows import Kind, Rows, by_time
 from tablewalk.record.samples import read_samples
+from tablewalk.record.strace import WithStrace
 
 
 def format_file(tracefs: Path, event: str) -> Path:
@@ -42,6 +44,7 @@ class Part:
         self.samples = self.path / "samples"
         self.exact_samples = self.path / "exact.samples"
         self._meta = self.path / "meta.json"
+        self.strace = self.path / "strace"
         self._formats = self.path / "formats.json"
         self._start = self.path / "start.tw"
 
@@ -95,7 +98,8 @@ class Part:
             raise TablewalkError(f"{e.filename}: {e.strerror}") from None
         except (ValueError, AttributeError, TypeError, TablewalkError) as e:
             raise TablewalkError(f"{self.path}: its meta.json or formats.json is damaged: {e}") from None
-        source = PerfData(self.perf_data, {f.id: f for f in formats})
+        perf = PerfData(self.perf_data, {f.id: f for f in formats})
+        source = WithStrace(perf, self.strace) if self.strace.exists() else perf
         samples = [Rows.zeros(0, source.names)]
         for path, exact in ((self.samples, False), (self.exact_samples, True)):
             if path.exists():

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tablewalk.errors import TablewalkError
 from tablewalk.inspect import procfs
-from tablewalk.record import events, sampler
+from tablewalk.record import events, sampler, strace
 from tablewalk.record.attach import snapshot
 from tablewalk.record.host import describe
 from tablewalk.record.part import Part, format_file
@@ -43,6 +43,7 @@ class Perf:
     events: list[str]
     missing: list[str] = field(default_factory=list)
     privileged: bool = True
+    strace: str | None = None  # to trace system calls with where perf may not
 
     @classmethod
     def find(cls) -> Perf:
@@ -69,6 +70,10 @@ class Perf:
         if absent := [e for e in events.EVENTS if e not in perf.events]:
             how = "this kernel does not have them" if _capable() else _GET_ALL
             perf.missing.append(f"tracepoints {', '.join(absent)} cannot be recorded here ({how})")
+        if events.SYS_ENTER not in perf.events or events.SYS_EXIT not in perf.events:
+            perf.strace = shutil.which("strace")
+            if not perf.strace:
+                perf.missing.append("strace, which could trace system calls instead (apt-get install strace)")
         if paranoid > 2 and not _capable():
             raise TablewalkError(f"perf is forbidden here (kernel.perf_event_paranoid={paranoid}): {_GET_ALL}")
         return perf
@@ -80,6 +85,7 @@ class Perf:
     def command(self, output: Path) -> list[str]:
         """`perf record` up to the program or process that it is to record."""
         args = [self.path, "record", "-q", "-B", *self.options, "-k", "CLOCK_MONOTONIC", "-d", "-c", "1"]
+        args.append("--sample-identifier")
         if self.privileged:
             share = min(_BUFFER, _BUFFERS // (os.cpu_count() or 1))
             args += ["-m", f"{1 << (max(share, 1 << 20).bit_length() - 21)}M"]
@@ -148,6 +154,9 @@ def record(
         raise TablewalkError(f"{command[0]}: no such command")
     perf, part, meta = _prepare(output, "record", command, require_all)
     environment = {**os.environ, "TABLEWALK_SAMPLES": str(part.exact_samples.absolute())}
+    if perf.strace:
+        part.strace.write_bytes(strace.header())
+        command = [*strace.command(perf.strace, part.strace), *command]
     with _stoppable() as stop:
         stop.target = process = _start([*perf.command(part.perf_data), "--", *command], environment)
         with _sampling(part, interval, [-process.pid], meta):
@@ -167,6 +176,7 @@ def attach(
     """
     with procfs.Process(pid) as target:  # or raises: not there, a kernel thread, another user's
         target.memory_kb()
+        target.read("maps")
         command = [arg.decode(errors="backslashreplace") for arg in target.read("cmdline").split(b"\0")[:-1]]
     perf, part, meta = _prepare(output, "attach", command, require_all)
     listens, asks = os.pipe()
@@ -223,7 +233,8 @@ def _prepare(output: Path, source: str, command: list[str], require_all: bool) -
 def _gathered(perf: Perf, part: Part, meta: Meta, stop: _Stop, status: int) -> tuple[Part, bool]:
     """Note that all went well; raise TablewalkError where perf did not do its part, and say why."""
     size = part.perf_data.stat().st_size if part.perf_data.exists() else 0
-    if size < 4096 and not stop.ended and status not in (0, -signal.SIGKILL) and (why := perf.complaint(part)):
+    if not size:
+        why = perf.complaint(part) or f"perf ended with status {status} before it recorded anything"
         part.remove()
         raise TablewalkError(f"perf cannot record: {why}")
     free = os.statvfs(part.path)
