@@ -29,18 +29,8 @@ class Row:
     stack: int
     vdso: int  # 0: in the stack's PTE table
     arena: int
-    start: int
-    loop: int
-    unmapped: int
-    once: int
-    twice: int
-    collapsed: int
-    again: int
+    samples: tuple[int, ...]  # start, after the loop, after munmap, mapped once, twice, collapsed, touched again
     has_thp: bool = True
-
-    @property
-    def samples(self) -> tuple[int, ...]:
-        return (self.start, self.loop, self.unmapped, self.once, self.twice, self.collapsed, self.again)
 
     @property
     def touched_first(self) -> tuple[int, ...]:
@@ -57,7 +47,7 @@ def _row(kernel: str, arch: str, release: str, top: int, vdso_below: int, *sampl
     """`top`: where addresses for the stack end; `vdso_below`: bytes from there to the vDSO, 0 if beside the stack."""
     stack = top - 500 * MIB
     vdso = stack - vdso_below if vdso_below else 0
-    return Row(kernel, arch, release, stack, vdso, _below(vdso or stack - 140 * MIB), *samples, has_thp=has_thp)
+    return Row(kernel, arch, release, stack, vdso, _below(vdso or stack - 140 * MIB), samples, has_thp)
 
 
 TOP_47, TOP_46 = 1 << 47, 1 << 46  # TASK_SIZE or DEFAULT_MAP_WINDOW
@@ -66,7 +56,7 @@ NEAR, FAR = 20 * GIB, 600 * GIB  # in the stack's PUD table, and beyond it
 ROWS = (
     # x86 6.1: the 50 GiB lie below the stack, with a GiB's border between them
     Row("x86-64 6.1", "x86_64", "6.1", 0x7FFC_0000_0000, 0, 0x7F00_0000_0000 + 600 * GIB + 6 * MIB,
-        28, 102632, 28, 164, 300, 172, 172),
+        (28, 102632, 28, 164, 300, 172, 172)),
     _row("x86-64 6.12", "x86_64", "6.12", TOP_47, NEAR, 36, 102636, 36, 172, 308, 52, 52),
     _row("x86-64 6.18 PT_RECLAIM", "x86_64", "6.18", TOP_47, NEAR, 36, 236, 36, 172, 308, 52, 52),
     _row("arm64 6.12 (4K pages)", "arm64", "6.12", 1 << 48, NEAR, 36, 102636, 36, 172, 308, 52, 52),

@@ -107,6 +107,11 @@ def test_which_reclaim_tables_since_when() -> None:
     assert {value for name, value in since.items() if value and not name.startswith("x86_64")} == {(7, 0)}
 
 
+def test_vma_locks_on_64_bits_and_arm() -> None:
+    assert {n for n in names() if by_name(n, (7, 2)).per_vma_lock_since is None} == {"x86-pae"}
+    assert by_name("arm-lpae", (7, 2)).per_vma_lock_since == (6, 8)
+
+
 def test_other_spellings() -> None:
     for spelling, name in (("amd64", "x86_64"), ("aarch64", "arm64"), ("ppc64el", "ppc64le"), ("i686", "x86-pae")):
         assert by_name(spelling, (6, 12)).name == name

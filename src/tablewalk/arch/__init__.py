@@ -43,6 +43,7 @@ class Arch:
     own_tlb_remove_table: bool = False  # HAVE_ARCH_TLB_REMOVE_TABLE
     pt_reclaim_since: tuple[int, int] | None = (6, 14)  # first release that selects PT_RECLAIM
     tables_per_page: int = 1  # PTE tables that are cut from one page
+    per_vma_lock_since: tuple[int, int] | None = (6, 4)  # first release that selects ARCH_SUPPORTS_PER_VMA_LOCK
     # flushes
     broadcast_flush: bool = False  # TLB invalidation by broadcast, no IPI
     split_pmd_reads: bool = False  # GUP_GET_PXX_LOW_HIGH: a pmd is read in two halves

@@ -30,5 +30,6 @@ def arm_lpae(release: tuple[int, int]) -> Arch:
         first_user_address=2 << PAGE_SHIFT,
         user_pgtables_ceiling=MODULES_VADDR,
         pt_reclaim_since=(7, 0),
+        per_vma_lock_since=(6, 8),
         broadcast_flush=True,
     )

@@ -38,4 +38,5 @@ def x86_pae(release: tuple[int, int]) -> Arch:
         preallocated_pmds=tuple(i * GIB for i in range(pmds)),
         split_pmd_reads=True,
         pt_reclaim_since=(7, 0),
+        per_vma_lock_since=None,
     )

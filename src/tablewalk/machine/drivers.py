@@ -87,9 +87,13 @@ class Model:
 
     def _options(self, config: KernelConfig, release: tuple[int, int], architecture: Any) -> Any:
         kconfig = self.kernel("config").Kconfig()
-        since = architecture.pt_reclaim_since
-        kconfig.pt_reclaim = since is not None and release >= since
-        kconfig.per_vma_lock = release >= (6, 4)
+        for option in ("pt_reclaim", "per_vma_lock"):
+            since = getattr(architecture, f"{option}_since")
+            setattr(kconfig, option, since is not None and release >= since)
+        pages = architecture.hpage_pmd_nr
+        kconfig.max_ptes_none = pages - 1
+        kconfig.max_ptes_swap = pages // 8
+        kconfig.max_ptes_shared = pages // 2
         for name, value in config.options:
             set_option(kconfig, name, value)
         return kconfig
