@@ -94,5 +94,6 @@ def test_interval_tree_finds_what_overlaps(items: list[tuple[int, int]], first: 
     for value, (low, length) in enumerate(items, 1):
         machine.interval_tree_insert(1, low, low + length, value)
     found = machine.interval_tree_overlapping(1, first, first + size)
-    naive = [v for v, (low, length) in enumerate(items, 1) if {*range(low, low + length + 1)} & {*range(first, first + size + 1)}]
+    wanted = {*range(first, first + size + 1)}
+    naive = [v for v, (low, length) in enumerate(items, 1) if wanted & {*range(low, low + length + 1)}]
     assert found == naive

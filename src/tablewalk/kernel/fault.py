@@ -105,8 +105,7 @@ def grow_stack(mm: mm_struct, address: int) -> vm_area_struct:
 
 def hardware_walk(mm: mm_struct, address: int, write: bool) -> int:
     """Content cell that the CPU reaches through its TLB or by a page walk, or 0 where it faults."""
-    page = address & -arch.page_size
-    cell = tlb_lookup(mm.addr, page, write)
+    cell = tlb_lookup(mm.addr, address, write)
     if cell:
         return cell
     pmd = mm_find_pmd(mm, address)
@@ -120,14 +119,14 @@ def hardware_walk(mm: mm_struct, address: int, write: bool) -> int:
         if pmdval & needed != needed:
             return 0
         cell = page_content(pmd_page(pmdval) + PAGE_CELLS * pte_index(address))
-        tlb_fill(mm.addr, page, pmd, 0, cell, pmdval & RW != 0)
+        tlb_fill(mm.addr, address, (), cell, pmdval & RW != 0)
         return cell
     table = pmd_pgtable(pmdval)
     pte = load(table.entry + pte_index(address))
     if pte & needed != needed:
         return 0
     cell = page_content(pte_page(pte))
-    tlb_fill(mm.addr, page, pmd, table.addr, cell, pte & RW != 0)
+    tlb_fill(mm.addr, address, ((arch.pmd_shift, table.addr),), cell, pte & RW != 0)
     return cell
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The sequential driver with its eyes open: guards, use after free, lock order, sleeping in atomic context, RCU balance.
+"""The sequential driver with its eyes open: guards, use after free, lock order, sleeping while atomic, stale TLBs.
 
 One task runs at a time, but its accesses are judged as if others could run: a field is touched under its guard or
 by a marked access, a lock is held when it is released, nothing sleeps under a spinlock or in an RCU section, and
@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import sequential as _seq
+from . import tlb as _tlb
 from .layout import Cell, Field, Guard, Layout, Slot, layout_of
 from .layout import all_of as all_of
 from .layout import any_of as any_of
@@ -48,9 +49,6 @@ from .sequential import objects as objects
 from .sequential import read_seqcount_begin as read_seqcount_begin
 from .sequential import read_seqcount_retry as read_seqcount_retry
 from .sequential import stats as stats
-from .sequential import tlb_fill as tlb_fill
-from .sequential import tlb_invalidate as tlb_invalidate
-from .sequential import tlb_lookup as tlb_lookup
 from .sequential import vec_init as vec_init
 from .sequential import vec_push as vec_push
 from .sequential import vec_take as vec_take
@@ -83,6 +81,7 @@ class _Task:
         self.atomic: list[int] = []  # spinlocks among them
         self.rcu = 0
         self.irqs_off = 0
+        self.cpu = 0
 
 
 task = _Task()
@@ -91,6 +90,7 @@ _class: dict[int, int] = {}  # live object -> class id
 _freed: set[int] = set()
 _private: set[int] = set()
 _order: dict[int, set[int]] = {}  # lock class -> classes taken while it was held
+_tlbs: _tlb.Tlbs = {}
 
 
 def reset() -> None:
@@ -103,6 +103,13 @@ def reset() -> None:
     _freed.clear()
     _private.clear()
     _order.clear()
+    _tlbs.clear()
+
+
+def run_on(cpu: int, mm: int) -> None:
+    """What follows runs on `cpu`, in address space `mm` (0: none)."""
+    task.cpu = cpu
+    _tlb.switch_mm(_tlbs, cpu, mm)
 
 
 def _name(address: int) -> str:
@@ -233,6 +240,13 @@ def _free(class_id: int, address: int, nr: int) -> None:
     for lock in task.locks:
         if _base[lock] == address:
             raise Violation("bad-free", f"{_name(lock)} is held in what is freed")
+    if layouts[class_id].name == "mm_struct":
+        for cpu, state in _tlbs.items():
+            if state.mm == address:
+                _tlb.switch_mm(_tlbs, cpu, 0)
+        _tlb.drop_mm(_tlbs, address)
+    for holder in _tlb.holders(_tlbs, address, address + layouts[class_id].cells(nr) - 1):
+        raise Violation("stale-tlb", f"{_name(address)} is freed while {holder}")
     _freed.add(address)
     _private.discard(address)
     free_cells(class_id, address, nr)
@@ -334,7 +348,8 @@ def _acquire(lock: int, mode: int, nested: bool = False, ordered: bool = True) -
             raise Violation("lock-order", f"{_name(lock)} inside {_name(other)} of the same class, not as nested")
         if ordered and kind != this:
             if _reaches(this, kind):
-                raise Violation("lock-order", f"{lock_classes[kind]} > {lock_classes[this]}, the inverse was seen before")
+                order = f"{lock_classes[kind]} > {lock_classes[this]}"
+                raise Violation("lock-order", f"{order}; the inverse was seen before")
             _order.setdefault(kind, set()).add(this)
     task.locks[lock] = mode
     lockstat[this] += 1
@@ -362,7 +377,8 @@ def _release(lock: int, mode: int) -> None:
 def might_sleep() -> None:
     """Raises Violation in atomic context."""
     if task.atomic or task.rcu or task.irqs_off:
-        why = [_name(a) for a in task.atomic] + ["an RCU section"] * bool(task.rcu) + ["interrupts off"] * bool(task.irqs_off)
+        why = [_name(a) for a in task.atomic]
+        why += ["an RCU section"] * bool(task.rcu) + ["interrupts off"] * bool(task.irqs_off)
         raise Violation("sleep", f"may sleep while atomic: {', '.join(why)}")
 
 
@@ -510,6 +526,25 @@ def local_irq_restore(flags: int) -> None:
 def smp_call_function(nr: int) -> None:
     if task.irqs_off:
         raise Violation("ipi", "waiting for other CPUs with interrupts off")
+
+
+def tlb_lookup(mm: int, va: int, write: bool) -> int:
+    """What this CPU's TLB holds for `va`, if it runs in `mm`."""
+    return _tlb.translate(_tlbs, task.cpu, mm, va, write)
+
+
+def tlb_fill(mm: int, va: int, walk: tuple[tuple[int, int], ...], cell: int, writable: bool) -> None:
+    """Remember the translation, if this CPU runs in `mm`."""
+    state = _tlbs.get(task.cpu)
+    if state is not None and state.mm == mm:
+        _tlb.fill(_tlbs, task.cpu, mm, va, walk, cell, writable=writable)
+
+
+def tlb_invalidate(mm: int, start: int, end: int, freed_tables: bool, others: int) -> None:
+    """Drop translations; waiting for an interrupt's answer with interrupts off would deadlock two CPUs that flush."""
+    if others == _tlb.IPI and task.irqs_off:
+        raise Violation("ipi", "a flush of other CPUs with interrupts off")
+    _tlb.invalidate(_tlbs, task.cpu, mm, start, end, freed_tables, others)
 
 
 def quiescent() -> None:

@@ -549,13 +549,13 @@ def tlb_invalidate(mm: int, start: int, end: int, freed_tables: bool, others: in
     """
 
 
-def tlb_lookup(mm: int, page: int, write: bool) -> int:
-    """Content cell that this CPU's cached translation of the page address gives, or 0."""
+def tlb_lookup(mm: int, va: int, write: bool) -> int:
+    """Content cell of the page that this CPU's cached translation of `va` gives, or 0."""
     return 0
 
 
-def tlb_fill(mm: int, page: int, slot: int, table: int, cell: int, writable: bool) -> None:
-    """This CPU caches the translation of a page, and that `slot` points to `table` (0: a huge page)."""
+def tlb_fill(mm: int, va: int, walk: tuple[tuple[int, int], ...], cell: int, writable: bool) -> None:
+    """This CPU remembers the tables of its walk for `va`, (log2 of bytes covered, address) each, and the page."""
 
 
 class locked:

@@ -35,7 +35,7 @@ class struct(int):
         def free(self: struct, nr: int = 0) -> None:
             free_cells(class_id, self.real, nr)
 
-        cls.alloc = staticmethod(alloc)  # type: ignore[assignment]
+        cls.alloc = staticmethod(alloc)  # type: ignore[method-assign]
         cls.free = free  # type: ignore[method-assign]
 
     @classmethod
@@ -72,7 +72,7 @@ def _nothing(*_: object) -> None:
 
 
 def specialise() -> None:
-    """In plain Python the hottest primitives are the list's own methods, and those without effect one empty function."""
+    """The hottest primitives become the list's own methods, those without effect one empty function."""
     namespace = vars(sequential)
     namespace["load"] = mem.__getitem__
     namespace["store"] = mem.__setitem__
