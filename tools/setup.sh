@@ -23,13 +23,13 @@ quietly() {
     output=$("$@" 2>&1 </dev/null) || { printf '%s\n' "$output" >&2; return 1; }
 }
 
-# want PROGRAM=PACKAGES...: installs the packages of missing programs by apt when root, else names them.
+# want PROGRAM=PACKAGES...: installs the packages of missing programs (or files) by apt when root, else names them.
 # Never fatal: what comes after does without, or says that it cannot.
 want() {
     local pair missing=()
     for pair; do
         # shellcheck disable=SC2206 # words are packages
-        command -v "${pair%%=*}" >/dev/null || missing+=(${pair#*=})
+        command -v "${pair%%=*}" >/dev/null || [[ -e ${pair%%=*} ]] || missing+=(${pair#*=})
     done
     ((${#missing[@]})) || return 0
     if [[ $EUID -ne 0 ]] || ! command -v apt-get >/dev/null; then
@@ -87,3 +87,6 @@ fill_venv() {
     echo "$root/src" >"$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/tablewalk.pth"
     echo "$content" >"$installed"
 }
+
+# The path of Python.h, there or not.
+python_header() { "$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("include") + "/Python.h")'; }
