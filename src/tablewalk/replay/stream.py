@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A recording as the engine reads it: runs of page faults as plain lists, and between them everything else.
+
+What happened inside a system call (mappings made, processes forked) is put into the call's event. Such rows
+may stand before the call's own row (which stands where it took its lock, or at its end where it took none) or
+behind it, so a chunk is held back until the next one has been looked through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+
+from tablewalk.record.recording import Kind, Recording, Rows
+
+EXECS = (59, 322)  # execve, execveat on x86-64
+
+
+class How(IntEnum):
+    """What a page fault did, as far as the recording knows."""
+
+    READ = 0
+    WRITE = 1
+    UNKNOWN = 2  # read or write, that was not recorded
+    FAILED = 3  # not served, user mode
+    FAILED_IN_KERNEL = 4  # not served, kernel mode: often on purpose (pagefault_disable)
+
+
+class Event:
+    """A row other than a page fault or a sample. `no` counts the recording's rows from 1."""
+
+    __slots__ = ("a", "begin", "end", "inside", "kind", "name", "no", "nr", "paired", "pid", "ret", "t", "tid")
+
+    def __init__(
+        self, no: int, kind: int, t: int, begin: int, end: int, pid: int, tid: int, nr: int,
+        a: tuple[int, ...], ret: int, name: str | None,
+    ) -> None:  # fmt: skip
+        self.no, self.kind, self.t, self.begin, self.end = no, kind, t, begin, end
+        self.pid, self.tid, self.nr, self.a, self.ret, self.name = pid, tid, nr, a, ret, name
+        self.inside: list[Event] = []  # of a system call: the MMAP and FORK rows it made
+        self.paired = False  # of an MMAP or FORK row: whether it is inside a call
+
+
+@dataclass(slots=True)
+class Chunk:
+    """A piece of the recording. Event i comes after the first `before[i]` faults."""
+
+    rows: int
+    last_t: int
+    t: list[int]
+    pid: list[int]
+    address: list[int]
+    how: list[int]
+    events: list[Event]
+    before: list[int]
+
+
+def chunks(recording: Recording, look: Callable[[Rows], None] | None = None) -> Iterator[Chunk]:
+    """The recording in time order; `look` sees each batch of rows first. Raises TablewalkError for bad rows."""
+    pairing = _Pairing()
+    held: Chunk | None = None
+    first = 1
+    for rows in recording.batches():
+        if look:
+            look(rows)
+        chunk = _chunk(rows, first)
+        first += len(rows)
+        pairing.add(chunk.events)
+        if held:
+            yield held
+        held = chunk
+    if held:
+        yield held
+
+
+def _chunk(rows: Rows, first: int) -> Chunk:
+    is_fault = rows.kind == Kind.FAULT
+    a1 = rows.a[1][is_fault]
+    how = (a1 >> np.uint64(1) & np.uint64(1)).astype(np.int8)
+    how[rows.a[2][is_fault] != 0] = How.UNKNOWN
+    failed = rows.nr[is_fault] < 0
+    how[failed] = np.where(a1[failed] & np.uint64(4), How.FAILED, How.FAILED_IN_KERNEL)
+    other = np.flatnonzero(~is_fault & (rows.kind != Kind.SAMPLE))
+    names = [*rows.names.table, None]
+    columns = (rows.kind, rows.t, rows.begin, rows.end, rows.pid, rows.tid, rows.nr)
+    events = list(
+        map(
+            Event,
+            (other + first).tolist(),
+            *(column[other].tolist() for column in columns),
+            map(tuple, rows.a[:, other].T.tolist()),
+            rows.ret[other].tolist(),
+            map(names.__getitem__, rows.name[other].tolist()),
+        )
+    )
+    before = np.cumsum(is_fault)[other].tolist()
+    return Chunk(
+        len(rows),
+        int(rows.t[-1]) if len(rows) else 0,
+        rows.t[is_fault].tolist(),
+        rows.pid[is_fault].tolist(),
+        rows.a[0][is_fault].tolist(),
+        how.tolist(),
+        events,
+        before,
+    )
+
+
+class _Pairing:
+    """Finds, thread by thread, the call that a mapping or a fork happened in."""
+
+    def __init__(self) -> None:
+        self._call: dict[int, Event] = {}  # the last call of each thread
+        self._waiting: dict[int, list[Event]] = {}  # what happened since, in no known call
+
+    def add(self, events: list[Event]) -> None:
+        for e in events:
+            if e.kind == Kind.SYSCALL:
+                self._enter(e)
+            elif e.kind in (Kind.MMAP, Kind.FORK):
+                call = self._call.get(e.tid)
+                if call and call.begin <= e.t <= call.end:
+                    call.inside.append(e)
+                    e.paired = True
+                else:
+                    self._waiting.setdefault(e.tid, []).append(e)
+            elif e.kind == Kind.EXIT:
+                self._call.pop(e.tid, None)
+                self._waiting.pop(e.tid, None)
+
+    def _enter(self, call: Event) -> None:
+        waiting = self._waiting.pop(call.tid, ())
+        if call.nr in EXECS:  # what an exec maps is the engine's to tell apart
+            return
+        self._call[call.tid] = call
+        for e in waiting:
+            if call.begin <= e.t <= call.end:
+                call.inside.append(e)
+                e.paired = True

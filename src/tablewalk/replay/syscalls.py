@@ -1,0 +1,327 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A recorded system call as calls of the model: the one place that knows both sides' conventions.
+
+Arguments and results are those of x86-64. Where the page size is larger than 4 KiB, ranges are rounded outward.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, Final
+
+from tablewalk.errors import TablewalkError
+from tablewalk.kernel.not_modelled import NotModelled
+from tablewalk.machine.drivers import Model
+from tablewalk.replay.calls import name_of
+from tablewalk.replay.files import MAP_HUGETLB, Files, is_driver_memory
+from tablewalk.replay.stream import Event
+
+MAP_TYPE, MAP_FIXED, MAP_ANONYMOUS = 0xF, 0x10, 0x20
+MAP_LOCKED, MAP_POPULATE, MAP_FIXED_NOREPLACE = 0x2000, 0x8000, 0x100000
+MCL_CURRENT = 1
+PR_THP_DISABLE_EXCEPT_ADVISED = 2
+PR_SET_MM, PR_SET_THP_DISABLE, PR_SET_VMA = 35, 41, 0x53564D41
+EIO, EAGAIN, ENOMEM, EFAULT, EEXIST, EINVAL, EHWPOISON = 5, 11, 12, 14, 17, 22, 133
+MADV_DONTNEED, MADV_COLLAPSE, MADV_GUARD_INSTALL = 4, 25, 102
+MADV_POPULATE = (22, 23)
+_PINNING_REGISTER_OPS = (0, 15, 16, 22)  # io_uring_register: buffers and buffer rings
+MAX_POPULATE_PAGES: Final = 1 << 25  # what one call may fill: more is taken for a damaged recording
+
+class Refused(TablewalkError):
+    """A call that the replay will not run; the message says which row and why."""
+
+
+class CannotFit(TablewalkError):
+    """The recording's addresses don't fit the architecture."""
+
+
+class Calls:
+    """`apply` runs a call on an mm. What could not be done is counted in `unapplied` and told in `unknowns`."""
+
+    def __init__(self, model: Model, files: Files) -> None:
+        self._files = files
+        self.unapplied: dict[str, int] = {}
+        self.unknowns: dict[str, int] = {}
+        kernel = model.kernel
+        self._mmap, self._brk, self._exec = kernel("mmap"), kernel("brk"), kernel("exec")
+        self._mprotect, self._mlock, self._mremap = kernel("mprotect"), kernel("mlock"), kernel("mremap")
+        self._madvise, self._mempolicy = kernel("madvise"), kernel("mempolicy")
+        self._types, self._flags, self._fault = kernel("mm_types"), kernel("vm_flags"), kernel("fault")
+        self._machine = model.machine
+        self._arch = model.module("arch").arch
+        self._handlers: dict[int, Callable[[Any, Event], int | None]] = {
+            9: self.mmap, 10: self.mprotect, 11: self.munmap, 12: self.brk, 25: self.mremap, 28: self.madvise,
+            30: self.shmat, 67: self.shmdt, 149: self.mlock, 150: self.munlock, 151: self.mlockall,
+            152: self.munlockall, 157: self.prctl, 216: self.remap_file_pages, 237: self.mbind,
+            323: self.userfaultfd, 325: self.mlock, 329: self.mprotect, 425: self.io_uring,
+            427: self.io_uring_register, 440: self.process_madvise, 453: self.map_shadow_stack,
+        }  # fmt: skip
+        self._after_failure = {28: _MADVISE_ERRORS, 10: _GAP, 329: _GAP, 149: _GAP, 325: _GAP, 150: _GAP, 237: (EIO,)}
+
+    def knows(self, nr: int) -> bool:
+        """Whether the call can change an address space in a way that is modelled or refused."""
+        return nr in self._handlers
+
+    def apply(self, mm: Any, e: Event) -> int | None:
+        """The model's return value, or None where there is nothing to compare with the recorded one.
+
+        Raises NotModelled, Refused, or CannotFit.
+        """
+        if -4096 < e.ret < 0 and not self._fails_like(mm, e):
+            return None
+        return self._handlers[e.nr](mm, e)
+
+    def _fails_like(self, mm: Any, e: Event) -> bool:
+        """Whether a call that failed is to be run, for it did part of its work before it met what stopped it."""
+        errors = self._after_failure.get(e.nr, ())
+        runs = -e.ret in errors and (e.nr != 28 or e.a[2] & 0xFFFFFFFF != MADV_COLLAPSE)
+        if runs and errors is _GAP and not self._has_gap(mm, e.a[0], e.a[1]):
+            runs = False  # a limit that the recording does not tell stopped it
+        if not runs and e.nr in self._handlers:
+            self._count(self.unapplied, e)
+        return runs
+
+    # --- mappings ----------------------------------------------------------------------------------------
+
+    def mmap(self, mm: Any, e: Event) -> int | None:
+        """mmap(2); the MMAP row inside the call tells the file."""
+        length, prot, flags = e.a[1], e.a[2] & 0xFFFFFFFF, e.a[3] & 0xFFFFFFFF
+        row = e.inside[0] if e.inside else None
+        if row and row.a[4] & MAP_HUGETLB:
+            raise NotModelled("hugetlb")
+        file = self._files.none
+        if flags & MAP_ANONYMOUS == 0:
+            file = self._files.of(row, e.a[4] & 0xFFFFFFFF) if row else self._files.unknown()
+            if not row:
+                self._tell("mappings of files that the recording does not name")
+            elif is_driver_memory(row.name or ""):
+                self._tell(f"tables that a driver fills without faults in mappings of {row.name}")
+        start, size = self._span(e.ret, length)
+        if flags & (MAP_POPULATE | MAP_LOCKED) or mm.def_flags & self._flags.VM_LOCKED:
+            self._limit(size, e)
+        pgoff = (e.a[5] >> 12 << 12) // self._arch.page_size
+        ret: int = self._mmap.sys_mmap(mm, start, size, prot, flags, file, pgoff)
+        if ret == -EEXIST and not flags & MAP_FIXED:
+            self._tell("mappings that the model still had where the kernel put a new one")
+            ret = self._mmap.sys_mmap(mm, start, size, prot, flags & ~MAP_FIXED_NOREPLACE | MAP_FIXED, file, pgoff)
+        if ret >= 0 and row and (row.name or "").startswith("anon_inode:[io_uring]"):
+            self._populate(mm, start, size)  # its rings are mapped at once
+        return e.ret if ret == start else ret
+
+    def map_exec(self, mm: Any, row: Event) -> None:
+        """A mapping made by execve, or by something else that is no recorded call."""
+        name = row.name or ""
+        if row.a[4] & MAP_HUGETLB:
+            raise NotModelled("hugetlb")
+        kind = "vvar" if name.startswith("[vvar") else _KINDS.get(name, "")
+        start, size = self._span(row.a[0], row.a[1])
+        file = self._files.none if kind else self._files.of(row, -1)
+        pgoff = (row.a[2] << 12) // self._arch.page_size
+        self._exec.exec_map(mm, start, size, row.a[3], row.a[4] & 0xFFFFFFFF, file, pgoff, kind)
+
+    def munmap(self, mm: Any, e: Event) -> int:
+        ret: int = self._mmap.sys_munmap(mm, *self._span(e.a[0], e.a[1]))
+        return ret
+
+    def mremap(self, mm: Any, e: Event) -> int:
+        start, old = self._span(e.a[0], e.a[1])
+        new = self._span(e.ret, e.a[2])[1]
+        vma = self.vma_at(mm, start)
+        if new > old and vma and vma.vm_flags & self._flags.VM_LOCKED:
+            self._limit(new - old, e)
+        target = self._span(e.ret, 0)[0]
+        ret: int = self._mremap.sys_mremap(mm, start, old, new, e.a[3] & 0xFFFFFFFF, target)
+        return e.ret if ret == target else ret
+
+    def brk(self, mm: Any, e: Event) -> int | None:
+        """brk(2). What the heap's start is, the first call tells."""
+        if mm.start_brk == 0:
+            mm.start_brk = mm.brk = self._span(e.ret, 0)[0] if e.a[0] != e.ret else self._heap_start(e)
+        if e.a[0] != e.ret:  # asked for the end of the heap, or did not get what it asked for
+            return None if mm.brk == e.ret or self._arch.page_size != 4096 else mm.brk
+        if mm.def_flags & self._flags.VM_LOCKED:
+            self._limit(max(e.ret - mm.brk, 0), e)
+        ret: int = self._brk.sys_brk(mm, e.a[0])
+        return ret
+
+    def _heap_start(self, e: Event) -> int:
+        if not e.inside:
+            return e.ret
+        return e.inside[0].a[0]
+
+    def shmat(self, mm: Any, e: Event) -> int | None:
+        """shmat(2): how much it mapped, and of what, only the MMAP row inside tells."""
+        if not e.inside:
+            raise NotModelled("shmat of a segment whose mapping was not recorded")
+        row = e.inside[0]
+        file = self._files.of(row, -2)
+        start, size = self._span(e.ret, row.a[1])
+        flags = 1 | MAP_FIXED  # MAP_SHARED, in place of what SHM_REMAP allows
+        ret: int = self._mmap.sys_mmap(mm, start, size, row.a[3], flags, file, 0)
+        return e.ret if ret == start else ret
+
+    def shmdt(self, mm: Any, e: Event) -> int | None:
+        """shmdt(2): unmap what is left of the segment attached at the address."""
+        start = self._span(e.a[0], 0)[0]
+        first = self.vma_at(mm, start)
+        if not first or not first.vm_file:
+            return -EINVAL
+        file, shift = first.vm_file, self._arch.page_shift
+        for address in self._machine.mt_range(mm.mm_mt, start, self._arch.task_size):
+            vma = self._types.vm_area_struct(address)
+            if vma.vm_file == file and vma.vm_start - start == vma.vm_pgoff << shift:
+                self._mmap.sys_munmap(mm, vma.vm_start, vma.vm_end - vma.vm_start)
+        return 0
+
+    def remap_file_pages(self, mm: Any, e: Event) -> int:
+        self._limit(e.a[1], e)
+        pgoff = (e.a[3] << 12) // self._arch.page_size
+        span = self._span(e.a[0], e.a[1])
+        ret: int = self._mmap.sys_remap_file_pages(mm, *span, e.a[2] & 0xFFFFFFFF, pgoff, e.a[4] & 0xFFFFFFFF)
+        return ret
+
+    # --- attributes and advice -----------------------------------------------------------------------------
+
+    def mprotect(self, mm: Any, e: Event) -> int:
+        if e.nr == 329 and 0 < e.a[3] & 0xFFFFFFFF < 1 << 31:
+            raise NotModelled("memory protection keys")
+        ret: int = self._mprotect.sys_mprotect(mm, *self._span(e.a[0], e.a[1]), e.a[2] & 0xFFFFFFFF)
+        return ret
+
+    def mlock(self, mm: Any, e: Event) -> int:
+        start, size = self._span(e.a[0], e.a[1])
+        self._limit_accessible(mm, start, size, e)
+        ret: int = self._mlock.sys_mlock(mm, start, size, e.a[2] & 0xFFFFFFFF if e.nr == 325 else 0)
+        return ret
+
+    def munlock(self, mm: Any, e: Event) -> int:
+        ret: int = self._mlock.sys_munlock(mm, *self._span(e.a[0], e.a[1]))
+        return ret
+
+    def mlockall(self, mm: Any, e: Event) -> int:
+        if e.a[0] & MCL_CURRENT:
+            self._limit_accessible(mm, 0, self._arch.task_size, e)
+        ret: int = self._mlock.sys_mlockall(mm, e.a[0] & 0xFFFFFFFF)
+        return ret
+
+    def munlockall(self, mm: Any, e: Event) -> int:
+        ret: int = self._mlock.sys_munlockall(mm)
+        return ret
+
+    def mbind(self, mm: Any, e: Event) -> int:
+        """mbind(2): policies of one mode count as equal, for the nodes were not recorded."""
+        mode = e.a[2] & 0xFFFF
+        policy = mode + 1 if mode else 0
+        ret: int = self._mempolicy.sys_mbind(mm, *self._span(e.a[0], e.a[1]), policy, e.a[5] & 0xFFFFFFFF)
+        return ret
+
+    def madvise(self, mm: Any, e: Event) -> int | None:
+        advice = e.a[2] & 0xFFFFFFFF
+        start, size = self._span(e.a[0], e.a[1]) if e.a[0] & 4095 == 0 else (e.a[0], e.a[1])
+        if advice in MADV_POPULATE or advice == MADV_GUARD_INSTALL:
+            self._limit_accessible(mm, start, size, e)
+        elif advice == MADV_COLLAPSE:
+            self._limit(size // 64, e)
+        ret: int = self._madvise.sys_madvise(mm, start, size, advice)
+        return ret
+
+    def process_madvise(self, mm: Any, e: Event) -> int | None:
+        """process_madvise(2): neither the process nor its ranges are recorded."""
+        if e.a[3] & 0xFFFFFFFF in (3, 20, 21):  # WILLNEED, COLD, PAGEOUT leave the tables
+            self._tell("process_madvise that leaves the tables as they are")
+            return None
+        raise NotModelled("process_madvise: its process and ranges are not recorded")
+
+    def prctl(self, mm: Any, e: Event) -> int | None:
+        option = e.a[0] & 0xFFFFFFFF
+        if option == PR_SET_MM:
+            raise NotModelled("prctl(PR_SET_MM)")
+        if option == PR_SET_THP_DISABLE:
+            # The two ways to disable are the model's lowest bits of mm.flags, in the order of prctl's flag.
+            off = (2 if e.a[2] & PR_THP_DISABLE_EXCEPT_ADVISED else 1) if e.a[1] else 0
+            mm.flags = mm.flags & ~3 | off
+        if option == PR_SET_VMA:
+            raise NotModelled("prctl(PR_SET_VMA)")
+        return None
+
+    # --- what is not modelled ------------------------------------------------------------------------------
+
+    def userfaultfd(self, mm: Any, e: Event) -> int | None:
+        raise NotModelled("userfaultfd")
+
+    def io_uring(self, mm: Any, e: Event) -> int | None:
+        self._tell("tables made by io_uring for buffers that it pins (O_DIRECT), which cause no fault")
+        return None
+
+    def io_uring_register(self, mm: Any, e: Event) -> int | None:
+        if e.a[1] & 0x7FFFFFFF in _PINNING_REGISTER_OPS:
+            raise NotModelled("io_uring_register of buffers: their addresses are not recorded")
+        return None
+
+    def map_shadow_stack(self, mm: Any, e: Event) -> int | None:
+        raise NotModelled("shadow stacks")
+
+    # --- helpers -------------------------------------------------------------------------------------------
+
+    def vma_at(self, mm: Any, address: int) -> Any:
+        """The VMA that contains `address`, or NULL."""
+        return self._types.vm_area_struct(self._machine.mtree_load(mm.mm_mt, address))
+
+    def _span(self, start: int, length: int) -> tuple[int, int]:
+        """A recorded range in whole pages of the architecture: (start, length)."""
+        page = self._arch.page_size
+        if start + length > self._arch.task_size and start < 1 << 47:
+            raise CannotFit(
+                f"the recording uses address {start + length:#x}, past the end of user space of {self._arch.name}"
+                f" ({self._arch.task_size:#x})"
+            )
+        if page == 4096:
+            return start, length
+        first = start & -page
+        return first, (start + length + page - 1 & -page) - first if length else 0
+
+    def _has_gap(self, mm: Any, start: int, length: int) -> bool:
+        """Whether some page of the range is not mapped."""
+        start, size = self._span(start & ~4095, length + (start & 4095) + 4095 & ~4095)
+        at = start
+        for address in self._machine.mt_range(mm.mm_mt, start, start + size):
+            vma = self._types.vm_area_struct(address)
+            if vma.vm_start > at:
+                return True
+            at = vma.vm_end
+        return at < start + size
+
+    def _populate(self, mm: Any, start: int, size: int) -> None:
+        for address in range(start, start + size, self._arch.page_size):
+            self._fault.do_user_addr_fault(mm, address, False)
+
+    def _limit_accessible(self, mm: Any, start: int, size: int, e: Event) -> None:
+        """_limit for the part of the range that is mapped and may be accessed."""
+        pages = 0
+        for address in self._machine.mt_range(mm.mm_mt, start, start + size):
+            vma = self._types.vm_area_struct(address)
+            if vma.vm_flags & self._flags.VM_ACCESS_FLAGS:
+                pages += min(vma.vm_end, start + size) - max(vma.vm_start, start)
+        self._limit(pages, e)
+
+    def _limit(self, size: int, e: Event) -> None:
+        """Refuse to fill `size` bytes if no machine that was recorded can have done it."""
+        if size // self._arch.page_size > MAX_POPULATE_PAGES:
+            raise Refused(f"row {e.no}: a call that fills {size >> 30:,} GiB of memory")
+
+    def _tell(self, what: str) -> None:
+        self.unknowns[what] = self.unknowns.get(what, 0) + 1
+
+    def _count(self, counts: dict[str, int], e: Event) -> None:
+        try:
+            error = os.strerror(-e.ret)
+        except ValueError:
+            error = str(e.ret)
+        key = f"{name_of(e.nr, e.a)}: {error}"
+        counts[key] = counts.get(key, 0) + 1
+
+
+_KINDS = {"[stack]": "stack", "[heap]": "heap", "[vdso]": "vdso"}
+_GAP = (ENOMEM,)
+_MADVISE_ERRORS = (EAGAIN, ENOMEM, EFAULT, EINVAL, EHWPOISON)
