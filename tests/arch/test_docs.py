@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""docs/architectures.md says what the code says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tablewalk.arch import Arch
+from tablewalk.arch.table import _ALIASES, by_name, names
+
+from .layouts import ROWS
+
+DOC = Path(__file__).parents[2] / "docs" / "architectures.md"
+NEWEST = (7, 2)
+
+
+def rows(heading: str) -> list[list[str]]:
+    """The cells below the table heading that begins like that."""
+    lines = iter(DOC.read_text().splitlines())
+    assert any(line.startswith(heading) for line in lines), heading
+    next(lines)
+    found = []
+    for line in lines:
+        if not line.startswith("|"):
+            break
+        found.append([cell.strip() for cell in line.strip("|").split("|")])
+    return found
+
+
+def size(n: int) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if n < 1024:
+            return f"{n} {unit}"
+        n >>= 10
+    return f"{n} TiB"
+
+
+def described(a: Arch) -> list[str]:
+    def table(nr_bytes: int, covers: int) -> str:
+        return f"{size(nr_bytes)} for {size(covers)}" if nr_bytes else "-"
+
+    return [
+        f"`{a.name}`",
+        size(a.page_size),
+        f"3 to {a.levels}" if a.pud_folded_below else str(a.levels),
+        table(a.pte_bytes, a.pmd_size),
+        table(a.pmd_bytes, a.pud_size),
+        table(a.pud_bytes, 1 << a.p4d_shift),
+        size(a.pmd_size) if a.has_thp else "-",
+        str(a.tables_per_page),
+        size(a.page_size // a.tables_per_page),
+    ]
+
+
+def test_the_table_of_architectures() -> None:
+    assert rows("| name | page |") == [described(by_name(name, NEWEST)) for name in names()]
+
+
+def test_what_else_differs() -> None:
+    def since(release: tuple[int, int] | None) -> str:
+        return f"{release[0]}.{release[1]}" if release else "never"
+
+    def yes(what: bool) -> str:
+        return "yes" if what else "no"
+
+    columns = ("x86_64", "x86-pae", "arm64", "s390x", "ppc64le", "riscv64", "arm-lpae")
+    made = [by_name(name, NEWEST) for name in columns]
+    assert [row[1:] for row in rows("| | x86_64 |")] == [
+        [since(a.pt_reclaim_since) for a in made],
+        [since(a.per_vma_lock_since) for a in made],
+        ["broadcast" if a.broadcast_flush else "IPI" for a in made],
+        [yes(a.split_pmd_reads) for a in made],
+        [yes(a.split_pmd_ptlock) for a in made],
+        [yes(a.has_move_pmd and a.has_move_pud) for a in made],
+        [yes(a.file_thp_deposits) for a in made],
+    ]
+    assert by_name("ppc64le-hash-64k", NEWEST).file_thp_deposits
+
+
+def test_the_figures_of_real_kernels() -> None:
+    assert rows("| kernel | start |") == [[row.kernel, *map(str, row.samples)] for row in ROWS]
+
+
+def test_the_other_spellings() -> None:
+    text = DOC.read_text()
+    assert all(f"`{alias}`" in text for alias in _ALIASES)
+
+
+def test_which_architectures_take_a_recording_of_47_bits() -> None:
+    text = DOC.read_text()
+    refused = {name for name in names() if by_name(name, NEWEST).task_size < (1 << 47) - 4096}
+    assert refused == {
+        "x86-pae", "arm64-39bit", "arm64-16k-36bit", "arm64-64k-42bit", "ppc64le", "ppc64le-4k", "ppc64le-hash-4k",
+        "riscv64-sv39", "arm-lpae",
+    }  # fmt: skip
+    assert "not `ppc64le-4k` (64 TiB), `riscv64-sv39`, `x86-pae` and `arm-lpae`" in text.replace("\n  ", " ")
