@@ -129,14 +129,20 @@ def create_huge_pmd(vmf: vm_fault) -> int:
     if zero:
         store(vmf.pmd, f.page << PFN_SHIFT | vm_page_prot(vma.vm_flags) | LEAF | SPECIAL)
     else:
-        count(THP_FAULT_ALLOC)
-        map_anon_folio_pmd(f, vmf.pmd, vma, haddr)
+        map_anon_folio_pmd_pf(f, vmf.pmd, vma, haddr)
     spin_unlock(pml)
     return 0
 
 
+def map_anon_folio_pmd_pf(f: folio, pmd: pmd_p, vma: vm_area_struct, haddr: int) -> None:
+    """map_anon_folio_pmd() of a fault, whose pages are new to the mm."""
+    map_anon_folio_pmd(f, pmd, vma, haddr)
+    add(vma.vm_mm.anon_rss, arch.hpage_pmd_nr)
+    count(THP_FAULT_ALLOC)
+
+
 def map_anon_folio_pmd(f: folio, pmd: pmd_p, vma: vm_area_struct, haddr: int) -> None:
-    """Map a new huge folio in an empty slot; under pml."""
+    """Map a new huge folio in an empty slot (map_anon_folio_pmd_nopf); under pml."""
     f.mapping = vma.anon_vma.addr << MAPPING_SHIFT | FOLIO_MAPPING_ANON
     f.index = (haddr - vma.vm_start >> arch.page_shift) + vma.vm_pgoff
     WRITE_ONCE(f, "flags", PG_SWAPBACKED | PG_UPTODATE)
@@ -145,7 +151,6 @@ def map_anon_folio_pmd(f: folio, pmd: pmd_p, vma: vm_area_struct, haddr: int) ->
     publish(f.addr)
     entry = f.page << PFN_SHIFT | vm_page_prot(vma.vm_flags) | LEAF | ACCESSED | DIRTY
     store(pmd, maybe_mkwrite(entry, vma.vm_flags))
-    add(vma.vm_mm.anon_rss, arch.hpage_pmd_nr)
     add(vma.vm_mm.anon_huge, 1)
 
 
@@ -223,8 +228,7 @@ def do_huge_zero_wp_pmd(vmf: vm_fault, pmdval: int) -> int:
         return 0
     haddr = vmf.address & -arch.pmd_size
     pmdp_huge_clear_flush(vma, haddr, vmf.pmd)
-    count(THP_FAULT_ALLOC)
-    map_anon_folio_pmd(f, vmf.pmd, vma, haddr)
+    map_anon_folio_pmd_pf(f, vmf.pmd, vma, haddr)
     spin_unlock(pml)
     return 0
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..arch import arch
+from ..machine import READ_ONCE
 from .config import config
 from .mm_types import vm_area_struct
 from .vm_flags import (
@@ -29,7 +30,7 @@ def vma_thp_disabled(vma: vm_area_struct, vm_flags: int, forced_collapse: bool) 
     """Whether the VMA or its process has huge pages forbidden."""
     if vm_flags & VM_NOHUGEPAGE or not arch.has_thp:
         return True
-    flags = vma.vm_mm.flags
+    flags: int = READ_ONCE(vma.vm_mm, "flags")
     if flags & MMF_DISABLE_THP_COMPLETELY:
         return True
     if vm_flags & VM_HUGEPAGE or forced_collapse:

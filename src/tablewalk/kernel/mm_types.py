@@ -84,6 +84,8 @@ class mm_struct(struct):
     start_brk: int = plain(any_of("mmap_lock"))
     brk: int = plain(any_of("mmap_lock"), all_of("mmap_lock:w"))
     start_stack: int = plain(any_of("mmap_lock"))
+    khugepaged: atomic_t = atomic()  # MMF_VM_HUGEPAGE: khugepaged knows of the mm
+    pte_mapped_thp: vector_t = container()  # what khugepaged has to try again (kernels before 6.6 only)
     tlb_flush_pending: atomic_t = atomic()
     write_protect_seq: int = marked(all_of("mmap_lock:w"))
     pud_folded: int = plain(any_of(), all_of("mmap_lock:w"))  # s390: the one PUD table is the PGD, and does not count
@@ -100,11 +102,13 @@ class vm_area_struct(struct):
     vm_end: int = plain(any_of("vm_lock", "vm_mm.mmap_lock", "vm_file.f_mapping.i_mmap_rwsem", "anon_vma.rwsem"),
                         all_of("vm_mm.mmap_lock:w", "vm_lock:w"))
     vm_mm: mm_struct = const()
-    vm_flags: int = marked(all_of("vm_mm.mmap_lock:w", "vm_lock:w"))
+    vm_flags: int = marked(all_of("vm_mm.mmap_lock:w", "vm_lock:w"),
+                           any_of("vm_lock", "vm_mm.mmap_lock", "vm_file.f_mapping.i_mmap_rwsem", "anon_vma.rwsem"))
     vm_pgoff: int = plain(any_of("vm_lock", "vm_mm.mmap_lock", "vm_file.f_mapping.i_mmap_rwsem", "anon_vma.rwsem"),
                           all_of("vm_mm.mmap_lock:w", "vm_lock:w"))
     vm_file: file = const()
-    anon_vma: anon_vma_t = marked(any_of("vm_mm.mmap_lock"))
+    anon_vma: anon_vma_t = marked(any_of("vm_mm.mmap_lock"),
+                                  any_of("vm_lock", "vm_mm.mmap_lock", "vm_file.f_mapping.i_mmap_rwsem"))
     anon_vma_chain: anon_vma_chain_t = plain(any_of("vm_mm.mmap_lock"))
     vm_refcnt: atomic_t = atomic()
     vm_lock_seq: int = marked(all_of("vm_mm.mmap_lock:w"))
@@ -167,7 +171,7 @@ class folio(struct):
     _refcount: atomic_t = atomic()
     _mapcount: atomic_t = atomic()  # entries of PTE tables that map a page of it
     _entire_mapcount: atomic_t = atomic()  # huge pmds that map it
-    mapping: int = plain(any_of("lock"))  # address_space, or anon_vma with FOLIO_MAPPING_ANON
+    mapping: int = marked(any_of("lock"))  # address_space, or anon_vma with FOLIO_MAPPING_ANON
     index: int = plain(any_of("lock"))
     order: int = const()
     swap: int = plain(any_of("lock"))
