@@ -11,7 +11,7 @@ from .filemap import get_file
 from .memory_copy import copy_page_range
 from .mm_init import mm_alloc
 from .mm_types import mm_struct, vm_area_struct
-from .mmap_lock import mmap_write_lock, mmap_write_unlock, vma_start_write
+from .mmap_lock import mmap_write_lock, mmap_write_lock_nested, mmap_write_unlock, vma_start_write
 from .rmap import NO_ANON_VMA, anon_vma_fork, vma_pages
 from .tlb import flush_tlb_mm
 from .vm_flags import VM_DONTCOPY, VM_LOCKED_MASK, VM_NOHUGEPAGE, VM_UFFD_FLAGS, VM_WIPEONFORK
@@ -30,7 +30,7 @@ def dup_mm(oldmm: mm_struct) -> mm_struct:
 def dup_mmap(mm: mm_struct, oldmm: mm_struct) -> None:
     """Give the new mm the VMAs of the old one, and the pages that a fault could not bring back."""
     mmap_write_lock(oldmm)
-    mmap_write_lock(mm)
+    mmap_write_lock_nested(mm)
     mm_init_from(mm, oldmm)
     for address in mt_values(oldmm.mm_mt):
         dup_vma(mm, vm_area_struct(address))
@@ -45,6 +45,7 @@ def mm_init_from(mm: mm_struct, oldmm: mm_struct) -> None:
     mm.start_brk = oldmm.start_brk
     mm.brk = oldmm.brk
     mm.start_stack = oldmm.start_stack
+    mm.pud_folded = oldmm.pud_folded
     mm.rlimit_stack = oldmm.rlimit_stack
     mm.rlimit_memlock = oldmm.rlimit_memlock
     mm.total_vm = oldmm.total_vm

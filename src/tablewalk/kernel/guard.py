@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..arch import arch
-from ..machine import WRITE_ONCE, forget, load, load_range, store
+from ..machine import atomic_or, forget, load, load_range, store
 from .huge_mm import vma_is_anonymous
 from .huge_pmd import __split_huge_pmd
 from .memory_zap import zap_page_range_single
@@ -55,7 +55,7 @@ def guard_prepare_vma(vma: vm_area_struct) -> None:
     The flag is set atomically under a read lock: every other writer of vm_flags is excluded, and nobody clears it.
     """
     if vma.vm_flags & VM_MAYBE_GUARD == 0:
-        WRITE_ONCE(vma, "vm_flags", vma.vm_flags | VM_MAYBE_GUARD)
+        atomic_or(vma, "vm_flags", VM_MAYBE_GUARD)
     if vma_is_anonymous(vma):
         anon_vma_prepare(vma)
 

@@ -25,7 +25,6 @@ from .mm_types import folio, mm_struct, vm_area_struct
 from .not_modelled import NotModelled
 from .page_alloc import (
     FOLIO_MAPPING_ANON,
-    FOLIO_MAPPING_KSM,
     MAPPING_SHIFT,
     NO_FOLIO,
     PAGE_ANON_EXCLUSIVE,
@@ -38,6 +37,7 @@ from .page_alloc import (
     folio_put_refs,
     folio_ref_count,
     folio_test_anon,
+    folio_test_ksm,
     page_flags,
     zero_page,
 )
@@ -232,7 +232,7 @@ def wp_page_shared(vmf: vm_fault, pte: int, ptl: int, entry: int, page: int) -> 
 
 def wp_can_reuse_anon_folio(f: folio, vma: vm_area_struct) -> bool:
     """Whether this mapping is the only reference of an anonymous folio; if so it becomes this VMA's."""
-    if f.order or f.mapping & FOLIO_MAPPING_KSM == FOLIO_MAPPING_KSM or folio_ref_count(f) != 1:
+    if f.order or folio_test_ksm(f) or folio_ref_count(f) != 1:
         return False
     if not mutex_trylock(f.lock):
         return False

@@ -15,13 +15,16 @@ from ..machine import (
     add,
     down_read,
     down_write,
+    down_write_nested,
     down_write_trylock,
     downgrade_write,
     inc_not_zero_limited,
+    load,
     lock_map_acquire,
     lock_map_acquire_read,
     lock_map_release,
     lock_map_release_writes,
+    lock_map_tryacquire,
     mtree_load,
     rcu_read_lock,
     rcu_read_unlock,
@@ -49,6 +52,12 @@ def mmap_read_unlock(mm: mm_struct) -> None:
 def mmap_write_lock(mm: mm_struct) -> None:
     """Take mmap_lock exclusively: mm_lock_seq goes odd."""
     down_write(mm.mmap_lock)
+    WRITE_ONCE(mm, "mm_lock_seq", mm.mm_lock_seq + 1)
+
+
+def mmap_write_lock_nested(mm: mm_struct) -> None:
+    """The same for a child's mm inside its parent's."""
+    down_write_nested(mm.mmap_lock)
     WRITE_ONCE(mm, "mm_lock_seq", mm.mm_lock_seq + 1)
 
 
@@ -114,6 +123,10 @@ def vma_start_write(vma: vm_area_struct) -> None:
     seq = vma.vm_mm.mm_lock_seq
     if vma.vm_lock_seq == seq:
         return
+    if load(vma.vm_refcnt) == 0:  # detached: there are no readers, and no new ones can come
+        lock_map_tryacquire(vma.vm_lock)
+        WRITE_ONCE(vma, "vm_lock_seq", seq)
+        return
     add(vma.vm_refcnt, VM_REFCNT_EXCLUDE_READERS)
     lock_map_acquire(vma.vm_lock)
     wait_until(vma.vm_refcnt, VM_REFCNT_EXCLUDE_READERS + 1)
@@ -122,7 +135,7 @@ def vma_start_write(vma: vm_area_struct) -> None:
 
 
 def lock_vma_under_rcu(mm: mm_struct, address: int) -> vm_area_struct:
-    """The VMA that contains `address`, locked shared without mmap_lock; NULL if there is none or it is being changed."""
+    """The VMA that contains `address`, locked shared without mmap_lock; NULL if there is none to be had."""
     rcu_read_lock()
     vma = vm_area_struct(mtree_load(mm.mm_mt, address))
     if not vma or not vma_start_read(mm, vma):

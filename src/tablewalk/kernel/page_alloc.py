@@ -105,7 +105,14 @@ def folio_page_idx(f: folio, page: page_t) -> int:
 
 def folio_test_anon(f: folio) -> bool:
     """Anonymous memory, KSM pages included."""
-    return f.mapping & FOLIO_MAPPING_ANON != 0
+    mapping: int = READ_ONCE(f, "mapping")
+    return mapping & FOLIO_MAPPING_ANON != 0
+
+
+def folio_test_ksm(f: folio) -> bool:
+    """Memory that KSM has merged."""
+    mapping: int = READ_ONCE(f, "mapping")
+    return mapping & FOLIO_MAPPING_KSM == FOLIO_MAPPING_KSM
 
 
 def page_flags(page: page_t) -> int:

@@ -26,6 +26,7 @@ from ..machine import (
     spin_lock,
     spin_unlock,
     store,
+    unpublish,
 )
 from .config import config
 from .mm_types import mm_struct, ptdesc, spinlock_t, vm_area_struct
@@ -278,6 +279,7 @@ def pgtable_trans_huge_withdraw(mm: mm_struct, pmd: pmd_p, addr: int) -> ptdesc:
     table = ptdesc(pmd - (addr >> arch.pmd_shift & arch.pmd_index_mask) - PTDESC_HEADER)
     pgtable = table.pmd_huge_pte
     table.pmd_huge_pte = pgtable.deposit_next
+    unpublish(pgtable.addr)
     pgtable.deposit_next = NO_TABLE
     add(mm.nr_deposited, -1)
     return pgtable

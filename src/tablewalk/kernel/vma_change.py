@@ -115,8 +115,8 @@ def vma_iter_store(vma: vm_area_struct) -> None:
 
 def vma_iter_store_new(vma: vm_area_struct) -> None:
     """The same for a VMA that was not in the tree; it is write-locked until mmap_lock is released."""
-    vma_mark_attached(vma)
     vma_start_write(vma)
+    vma_mark_attached(vma)
     vma_iter_store(vma)
 
 

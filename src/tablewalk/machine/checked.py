@@ -221,6 +221,16 @@ def publish(address: int) -> None:
             publish(int(mem[address + slot.offset]))
 
 
+def unpublish(address: int) -> None:
+    """Nobody else can reach the object any more."""
+    _private.add(_touch(address))
+
+
+def atomic_or(view: Any, name: str, bits: int) -> None:
+    """Set bits of a marked field."""
+    mem[view.real + _slot(_touch(view.real), name).offset] |= bits
+
+
 def _alloc(layout: Layout, class_id: int, nr: int) -> int:
     address = alloc_cells(class_id, nr)
     size = layout.cells(nr)
@@ -237,9 +247,10 @@ def _free(class_id: int, address: int, nr: int) -> None:
     _touch(address)
     if _class[address] != class_id:
         raise Violation("bad-free", f"{_name(address)} freed as {layouts[class_id].name}")
-    for lock in task.locks:
-        if _base[lock] == address:
+    for lock in [a for a in task.locks if _base[a] == address]:
+        if not _is_map(lock):
             raise Violation("bad-free", f"{_name(lock)} is held in what is freed")
+        del task.locks[lock]
     if layouts[class_id].name == "mm_struct":
         for cpu, state in _tlbs.items():
             if state.mm == address:
@@ -462,6 +473,10 @@ def lock_map_acquire_read(lock: int) -> None:
 def lock_map_acquire(lock: int) -> None:
     might_sleep()
     _acquire(lock, EXCLUSIVE, nested=True)
+
+
+def lock_map_tryacquire(lock: int) -> None:
+    _acquire(lock, EXCLUSIVE, ordered=False)
 
 
 def lock_map_release(lock: int) -> None:

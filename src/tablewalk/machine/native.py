@@ -139,10 +139,14 @@ class _Native(ast.NodeTransformer):
     def visit_Expr(self, node: ast.Expr) -> ast.AST:
         self.generic_visit(node)
         call = node.value
-        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "WRITE_ONCE":
-            target = ast.Attribute(call.args[0], ast.literal_eval(call.args[1]), ast.Store())
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+            return node
+        if call.func.id not in ("WRITE_ONCE", "atomic_or"):
+            return node
+        target = ast.Attribute(call.args[0], ast.literal_eval(call.args[1]), ast.Store())
+        if call.func.id == "WRITE_ONCE":
             return ast.fix_missing_locations(ast.Assign([target], call.args[2], lineno=node.lineno))
-        return node
+        return ast.fix_missing_locations(ast.AugAssign(target, ast.BitOr(), call.args[2]))
 
 
 def cache_dir() -> Path:

@@ -181,6 +181,15 @@ def publish(address: int) -> None:
     """The object at `address` becomes reachable by others with the next store."""
 
 
+def unpublish(address: int) -> None:
+    """The object at `address` can no longer be reached by others: it is the caller's own again."""
+
+
+def atomic_or(view: Any, name: str, bits: int) -> None:
+    """Atomically set bits of a marked field, under whatever lock keeps the object alive."""
+    setattr(view, name, getattr(view, name) | bits)
+
+
 def forget(live: object) -> None:
     """Of what this function has seen only `live` matters from here on (head of a retry loop)."""
 
@@ -269,6 +278,11 @@ def lock_map_acquire_read(lock: int) -> None:
 
 def lock_map_acquire(lock: int) -> None:
     """A lock built by the model itself is now held exclusively (lockdep)."""
+    lockstat[mem[lock]] += 1
+
+
+def lock_map_tryacquire(lock: int) -> None:
+    """The same where nothing could have made it wait: no lock order follows."""
     lockstat[mem[lock]] += 1
 
 

@@ -60,6 +60,7 @@ NO_RESULT = (
     "rcu_read_unlock",
     "might_sleep",
     "publish",
+    "unpublish",
     "forget",
     "local_irq_restore",
     "tlb_invalidate",
