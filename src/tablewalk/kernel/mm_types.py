@@ -97,14 +97,14 @@ class mm_struct(struct):
 class vm_area_struct(struct):
     """A mapping (struct vm_area_struct)."""
 
-    vm_start: int = plain(any_of("vm_lock", "vm_mm.mmap_lock", "vm_file.f_mapping.i_mmap_rwsem", "anon_vma.rwsem"),
+    vm_start: int = plain(any_of("vm_lock", "vm_mm.mmap_lock", "vm_file.f_mapping.i_mmap_rwsem", "anon_vma.root.rwsem"),
                           all_of("vm_mm.mmap_lock:w", "vm_lock:w"))
-    vm_end: int = plain(any_of("vm_lock", "vm_mm.mmap_lock", "vm_file.f_mapping.i_mmap_rwsem", "anon_vma.rwsem"),
+    vm_end: int = plain(any_of("vm_lock", "vm_mm.mmap_lock", "vm_file.f_mapping.i_mmap_rwsem", "anon_vma.root.rwsem"),
                         all_of("vm_mm.mmap_lock:w", "vm_lock:w"))
     vm_mm: mm_struct = const()
     vm_flags: int = marked(all_of("vm_mm.mmap_lock:w", "vm_lock:w"),
-                           any_of("vm_lock", "vm_mm.mmap_lock", "vm_file.f_mapping.i_mmap_rwsem", "anon_vma.rwsem"))
-    vm_pgoff: int = plain(any_of("vm_lock", "vm_mm.mmap_lock", "vm_file.f_mapping.i_mmap_rwsem", "anon_vma.rwsem"),
+                           any_of("vm_lock", "vm_mm.mmap_lock", "vm_file.f_mapping.i_mmap_rwsem", "anon_vma.root.rwsem"))
+    vm_pgoff: int = plain(any_of("vm_lock", "vm_mm.mmap_lock", "vm_file.f_mapping.i_mmap_rwsem", "anon_vma.root.rwsem"),
                           all_of("vm_mm.mmap_lock:w", "vm_lock:w"))
     vm_file: file = const()
     anon_vma: anon_vma_t = marked(any_of("vm_mm.mmap_lock"),

@@ -17,8 +17,11 @@ from ..machine import (
 from .mm_types import mm_struct
 
 
-def flush_tlb_range(mm: mm_struct, start: int, end: int, freed_tables: bool = False) -> None:
-    """Drop all CPUs' translations of [start, end) (bytes); with `freed_tables` their paging-structure caches too."""
+def flush_tlb_range(mm: mm_struct, start: int, end: int, freed_tables: bool = True) -> None:
+    """Drop all CPUs' translations of [start, end) (bytes), and with `freed_tables` what they remember of tables there.
+
+    That is what callers outside the gather get: they may have cleared a pmd (3ef938c35035).
+    """
     count(TLB_FLUSHES)
     count(TLB_FLUSH_PAGES, end - start >> arch.page_shift)
     if freed_tables:
