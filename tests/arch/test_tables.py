@@ -106,6 +106,27 @@ def test_a_huge_page_keeps_a_table_in_deposit(name: str) -> None:
     p.exit()
 
 
+@pytest.mark.parametrize("huge", [False, True], ids=["pages", "huge"])
+@pytest.mark.parametrize("name", [n for n in names() if by_name(n, (7, 2)).has_thp])
+def test_mremap_moves_tables_where_the_architecture_can(name: str, huge: bool) -> None:
+    p = Process(name)
+    a = p.arch
+    old, new, length = 4 * a.pmd_size, 16 * a.pmd_size, 2 * a.pmd_size
+    p.map(old, length)
+    if huge:
+        assert p.call("madvise", "sys_madvise", old, length, MADV_HUGEPAGE) == 0
+    for address in (old, old + a.pmd_size + 3 * a.page_size):
+        p.touch(address)
+    load, made = p.model.machine.load, p.model.machine.stats[p.model.machine.PTE_TABLES_ALLOCATED]
+    before = [load(p.mm.nr_ptes), load(p.mm.nr_deposited), load(p.mm.anon_huge), load(p.mm.anon_rss)]
+    assert p.call("mremap", "sys_mremap", old, length, length, 3, new) == new
+    assert [load(p.mm.nr_ptes), load(p.mm.nr_deposited), load(p.mm.anon_huge), load(p.mm.anon_rss)] == before
+    made = p.model.machine.stats[p.model.machine.PTE_TABLES_ALLOCATED] - made
+    assert made == (0 if huge or a.has_move_pud else 2)
+    p.unmap(new, length)
+    p.exit()
+
+
 def test_pae_has_its_pmd_tables_from_the_beginning() -> None:
     p = Process("x86-pae", "6.12")
     assert p.bytes() == 3 * 4096

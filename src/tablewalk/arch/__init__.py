@@ -30,8 +30,7 @@ class Arch:
     task_size: int = (1 << 47) - 4096
     # huge pages
     has_thp: bool = True  # HAVE_ARCH_TRANSPARENT_HUGEPAGE and the CPU can
-    has_move_pmd: bool = True  # HAVE_MOVE_PMD, and arch_supports_page_table_move()
-    has_move_pud: bool = True  # HAVE_MOVE_PUD, likewise
+    has_move_pud: bool = True  # HAVE_MOVE_PMD and HAVE_MOVE_PUD, and arch_supports_page_table_move()
     file_thp_deposits: bool = False  # arch_needs_pgtable_deposit(): hash MMU of powerpc
     # tables
     split_pmd_ptlock: bool = True  # ARCH_ENABLE_SPLIT_PMD_PTLOCK: a PMD table has a lock of its own

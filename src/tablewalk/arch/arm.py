@@ -23,7 +23,6 @@ def arm_lpae(release: tuple[int, int]) -> Arch:
         "arm-lpae",
         **upper_levels(32 - PAGE_SHIFT - WIDTH, WIDTH),
         task_size=MODULES_VADDR,
-        has_move_pmd=False,
         has_move_pud=False,
         split_pmd_ptlock=False,
         preallocated_pmds=(MODULES_VADDR,),

@@ -60,7 +60,6 @@ def _powerpc(
         pgd_bits=pgd,
         task_size=1 << 52 if page_shift == 16 else 1 << 46,
         has_thp=has_thp,
-        has_move_pmd=radix,
         has_move_pud=radix,
         file_thp_deposits=not radix,
         own_tlb_remove_table=True,

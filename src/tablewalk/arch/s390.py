@@ -31,7 +31,6 @@ def s390x(release: tuple[int, int]) -> Arch:
         pte_bits=PTE_BITS,
         **upper_levels(64 - PAGE_SHIFT - PTE_BITS, CRST_BITS),
         task_size=(1 << 64) - 4096,
-        has_move_pmd=False,
         has_move_pud=False,
         pud_folded_below=REGION2_SIZE,
         pt_reclaim_since=(7, 0),

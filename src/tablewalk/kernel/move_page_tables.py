@@ -195,7 +195,7 @@ def page_table_move_supported(old: vm_area_struct, new: vm_area_struct) -> bool:
 
 def move_pud(old: vm_area_struct, new: vm_area_struct, old_addr: int, old_pud: int, new_pud: int) -> bool:
     """Move a PMD table with all below it, under the rmap locks; whether it was done."""
-    if not page_table_move_supported(old, new):
+    if arch.pmd_bits == 0 or not page_table_move_supported(old, new):
         return False
     take_rmap_locks(old)
     moved = move_normal_pud(old, old_addr, old_pud, new_pud)
