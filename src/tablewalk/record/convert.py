@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from tablewalk.errors import TablewalkError
 from tablewalk.record.pairing import Pairing
 from tablewalk.record.recording import Meta, Writer
 from tablewalk.record.rows import Kind, Names, Rows
@@ -18,6 +20,7 @@ class Source(Protocol):
     """Raw events from a perf.data or from its text."""
 
     names: Names
+    path: Path
 
     def batches(self) -> Iterator[Rows]: ...
 
@@ -65,6 +68,8 @@ def convert(
             progress(out.num_rows)
         out.add(pairing.finish())
         out.add(_of_known(samples, pairing))
+        if not out.num_rows and not out.num_held:
+            raise TablewalkError(f"{source.path}: holds no event of any process: nothing to make a recording of")
         source.describe(meta)
         meta.missing += pairing.missing()
         meta.lost = max(lost, meta.lost)

@@ -33,6 +33,8 @@ def import_perf(
             head = f.read(8)
     except OSError as e:
         raise TablewalkError(f"{source}: {e.strerror}") from None
+    if head.startswith(b"PAR1"):
+        raise TablewalkError(f"{source}: is a recording already, or some other Parquet file")
     perf: PerfData | PerfScript
     if head in (b"PERFILE2", b"2ELIFREP"):
         perf = PerfData(source)

@@ -135,7 +135,8 @@ class PerfData:
         meta.events = [name for name in events.EVENTS if name in attrs]
         meta.missing += events.missing_events(set(attrs))
         meta.lost = self._lost_samples
-        meta.complete &= self._complete
+        if not self._complete:
+            meta.complete, meta.exit_status = False, None
         if not self.header.monotonic:
             meta.clock = "perf"
             meta.missing.append("times are not CLOCK_MONOTONIC's (perf record -k): samples cannot be joined")

@@ -343,6 +343,11 @@ class Writer:
         if self._out:
             self._out.discard()
 
+    @property
+    def num_held(self) -> int:
+        """Rows that were added and are not yet written."""
+        return sum(map(len, self._held)) + sum(map(len, self._late))
+
     def add(self, rows: Rows) -> None:
         """Take these rows; all that one Writer gets share their `names`."""
         late = rows.t < self._written_to

@@ -57,6 +57,7 @@ class WithStrace:
     def __init__(self, perf: PerfData, output: Path) -> None:
         self._perf, self._output = perf, output
         self.names = perf.names
+        self.path = perf.path
         self.attached = perf.attached
         self._pid_of: dict[int, int] = {}
 
