@@ -98,6 +98,8 @@ def test_a_huge_page_keeps_a_table_in_deposit(name: str) -> None:
     huge = p.bytes() - before
     load = p.model.machine.load
     assert (load(p.mm.anon_huge), load(p.mm.nr_deposited), load(p.mm.anon_rss)) == (1, 1, a.hpage_pmd_nr)
+    assert p.call("fault", "user_write", start + a.page_size, 7) == 0
+    assert p.call("fault", "user_read", start + a.page_size) == 7
     upper = huge - a.pte_bytes
     assert upper in {0, a.pmd_bytes, a.pmd_bytes + a.pud_bytes}
     assert p.call("madvise", "sys_madvise", start, a.page_size, MADV_DONTNEED) == 0

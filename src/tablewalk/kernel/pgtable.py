@@ -238,8 +238,7 @@ def mm_find_pmd(mm: mm_struct, addr: int) -> pmd_p:
     if load(p4d) == 0:
         return 0
     pud = pud_offset(p4d, addr)
-    value = load(pud)
-    if value & (PRESENT | LEAF) != PRESENT:
+    if arch.pmd_bits and load(pud) & (PRESENT | LEAF) != PRESENT:
         return 0
     return pmd_offset(pud, addr)
 
