@@ -138,8 +138,9 @@ def sys_mlock(mm: mm_struct, start: int, length: int, flags_mlock2: int = 0) -> 
     mmap_write_lock(mm)
     error = apply_vma_lock_flags(mm, start, end, vm_flags) if mlock_allowed(mm, start, end) else -ENOMEM
     mmap_write_unlock(mm)
-    if error == 0:
-        error = __mm_populate(mm, start, end - start, False)
+    if error:
+        return error
+    error = __mm_populate(mm, start, end - start, False)
     if error == -EFAULT:
         return -ENOMEM
     return -EAGAIN if error == -ENOMEM else error

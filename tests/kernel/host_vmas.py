@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Random system calls on a small window of addresses, and what this machine's kernel makes of them.
+
+A program is a list of operations: tuples of a name and integers, addresses in pages from the window's start.
+`run_on_host` runs it in a child and returns, after each operation, what it returned and the window's VMAs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import mmap
+import os
+import pickle
+import random
+import tempfile
+from typing import NamedTuple
+
+BASE = 0x1000_0000_0000
+PAGE = 4096
+FILES = 4  # memfd, memfd, regular file, the same opened read-only
+FILE_PAGES = 64
+SEEN_BYTES = 16384  # room for an observation
+
+Op = tuple[str, tuple[int, ...]]
+
+
+class Vma(NamedTuple):
+    """A line of /proc/PID/maps: pages from the window's start, protection, offset in pages, file, flags."""
+
+    start: int
+    end: int
+    prot: str
+    pgoff: int
+    file: str
+    flags: frozenset[str]
+
+
+class Observation(NamedTuple):
+    """What an operation returned (negative: -errno), the VMAs after it, and VmPTE in kB."""
+
+    ret: int
+    vmas: tuple[Vma, ...]
+    vmpte: int
+
+
+# VmFlags of smaps that the model has
+FLAGS = frozenset("rd wr ex sh mr mw me ms gd lo lf sr rr dc ac nr wf dd hg nh".split())
+
+SYS = {
+    "mmap": 9,
+    "mprotect": 10,
+    "munmap": 11,
+    "mremap": 25,
+    "madvise": 28,
+    "mlock": 149,
+    "munlock": 150,
+    "remap_file_pages": 216,
+    "mbind": 237,
+    "process_vm_readv": 310,
+    "process_vm_writev": 311,
+    "mlock2": 325,
+}
+
+
+def random_program(seed: int, length: int, unit: int, window: int) -> list[Op]:
+    """`length` operations on `window` units of `unit` pages."""
+    rng = random.Random(seed)
+    fork_odds = rng.choice((0, 0, 1, 3))
+
+    def place() -> tuple[int, int]:
+        start = rng.randrange(window)
+        return start * unit, min(rng.choice((1, 1, 2, 3, 4, 8)), window - start) * unit
+
+    program: list[Op] = []
+    for _ in range(length):
+        start, pages = place()
+        kind = rng.choices(
+            ("anon", "shared", "file", "munmap", "mprotect", "read", "write", "madvise", "mlock", "mbind", "mremap", "fork"),
+            (16, 2, 6, 6, 24, 4, 20, 14, 8, 5, 5, fork_odds),
+        )[0]
+        prot = rng.choice((0, 1, 1, 3, 3, 3, 3, 3, 5, 7))
+        if kind == "anon":
+            flags = rng.choice((0, 0, 0, 0, 0, 0x4000, 0x2000, 0x20000, 0x8000, 0x100))
+            program.append(("mmap", (start, pages, prot, 0x32 | flags, -1, 0)))
+        elif kind == "shared":
+            program.append(("mmap", (start, pages, prot, 0x31, -1, 0)))
+        elif kind == "file":
+            file = rng.randrange(FILES)
+            pgoff = start if rng.random() < 0.8 else rng.randrange(FILE_PAGES)
+            flags = rng.choice((1, 2, 2, 2))
+            program.append(("mmap", (start, pages, prot, 0x10 | flags, file, pgoff)))
+        elif kind == "munmap":
+            program.append(("munmap", (start, pages)))
+        elif kind == "mprotect":
+            program.append(("mprotect", (start, pages, prot)))
+        elif kind in ("read", "write"):
+            program.append((kind, (start + rng.randrange(pages),)))
+        elif kind == "madvise":
+            advice = rng.choice((0, 1, 2, 4, 4, 8, 10, 11, 14, 15, 16, 17, 18, 19, 22, 23))
+            program.append(("madvise", (start, pages, advice)))
+        elif kind == "mlock":
+            program.append(rng.choice((("mlock", (start, pages)), ("mlock2", (start, pages, 1)), ("munlock", (start, pages)))))
+        elif kind == "mbind":
+            program.append(("mbind", (start, pages, rng.choice((0, 1, 2)))))
+        elif kind == "mremap":
+            new_pages = rng.choice((pages, pages, place()[1]))
+            to = rng.randrange(window) * unit
+            program.append(("mremap", (start, pages, new_pages, rng.choice((3, 3, 7)), min(to, window * unit - new_pages))))
+        else:
+            program.append(("fork", ()))
+    return program
+
+
+# --- the child -------------------------------------------------------------------------------------------
+
+
+class Iovec(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("len", ctypes.c_size_t))
+
+
+class Host:
+    """System calls of this process by number; results as the kernel returns them."""
+
+    def __init__(self) -> None:
+        self.libc = ctypes.CDLL(None, use_errno=True)
+        self.libc.syscall.restype = ctypes.c_long
+        self.buffer = ctypes.create_string_buffer(8)
+        self.nodes = ctypes.c_ulong(1)
+        self.fds = open_files()
+        self.names = {os.fstat(fd).st_ino: f"file{min(i, 2)}" for i, fd in enumerate(self.fds)}
+
+    def syscall(self, name: str, *args: int) -> int:
+        ret: int = self.libc.syscall(SYS[name], *[ctypes.c_long(a) for a in args])
+        return -ctypes.get_errno() if ret == -1 else ret
+
+    def run(self, op: Op) -> int:
+        name, a = op
+        if name == "fork":
+            pid = os.fork()
+            if pid:
+                os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+            return 0
+        start = BASE + a[0] * PAGE
+        if name == "mmap":
+            ret = self.syscall("mmap", start, a[1] * PAGE, a[2], a[3], self.fds[a[4]] if a[4] >= 0 else -1, a[5] * PAGE)
+            return (ret - BASE) // PAGE if ret > 0 else ret
+        if name in ("read", "write"):
+            here, there = Iovec(ctypes.addressof(self.buffer), 1), Iovec(start, 1)
+            call = "process_vm_readv" if name == "read" else "process_vm_writev"
+            return self.syscall(call, os.getpid(), ctypes.addressof(here), 1, ctypes.addressof(there), 1, 0)
+        if name == "mbind":
+            nodes = ctypes.addressof(self.nodes) if a[2] else 0
+            return self.syscall("mbind", start, a[1] * PAGE, a[2], nodes, 2 if a[2] else 0, 0)
+        if name == "mremap":
+            flags = a[3]
+            ret = self.syscall("mremap", start, a[1] * PAGE, a[2] * PAGE, flags, BASE + a[4] * PAGE)
+            return (ret - BASE) // PAGE if ret > 0 else ret
+        return self.syscall(name, start, a[1] * PAGE, *a[2:])
+
+    def vmas(self, pages: int) -> tuple[Vma, ...]:
+        found: list[Vma] = []
+        low, high = BASE >> 12, (BASE >> 12) + pages
+        inside = False
+        with open("/proc/self/smaps", encoding="ascii", errors="surrogateescape") as f:
+            for line in f:
+                if line.startswith("VmFlags:"):
+                    if inside:
+                        found[-1] = found[-1]._replace(flags=FLAGS & frozenset(line.split()[1:]))
+                elif "-" in line.split(" ", 1)[0]:
+                    bounds, prot, offset, _, inode, *_ = line.split()
+                    start, end = (int(x, 16) >> 12 for x in bounds.split("-"))
+                    inside = start < high and end > low
+                    if inside:
+                        file = "" if inode == "0" else self.names.get(int(inode), "shmem")
+                        pgoff = int(offset, 16) >> 12 if file else 0
+                        found.append(Vma(start - low, end - low, prot, pgoff, file, frozenset()))
+        return tuple(found)
+
+
+def vmpte() -> int:
+    """VmPTE of this process in kB."""
+    with open("/proc/self/status", "rb") as f:
+        return int(f.read().split(b"VmPTE:")[1].split()[0])
+
+
+def open_files() -> tuple[int, ...]:
+    """File descriptors 0..FILES-1 of the programs."""
+    fds = [os.memfd_create("a"), os.memfd_create("b")]
+    fd, path = tempfile.mkstemp()
+    fds.append(fd)
+    for f in fds:
+        os.ftruncate(f, FILE_PAGES * PAGE)
+    fds.append(os.open(path, os.O_RDONLY))
+    os.unlink(path)
+    return tuple(fds)
+
+
+def run_on_host(program: list[Op], pages: int) -> list[Observation]:
+    """Run the program in a child of this process on a window of `pages`; what was seen after each operation.
+
+    The child keeps nothing on its heap, which would grow and need tables of its own.
+    """
+    seen = mmap.mmap(-1, len(program) * SEEN_BYTES)
+    seen.write(bytes(len(seen)))
+    pid = os.fork()
+    if pid == 0:
+        try:
+            gc.disable()
+            host = Host()
+            for i, op in enumerate(program):
+                data = pickle.dumps(observe(host, op, pages))
+                seen[i * SEEN_BYTES : i * SEEN_BYTES + len(data)] = data
+            os._exit(0)
+        finally:
+            os._exit(1)
+    os.waitpid(pid, 0)
+    return [pickle.loads(seen[i * SEEN_BYTES : (i + 1) * SEEN_BYTES]) for i in range(len(program))]
+
+
+def observe(host: Host, op: Op, pages: int) -> Observation:
+    """Run one operation."""
+    ret = host.run(op)
+    return Observation(ret, host.vmas(pages), vmpte())
+
+
+def window_is_free(pages: int) -> bool:
+    """Whether nothing is mapped where the programs run."""
+    with open("/proc/self/maps", encoding="ascii", errors="surrogateescape") as f:
+        for line in f:
+            start, end = (int(x, 16) for x in line.split()[0].split("-"))
+            if start < BASE + pages * PAGE and end > BASE:
+                return False
+    return mmap.PAGESIZE == PAGE
