@@ -21,7 +21,7 @@ from ..machine import (
 )
 from .huge_memory import create_huge_pmd, huge_pmd_fault, thp_vma_allowable_pmd
 from .memory_file import do_fault
-from .mm_types import folio, mm_struct, vm_area_struct
+from .mm_types import folio, vm_area_struct
 from .not_modelled import NotModelled
 from .page_alloc import (
     FOLIO_MAPPING_ANON,
@@ -29,7 +29,6 @@ from .page_alloc import (
     NO_FOLIO,
     PAGE_ANON_EXCLUSIVE,
     PG_DIRTY,
-    PG_SWAPBACKED,
     copy_page,
     folio_alloc,
     folio_get,
@@ -76,10 +75,8 @@ from .tlb import flush_tlb_range
 from .vm_fault import NO_PTE, vm_fault
 from .vm_flags import (
     FAULT_FLAG_UNSHARE,
-    FAULT_FLAG_VMA_LOCK,
     FAULT_FLAG_WRITE,
     VM_FAULT_FALLBACK,
-    VM_FAULT_RETRY,
     VM_SHARED,
     VM_WRITE,
 )

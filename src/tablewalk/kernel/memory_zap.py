@@ -88,7 +88,6 @@ from .pgtable_generic import (
 from .rmap import unlink_anon_vmas, vma_address, vma_last_pgoff
 from .vm_flags import VM_HUGETLB
 from .vma_change import unlink_file_vma
-from .vma_change import unlink_file_vma
 
 ZAP_RECLAIM_PT: Final = 1  # zap_details.reclaim_pt
 ZAP_DROP_MARKERS: Final = 2  # ZAP_FLAG_DROP_MARKER

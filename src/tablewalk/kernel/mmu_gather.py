@@ -27,7 +27,6 @@ from .pgtable import page_folio, page_t
 from .pgtable_generic import pte_free_now
 from .tlb import flush_tlb_range
 
-
 # x86-64: 8 slots on the stack and 19 batches of 510
 MAX_GATHER_PAGES: Final = 8 + 19 * 510
 MAX_TABLE_BATCH: Final = 509

@@ -16,8 +16,9 @@ from ..machine import load as pmdp_get
 from ..machine import load as pmdp_get_lockless
 from ..machine import load as ptep_get
 from ..machine import load as ptep_get_lockless
-from ..machine import store as set_pmd
-from ..machine import store as set_pte
+from ..machine import load as pmdp_get_lockless  # noqa: F401
+from ..machine import load as ptep_get  # noqa: F401
+from ..machine import load as ptep_get_lockless  # noqa: F401
 from .mm_types import folio, mm_struct, ptdesc
 from .vm_flags import VM_ACCESS_FLAGS, VM_WRITE
 

@@ -34,6 +34,7 @@ from .pgtable import (
     LEAF,
     PFN_SHIFT,
     PRESENT,
+    p4d_offset,
     pmd_offset,
     pmd_p,
     pmd_populate,
@@ -41,7 +42,6 @@ from .pgtable import (
     pmdp_huge_get_and_clear,
     pte_p,
     pud_offset,
-    p4d_offset,
 )
 from .tlb import flush_tlb_range
 
