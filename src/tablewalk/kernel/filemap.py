@@ -54,7 +54,7 @@ from .page_alloc import (
 )
 from .pgtable import ACCESSED, PFN_SHIFT, RW, page_t, pmd_trans_huge, pmdp_get_lockless, pte_p, vm_page_prot
 from .pgtable_generic import NO_TABLE, pmd_install, pte_offset_map_lock, pte_unmap_unlock
-from .rmap import folio_add_file_rmap_ptes, mm_counter_file
+from .rmap import folio_add_file_rmap_ptes, mm_counter_file, vma_address, vma_pages
 from .vm_fault import vm_fault
 from .vm_flags import VM_FAULT_NOPAGE, VM_FAULT_SIGBUS, VM_SHARED, VM_WRITE
 
@@ -330,17 +330,28 @@ def filemap_map_pages(vmf: vm_fault, first: int, last: int, prealloc: ptdesc) ->
     flags = file_pte_flags(vma)
     ret = 0
     while f:
-        end = min(folio_next_index(f) - 1, last)
-        mapped = filemap_map_folio_range(vmf, f, pte - vmf.pgoff + index, index, end, flags)
-        if mapped & VM_FAULT_NOPAGE:
+        low, high = pages_to_map(vma, f, index, last) if f.order else (index, index)
+        if filemap_map_folio_range(vmf, f, pte - vmf.pgoff + low, low, high, flags):
             ret = VM_FAULT_NOPAGE
         mutex_unlock(f.lock)
-        if end >= last:
+        if high >= last:
             break
-        index, f = next_uptodate_folio(mapping, end + 1, last)
+        index, f = next_uptodate_folio(mapping, high + 1, last)
     pte_unmap_unlock(pte, ptl)
     rcu_read_unlock()
     return ret, prealloc
+
+
+def pages_to_map(vma: vm_area_struct, f: folio, first: int, last: int) -> tuple[int, int]:
+    """First and last page to map of a large folio met at `first`: all of it, where VMA, table and file have room."""
+    end = folio_next_index(f)
+    start = vma_address(vma, f.index)
+    in_file = vma.vm_file.f_mapping.shmem or end <= i_size_pages(vma.vm_file.f_mapping)
+    in_vma = f.index >= vma.vm_pgoff and end <= vma.vm_pgoff + vma_pages(vma)
+    in_table = start + (folio_nr_pages(f) << arch.page_shift) <= (start & -arch.pmd_size) + arch.pmd_size
+    if in_file and in_vma and in_table:
+        return f.index, end - 1
+    return first, min(end - 1, last)
 
 
 def filemap_map_folio_range(vmf: vm_fault, f: folio, pte: pte_p, first: int, last: int, flags: int) -> int:

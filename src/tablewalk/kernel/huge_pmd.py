@@ -80,13 +80,16 @@ def pmd_trans_huge_lock(mm: mm_struct, pmd: pmd_p, addr: int) -> spinlock_t:
     return 0
 
 
+def pmd_mapping_disabled(vma: vm_area_struct) -> bool:
+    """Whether a huge page that the cache has already must be mapped by entries."""
+    return vma_thp_disabled(vma, vma.vm_flags, True)
+
+
 def do_set_pmd(vmf: vm_fault, f: folio, prealloc: ptdesc) -> tuple[int, ptdesc]:
     """Map a huge file folio whole, with the caller's reference; (0 or VM_FAULT_FALLBACK, table not used)."""
     vma = vmf.vma
     mm = vma.vm_mm
-    if vma_thp_disabled(vma, vma.vm_flags, True) or f.order != arch.pte_bits:
-        return VM_FAULT_FALLBACK, prealloc
-    if not thp_vma_suitable_pmd(vma, vmf.address):
+    if pmd_mapping_disabled(vma) or f.order != arch.pte_bits or not thp_vma_suitable_pmd(vma, vmf.address):
         return VM_FAULT_FALLBACK, prealloc
     if arch.file_thp_deposits and not prealloc:
         prealloc = pte_alloc_one(mm)

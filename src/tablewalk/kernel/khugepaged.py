@@ -77,7 +77,7 @@ def madvise_collapse(vma: vm_area_struct, start: int, end: int) -> int:
     hstart = start + arch.pmd_size - 1 & -arch.pmd_size
     hend = end & -arch.pmd_size
     if hstart >= hend:
-        return 0
+        return nothing_to_collapse(hstart, hend)
     failed = SCAN_FAIL
     thps = 0
     unlocked = False
@@ -96,12 +96,22 @@ def madvise_collapse(vma: vm_area_struct, start: int, end: int) -> int:
             thps += 1
         else:
             failed = result
-            if result not in GO_ON:
+            if not goes_on_after(mm, address, result):
                 break
         address += arch.pmd_size
     if unlocked:
         mmap_read_lock(mm)
     return 0 if thps == hend - hstart >> arch.pmd_shift else madvise_collapse_errno(failed)
+
+
+def nothing_to_collapse(hstart: int, hend: int) -> int:
+    """What MADV_COLLAPSE returns for a range in which no huge page fits; its ends come rounded inwards."""
+    return 0
+
+
+def goes_on_after(mm: mm_struct, address: int, result: int) -> bool:
+    """Whether MADV_COLLAPSE tries the huge pages behind `address` after that failure there."""
+    return result in GO_ON
 
 
 def khugepaged_scan_mm(mm: mm_struct) -> int:

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What else older releases do with huge pages and collapses, from their sources (6.1, 6.12) and a running 6.18."""
+
+from __future__ import annotations
+
+from ..arch import arch
+from ..kernel import collapse_huge_page, shmem
+from ..kernel.config import config
+from ..kernel.filemap import folio_next_index
+from ..kernel.mm_types import address_space, folio, mm_struct, vm_area_struct
+from ..kernel.mmap_lock import NO_VMA
+from ..kernel.pgtable import PRESENT, RW, mm_find_pmd, page_t, pte_p, ptep_get
+from ..kernel.scan_result import GO_ON, SCAN_NO_PTE_TABLE, SCAN_PAGE_RO, SCAN_SUCCEED
+from ..kernel.vm_fault import vm_fault
+from ..kernel.vm_flags import EINVAL
+from . import patch
+
+KHUGEPAGED = ("mm/khugepaged.c",)
+
+
+@patch(
+    "R-thp-map-whole",
+    title="memory: extend finish_fault() to support large folio",
+    since="6.11",
+    site="memory_file.map_whole_folio",
+    files=("mm/memory.c",),
+)
+def map_whole_folio(vmf: vm_fault, f: folio, page: page_t, nr_pages: int) -> tuple[int, bool]:
+    """A fault maps one page of a large folio."""
+    return 0, False
+
+
+@patch(
+    "R-thp-shmem-fits",
+    title="mm: shmem: huge pages only where the faulting VMA has room for them",
+    since="6.11",
+    site="shmem.shmem_suitable_pmd",
+    files=("mm/shmem.c",),
+)
+def shmem_suitable_pmd(mapping: address_space, index: int, vma: vm_area_struct, address: int) -> bool:
+    """Whether nothing is cached in the way of a huge page; the VMA need not have room for it."""
+    return shmem.shmem_suitable_pmd(mapping, index, NO_VMA, address)
+
+
+@patch(
+    "R-thp-set-pmd",
+    title="mm: don't install PMD mappings when THPs are disabled by the hw/process/vma",
+    since="6.12",
+    site="huge_pmd.pmd_mapping_disabled",
+    files=("mm/memory.c",),
+)
+def pmd_mapping_disabled(vma: vm_area_struct) -> bool:
+    """A huge page of a file is mapped by a huge pmd even after MADV_NOHUGEPAGE."""
+    return not arch.has_thp
+
+
+@patch(
+    "R-thp-around-whole",
+    title="mm/filemap: map entire large folio faultaround",
+    since="6.18",
+    site="filemap.pages_to_map",
+    files=("mm/filemap.c",),
+)
+def pages_to_map(vma: vm_area_struct, f: folio, first: int, last: int) -> tuple[int, int]:
+    """Fault-around maps no page outside its window."""
+    return first, min(folio_next_index(f) - 1, last)
+
+
+@patch(
+    "R-collapse-writable",
+    title="mm: enable khugepaged anonymous collapse on non-writable regions",
+    since="6.18",
+    site="collapse_huge_page.scan_ptes",
+    files=KHUGEPAGED,
+)
+def scan_ptes(vma: vm_area_struct, pte: pte_p, is_khugepaged: bool) -> tuple[int, int]:
+    """Of the entries of a table at least one must be writable: after fork, or mprotect, none is."""
+    result, swapped = collapse_huge_page.scan_ptes(vma, pte, is_khugepaged)
+    if result == SCAN_SUCCEED and not any_writable(pte):
+        result = SCAN_PAGE_RO
+    return result, swapped
+
+
+def any_writable(pte: pte_p) -> bool:
+    """Whether an entry of the table is writable; under ptl."""
+    return any([ptep_get(pte + i) & (PRESENT | RW) == PRESENT | RW for i in range(arch.hpage_pmd_nr)])
+
+
+@patch(
+    "R-collapse-nothing",
+    title="mm/khugepaged: MADV_COLLAPSE of a range in which no huge page fits",
+    since="7.0",
+    site="khugepaged.nothing_to_collapse",
+    files=KHUGEPAGED,
+)
+def nothing_to_collapse(hstart: int, hend: int) -> int:
+    """The range shrinks to less than nothing, which counts as a failure."""
+    return 0 if hstart == hend else -EINVAL
+
+
+@patch(
+    "R-collapse-no-table",
+    title="mm/khugepaged: unify SCAN_PMD_NONE and SCAN_PMD_NULL into SCAN_NO_PTE_TABLE",
+    since="7.0",
+    site="khugepaged.goes_on_after",
+    files=KHUGEPAGED,
+)
+def goes_on_after(mm: mm_struct, address: int, result: int) -> bool:
+    """An empty slot in a PMD table ends MADV_COLLAPSE; where the PMD table itself is missing it goes on."""
+    if result == SCAN_NO_PTE_TABLE and mm_find_pmd(mm, address):
+        return False
+    return result in GO_ON
+
+
+@patch(
+    "R-collapse-file",
+    title="mm/khugepaged: collapse of files wherever their cache can have huge pages",
+    since="7.0",
+    site="collapse_policy.file_thp_enabled",
+    files=("mm/huge_memory.c",),
+)
+def file_thp_enabled(vma: vm_area_struct) -> bool:
+    """Only with READ_ONLY_THP_FOR_FS."""
+    return config.read_only_thp_for_fs and bool(vma.vm_file) and vma.vm_file.f_mapping.can_collapse != 0
