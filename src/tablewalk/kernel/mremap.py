@@ -223,21 +223,28 @@ def move_vma(
 
 
 def prep_move_vma(mm: mm_struct, vma: vm_area_struct, addr: int, old_len: int, flags: int) -> int:
-    """0 or -errno.  A locked VMA is split beforehand if a part of it stays behind, unlocked (MREMAP_DONTUNMAP)."""
-    pre_split = flags & MREMAP_DONTUNMAP != 0 and vma.vm_flags & VM_LOCKED != 0
-    if mm.map_count + (3 if pre_split else 2) > MAX_MAP_COUNT:
+    """0, or -errno if the VMA cannot be moved."""
+    if mm.map_count + (3 if needs_pre_split(vma, flags) else 2) > MAX_MAP_COUNT:
         return -ENOMEM
-    before = vma.vm_start != addr
-    after = vma.vm_end != addr + old_len
-    if (before or after) and vma.vm_flags & VM_SPECIAL_MAPPING:
+    if vma.vm_flags & VM_SPECIAL_MAPPING and (vma.vm_start != addr or vma.vm_end != addr + old_len):
         return -EINVAL
-    if not pre_split:
+    return pre_split(vma, addr, old_len, flags)
+
+
+def needs_pre_split(vma: vm_area_struct, flags: int) -> bool:
+    """Whether a part of the VMA may stay behind that is no longer locked."""
+    return flags & MREMAP_DONTUNMAP != 0 and vma.vm_flags & VM_LOCKED != 0
+
+
+def pre_split(vma: vm_area_struct, addr: int, old_len: int, flags: int) -> int:
+    """Split a locked VMA of which MREMAP_DONTUNMAP moves a part: only that part is unlocked.  0 or -errno."""
+    if not needs_pre_split(vma, flags):
         return 0
-    if before:
+    if vma.vm_start != addr:
         new = split_vma(vma, addr, True)
         if IS_ERR(new):
             return PTR_ERR(new)
-    if after:
+    if vma.vm_end != addr + old_len:
         new = split_vma(vma, addr + old_len, False)
         if IS_ERR(new):
             return PTR_ERR(new)
@@ -258,8 +265,7 @@ def copy_vma(
     if vma_is_anonymous(vma) and not vma.anon_vma:
         pgoff = addr >> arch.page_shift
         if keep_source:
-            prev = NO_VMA if prev == vma else prev
-            next_ = NO_VMA if next_ == vma else next_
+            prev, next_ = without_self(vma, prev, next_)
     vma_start = vma.vm_start
     vmg = vma_merge_struct(
         addr,
@@ -285,6 +291,13 @@ def copy_vma(
         get_file(new.vm_file)
     vma_link(mm, new)
     return vma, new, False
+
+
+def without_self(
+    vma: vm_area_struct, prev: vm_area_struct, next_: vm_area_struct
+) -> tuple[vm_area_struct, vm_area_struct]:
+    """The neighbours (or NULL) that a copy of `vma` may merge with if the source is to stay what it is."""
+    return NO_VMA if prev == vma else prev, NO_VMA if next_ == vma else next_
 
 
 def mremap_userfaultfd_prep(vma: vm_area_struct) -> None:

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""mremap as older releases have it (mm/mremap.c of 6.1, 6.12 and 6.18)."""
+
+from __future__ import annotations
+
+from ..arch import arch
+from ..kernel.mm_types import mm_struct, vm_area_struct
+from ..kernel.mremap import (
+    MREMAP_FIXED,
+    check_prep_vma,
+    expand_vma,
+    implies_new_addr,
+    mremap_to,
+    pre_split,
+)
+from ..kernel.pgtable import pmd_clear, pmd_p, pmd_pgtable, pmd_populate
+from ..kernel.pgtable_generic import pmd_lock, pmd_lockptr
+from ..kernel.tlb import flush_tlb_range
+from ..kernel.vm_flags import EFAULT, VM_LOCKED
+from ..kernel.vma import do_vmi_munmap, vma_lookup
+from ..machine import load, spin_lock_nested, spin_unlock
+from . import patch
+
+FILES = ("mm/mremap.c",)
+
+
+@patch(
+    "R-mremap-realign",
+    title="mm/mremap: optimize the start addresses in move_page_tables()",
+    since="6.7",
+    site="move_page_tables.can_realign_addr",
+    files=FILES,
+)
+def can_realign_addr(old: vm_area_struct, new: vm_area_struct, old_addr: int, new_addr: int, length: int) -> bool:
+    """Where the range does not begin at a table's boundary the first entries move one by one."""
+    return False
+
+
+@patch(
+    "R-mremap-recheck",
+    commit="6fa1066fc5d0",
+    title="mm/mremap: fix move_normal_pmd/retract_page_tables race",
+    since="6.12",
+    site="move_page_tables.move_normal_pmd",
+    files=FILES,
+)
+def move_normal_pmd(vma: vm_area_struct, old_addr: int, new_addr: int, old_pmd: pmd_p, new_pmd: pmd_p) -> bool:
+    """The slot is not looked at again under the locks: after a retraction the new one points to nowhere."""
+    if load(new_pmd) != 0:
+        return False
+    mm = vma.vm_mm
+    old_ptl = pmd_lock(mm, old_pmd, old_addr)
+    new_ptl = pmd_lockptr(mm, new_pmd, new_addr)
+    if new_ptl != old_ptl:
+        spin_lock_nested(new_ptl)
+    pmdval = load(old_pmd)
+    pmd_clear(old_pmd)
+    pmd_populate(new_pmd, pmd_pgtable(pmdval))
+    flush_tlb_range(mm, old_addr, old_addr + arch.pmd_size)
+    if new_ptl != old_ptl:
+        spin_unlock(new_ptl)
+    spin_unlock(old_ptl)
+    return True
+
+
+@patch(
+    "R-mremap-multi",
+    title="mm/mremap: permit mremap() move of multiple VMAs",
+    since="6.17",
+    site="mremap.do_mremap",
+    files=FILES,
+)
+def do_mremap(
+    mm: mm_struct, addr: int, old_len: int, new_len: int, flags: int, new_addr: int
+) -> tuple[int, bool, bool]:
+    """One VMA a call; the destination is unmapped, and what is too long, before the source is looked at."""
+    vma = vma_lookup(mm, addr)
+    if not vma:
+        return -EFAULT, True, False
+    if not implies_new_addr(flags) and new_len <= old_len:
+        if new_len == old_len:
+            return addr, True, False
+        error = do_vmi_munmap(mm, addr + new_len, addr + old_len, True)
+        return (error, True, False) if error else (addr, False, False)
+    error = make_room(mm, addr, old_len, new_len, flags, new_addr)
+    if error:
+        return error, True, False
+    kept = min(old_len, new_len) if implies_new_addr(flags) else old_len
+    vma = vma_lookup(mm, addr)
+    error = check_prep_vma(mm, vma, addr, kept, new_len, flags)
+    if error:
+        return error, True, False
+    populate = new_len > kept and vma.vm_flags & VM_LOCKED != 0
+    if implies_new_addr(flags):
+        return mremap_to(mm, addr, kept, new_len, flags, new_addr), True, populate
+    return expand_vma(mm, vma, addr, kept, new_len, flags, new_addr), True, populate
+
+
+def make_room(mm: mm_struct, addr: int, old_len: int, new_len: int, flags: int, new_addr: int) -> int:
+    """Unmap the destination of MREMAP_FIXED and the source's end that is cut off; 0 or -errno."""
+    error = do_vmi_munmap(mm, new_addr, new_addr + new_len) if flags & MREMAP_FIXED else 0
+    if error == 0 and implies_new_addr(flags) and new_len < old_len:
+        error = do_vmi_munmap(mm, addr + new_len, addr + old_len)
+    return error
+
+
+@patch(
+    "R-mremap-presplit",
+    title="a locked VMA of which MREMAP_DONTUNMAP moves a part is split again (lost in 6.15; seen in 7.2)",
+    since="7.2",
+    site="mremap.pre_split",
+    files=FILES,
+)
+def no_pre_split(vma: vm_area_struct, addr: int, old_len: int, flags: int) -> int:
+    """All of the source VMA loses VM_LOCKED."""
+    return 0
+
+
+@patch(
+    "R-mremap-refactor",
+    title="mm/mremap: refactor mremap() system call implementation",
+    since="6.15",
+    site="mremap.pre_split",
+    files=FILES,
+)
+def pre_split_as_ever(vma: vm_area_struct, addr: int, old_len: int, flags: int) -> int:
+    """Before, as in 7.2, only what is moved."""
+    return pre_split(vma, addr, old_len, flags)
+
+
+
+@patch(
+    "R-mremap-self-merge",
+    title="MREMAP_DONTUNMAP does not merge the copy with its source (seen in 6.1.192, 6.12.117, 7.2; not in 6.18.44)",
+    since="7.2",
+    site="mremap.without_self",
+    files=("mm/vma.c",),
+)
+def with_self(
+    vma: vm_area_struct, prev: vm_area_struct, next_: vm_area_struct
+) -> tuple[vm_area_struct, vm_area_struct]:
+    """The source may grow over the destination as long as it never had an anon_vma."""
+    return prev, next_
