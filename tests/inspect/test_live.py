@@ -96,7 +96,10 @@ CASES = {
 
 THP_CASES = {
     "huge": ("touch(0, 8*M)", {"deposited": 8, "pmd": 1, "pud": 1}),
-    "huge split by DONTNEED": ("touch(0, 8*M); madvise(0, M + PAGE, DONTNEED)", None),
+    "huge split by DONTNEED": (
+        "touch(0, 8*M); madvise(0, M, DONTNEED); madvise(M, PAGE, DONTNEED)",
+        {"pte": 1, "deposited": 6, "pmd": 1, "pud": 1},
+    ),
     "huge split by mprotect": (
         "touch(0, 8*M); call('mprotect', 0, PAGE, RO)",
         {"pte": 1, "deposited": 7, "pmd": 1, "pud": 1},
@@ -146,64 +149,77 @@ def needs_empty_tables_shown(inspector: Inspector) -> None:
         pytest.skip("this kernel has no PAGEMAP_SCAN (Linux 6.7) that shows empty tables")
 
 
+def totals(before: Inspection, after: Inspection) -> tuple[int, ...]:
+    """How many more tables are populated, empty, deposited and unknown, of all levels."""
+    a, b = before.tables, after.tables
+    return (
+        b.populated - a.populated,
+        b.empty - a.empty,
+        b.deposited - a.deposited,
+        b.unknown - a.unknown,
+    )
+
+
+class Before:
+    """How the victim was, by both ways of looking; `check` compares with how it is."""
+
+    def __init__(self, victim: Victim, inspector: Inspector, old_kernel: Inspector) -> None:
+        self.victim, self.inspector, self.old_kernel = victim, inspector, old_kernel
+        self.first, self.first_old = inspector.inspect(victim.pid), old_kernel.inspect(victim.pid)
+
+    def check(self, expected: dict[str, int], unseen: int = 0) -> None:
+        """`expected` has changed.  `unseen` deposited tables pass for populated where smaps counts them."""
+        e = expected.get
+        sums = (
+            e("pte", 0) + e("pmd", 0) + e("pud", 0) + unseen,
+            e("empty", 0) + e("empty pmd", 0) + e("empty pud", 0),
+            e("deposited", 0) - unseen,
+            e("unknown", 0),
+        )
+        # by difference, as kernels before 6.7 need it
+        old = self.old_kernel.inspect(self.victim.pid)
+        check_sound(old)
+        assert totals(self.first_old, old) == sums
+        assert old.tables.reclaimable is None
+        assert (old.tables.reclaimable_max - self.first_old.tables.reclaimable_max) >= e("reclaim", 0)
+        if self.inspector.kernel.shows_empty_tables:
+            after = self.inspector.inspect(self.victim.pid)
+            check_sound(after)
+            assert changes(self.first, after) == expected
+            check_rows(after, expected)
+
+
+def check_rows(p: Inspection, expected: dict[str, int]) -> None:
+    """The mappings of the area say the same, where each has its tables for itself."""
+    rows = [t for t in p.tables.vmas if AREA <= t.vma.start < AREA_END]
+    if not any(t.shared for t in rows):
+        assert sum(t.populated for t in rows) == expected.get("pte", 0)
+        assert sum(t.empty for t in rows) == expected.get("empty", 0)
+        assert sum(t.deposited for t in rows) == expected.get("deposited", 0)
+        assert sum(t.reclaimable for t in rows) == expected.get("reclaim", 0)
+
+
+@pytest.fixture
+def before(victim: Victim, inspector: Inspector, old_kernel: Inspector) -> Before:
+    return Before(victim, inspector, old_kernel)
+
+
 @pytest.mark.parametrize("case", CASES)
-def test_exact(
-    case: str, victim: Victim, inspector: Inspector, old_kernel: Inspector, tmp_path: Path
-) -> None:
-    needs_empty_tables_shown(inspector)
+def test_exact(case: str, victim: Victim, before: Before, tmp_path: Path) -> None:
     code, expected = CASES[case]
-    victim.do(f"path = {str(tmp_path / 'file')!r}")
-    before = inspector.inspect(victim.pid)
-    reply = victim.do(code)
-    if reply:
+    if reply := victim.do(f"path = {str(tmp_path / 'file')!r}; {code}"):
         pytest.skip(f"this kernel refuses: errno {reply['errno']}")
-    check_exact(before, victim, inspector, old_kernel, expected)
+    before.check(expected)
 
 
 @pytest.mark.parametrize("case", THP_CASES)
-def test_huge_pages(case: str, victim: Victim, inspector: Inspector, old_kernel: Inspector) -> None:
-    needs_empty_tables_shown(inspector)
+def test_huge_pages(case: str, victim: Victim, before: Before) -> None:
     setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
     if not setting.exists() or "[never]" in setting.read_text():
         pytest.skip("transparent huge pages are off")
     code, expected = THP_CASES[case]
-    before = inspector.inspect(victim.pid)
     assert victim.do(f"area(8*M); madvise(0, 8*M, HUGEPAGE); {code}") is None
-    if expected is None:  # splits one huge page, and PT_RECLAIM frees the table of the one before it
-        expected = {"pte": 1, "deposited": 6, "pmd": 1, "pud": 1}
-    after = inspector.inspect(victim.pid)
-    check_sound(after)
-    assert changes(before, after) == expected
-    old = old_kernel.inspect(victim.pid)
-    check_sound(old)
-    # smaps does not count the huge zero page, without which its deposit passes for a table
-    zero = expected["deposited"] if case == "huge zero page" else 0
-    assert old.tables.deposited == after.tables.deposited - zero
-    assert old.tables.populated == after.tables.populated + zero
-
-
-def check_exact(
-    before: Inspection, victim: Victim, inspector: Inspector, old_kernel: Inspector, expected: dict[str, int]
-) -> None:
-    after = inspector.inspect(victim.pid)
-    check_sound(after)
-    assert changes(before, after) == expected
-    # the mappings of the area say the same, but for what neighbours share
-    rows = [t for t in after.tables.vmas if AREA <= t.vma.start < AREA_END]
-    if rows and not any(t.shared for t in rows):
-        assert sum(t.populated for t in rows) == expected.get("pte", 0)
-        assert sum(t.empty for t in rows) == expected.get("empty", 0)
-        assert sum(t.reclaimable for t in rows) == expected.get("reclaim", 0)
-    # by difference, as older kernels need it, the same comes out
-    old = old_kernel.inspect(victim.pid)
-    check_sound(old)
-    assert (old.tables.populated, old.tables.empty, old.tables.deposited, old.tables.unknown) == (
-        after.tables.populated,
-        after.tables.empty,
-        after.tables.deposited,
-        after.tables.unknown,
-    )
-    assert old.tables.reclaimable is None and old.tables.reclaimable_max >= after.tables.reclaimable_max
+    before.check(expected, unseen=8 if case == "huge zero page" else 0)
 
 
 def test_reclaimable_is_what_dontneed_gives_back(victim: Victim, inspector: Inspector) -> None:
