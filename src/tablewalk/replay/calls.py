@@ -5,6 +5,10 @@ from __future__ import annotations
 
 from typing import Final
 
+MMAP: Final = 9
+MADVISE: Final = 28
+SHMAT: Final = 30
+
 NAMES: Final = {
     9: "mmap", 10: "mprotect", 11: "munmap", 12: "brk", 25: "mremap", 26: "msync", 27: "mincore", 28: "madvise",
     29: "shmget", 30: "shmat", 31: "shmctl", 56: "clone", 57: "fork", 58: "vfork", 59: "execve", 60: "exit",

@@ -70,6 +70,14 @@ class Site:
     rcu_callbacks: int = 0
     locks: int = 0
 
+    def add(self, change: int) -> None:
+        """One more call, which has changed VmPTE by `change` kB."""
+        self.calls += 1
+        if change > 0:
+            self.allocated_kb += change
+        else:
+            self.freed_kb -= change
+
     @property
     def work(self) -> int:
         """What orders sites by cost: interrupts and flushes weigh as many lock acquisitions as they take time."""

@@ -199,7 +199,7 @@ def _result(
         interrupted=engine.interrupted,
     )
     by_process = _samples_of(engine, samples, result)
-    ranked = sorted((p for p in engine.processes if p.spaces), key=lambda p: -p.peak_kb)
+    ranked = sorted((p for p in engine.population.processes if p.spaces), key=lambda p: -p.peak_kb)
     told: list[ProcessResult] = []
     for process in ranked:
         mine = by_process.get(id(process), [])
@@ -231,12 +231,11 @@ def add_checks(a: Check | None, b: Check) -> Check:
 
 def _samples_of(engine: Engine, samples: list[Sample], result: KernelResult) -> dict[int, list[Sample]]:
     """The samples of each process, as far as the model knows it then; the others are counted."""
-    lives = Lives(engine.processes)
+    lives = Lives(engine.population.processes)
     known: dict[int, list[Sample]] = {}
-    end = engine.last_t if engine.interrupted else None
     for s in samples:
         process = lives.at(s.pid, s.begin)
-        if process is None or s.begin < process.spaces[0][0] or (end is not None and s.end > end):
+        if process is None or s.begin < process.spaces[0][0] or s.end > engine.last_t:
             result.uncovered += 1
             continue
         space = next(space for since, space, _ in reversed(process.spaces) if since <= s.begin)

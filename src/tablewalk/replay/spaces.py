@@ -30,7 +30,7 @@ class AddressSpace:
         self.holders: Holders | None = None
         self.stats: list[int] | None = None  # by machine.stats
         self.locks: list[int] | None = None  # by machine.lockstat
-        self.sites: dict[tuple[str, int], Site] = {}
+        self.sites: dict[tuple[str, int], Site] = {}  # by call and start of the mapping
         self.transients: dict[int, tuple[int, int]] = {}  # t: lowest and highest kB inside the call
         self.faults = 0
         self.stopped: str | None = None
@@ -141,10 +141,3 @@ class Meter:
             huge_anon=load(mm.anon_huge),
             huge_file=load(mm.file_huge),
         )
-
-    def work(self) -> tuple[int, int, int, int]:
-        """(TLB flushes, IPIs, RCU callbacks, lock acquisitions) so far, of all address spaces."""
-        s = self._stats
-        return s[self.FLUSHES], s[self.IPIS], s[self.RCU], sum(self._locks)
-
-    FLUSHES, IPIS, RCU = 1, 4, 5  # indices in machine.stat, checked by a test

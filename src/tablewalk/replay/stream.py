@@ -32,7 +32,7 @@ class How(IntEnum):
 class Event:
     """A row other than a page fault or a sample. `no` counts the recording's rows from 1."""
 
-    __slots__ = ("a", "begin", "end", "inside", "kind", "name", "no", "nr", "paired", "pid", "ret", "t", "tid")
+    __slots__ = ("a", "begin", "call", "end", "inside", "kind", "name", "no", "nr", "pid", "ret", "t", "tid")
 
     def __init__(
         self, no: int, kind: int, t: int, begin: int, end: int, pid: int, tid: int, nr: int,
@@ -41,7 +41,7 @@ class Event:
         self.no, self.kind, self.t, self.begin, self.end = no, kind, t, begin, end
         self.pid, self.tid, self.nr, self.a, self.ret, self.name = pid, tid, nr, a, ret, name
         self.inside: list[Event] = []  # of a system call: the MMAP and FORK rows it made
-        self.paired = False  # of an MMAP or FORK row: whether it is inside a call
+        self.call: Event | None = None  # of an MMAP or FORK row: the call it is inside
 
 
 @dataclass(slots=True)
@@ -49,7 +49,7 @@ class Chunk:
     """A piece of the recording. Event i comes after the first `before[i]` faults."""
 
     rows: int
-    last_t: int
+    last_t: int  # of anything but samples
     t: list[int]
     pid: list[int]
     address: list[int]
@@ -83,7 +83,8 @@ def _chunk(rows: Rows, first: int) -> Chunk:
     how[rows.a[2][is_fault] != 0] = How.UNKNOWN
     failed = rows.nr[is_fault] < 0
     how[failed] = np.where(a1[failed] & np.uint64(4), How.FAILED, How.FAILED_IN_KERNEL)
-    other = np.flatnonzero(~is_fault & (rows.kind != Kind.SAMPLE))
+    no_sample = rows.kind != Kind.SAMPLE
+    other = np.flatnonzero(~is_fault & no_sample)
     names = [*rows.names.table, None]
     columns = (rows.kind, rows.t, rows.begin, rows.end, rows.pid, rows.tid, rows.nr)
     events = list(
@@ -99,7 +100,7 @@ def _chunk(rows: Rows, first: int) -> Chunk:
     before = np.cumsum(is_fault)[other].tolist()
     return Chunk(
         len(rows),
-        int(rows.t[-1]) if len(rows) else 0,
+        int(rows.t[no_sample].max(initial=0)),
         rows.t[is_fault].tolist(),
         rows.pid[is_fault].tolist(),
         rows.a[0][is_fault].tolist(),
@@ -124,7 +125,7 @@ class _Pairing:
                 call = self._call.get(e.tid)
                 if call and call.begin <= e.t <= call.end:
                     call.inside.append(e)
-                    e.paired = True
+                    e.call = call
                 else:
                     self._waiting.setdefault(e.tid, []).append(e)
             elif e.kind == Kind.EXIT:
@@ -139,4 +140,4 @@ class _Pairing:
         for e in waiting:
             if call.begin <= e.t <= call.end:
                 call.inside.append(e)
-                e.paired = True
+                e.call = call

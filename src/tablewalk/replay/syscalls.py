@@ -13,6 +13,7 @@ from typing import Any, Final
 from tablewalk.errors import TablewalkError
 from tablewalk.kernel.not_modelled import NotModelled
 from tablewalk.machine.drivers import Model
+from tablewalk.record.recording import NEVER_RETURNED
 from tablewalk.replay.calls import name_of
 from tablewalk.replay.files import MAP_HUGETLB, Files, is_driver_memory
 from tablewalk.replay.stream import Event
@@ -68,6 +69,9 @@ class Calls:
 
         Raises NotModelled, Refused, or CannotFit.
         """
+        if e.ret == NEVER_RETURNED and e.nr in (9, 12, 25, 30):  # where it put the mapping is not known
+            self.tell(f"what {name_of(e.nr, e.a)} did that did not return")
+            return None
         if -4096 < e.ret < 0 and not self._fails_like(mm, e):
             return None
         return self._handlers[e.nr](mm, e)
@@ -94,16 +98,16 @@ class Calls:
         if flags & MAP_ANONYMOUS == 0:
             file = self._files.of(row, e.a[4] & 0xFFFFFFFF) if row else self._files.unknown()
             if not row:
-                self._tell("mappings of files that the recording does not name")
+                self.tell("mappings of files that the recording does not name")
             elif is_driver_memory(row.name or ""):
-                self._tell(f"tables that a driver fills without faults in mappings of {row.name}")
-        start, size = self._span(e.ret, length)
+                self.tell(f"tables that a driver fills without faults in mappings of {row.name}")
+        start, size = self.span(e.ret, length)
         if flags & (MAP_POPULATE | MAP_LOCKED) or mm.def_flags & self._flags.VM_LOCKED:
             self._limit(size, e)
         pgoff = (e.a[5] >> 12 << 12) // self._arch.page_size
         ret: int = self._mmap.sys_mmap(mm, start, size, prot, flags, file, pgoff)
         if ret == -EEXIST and not flags & MAP_FIXED:
-            self._tell("mappings that the model still had where the kernel put a new one")
+            self.tell("mappings that the model still had where the kernel put a new one")
             ret = self._mmap.sys_mmap(mm, start, size, prot, flags & ~MAP_FIXED_NOREPLACE | MAP_FIXED, file, pgoff)
         if ret >= 0 and row and (row.name or "").startswith("anon_inode:[io_uring]"):
             self._populate(mm, start, size)  # its rings are mapped at once
@@ -115,29 +119,44 @@ class Calls:
         if row.a[4] & MAP_HUGETLB:
             raise NotModelled("hugetlb")
         kind = "vvar" if name.startswith("[vvar") else _KINDS.get(name, "")
-        start, size = self._span(row.a[0], row.a[1])
+        start, size = self.span(row.a[0], row.a[1])
         file = self._files.none if kind else self._files.of(row, -1)
         pgoff = (row.a[2] << 12) // self._arch.page_size
         self._exec.exec_map(mm, start, size, row.a[3], row.a[4] & 0xFFFFFFFF, file, pgoff, kind)
 
+    def map_at_start(self, mm: Any, row: Event, vm_flags: int) -> None:
+        """A mapping that a process had when its recording began, with these flags besides those of mmap."""
+        name = row.name or ""
+        if name in ("[vdso]", "[vsyscall]") or name.startswith("[vvar"):
+            return self.map_exec(mm, row)
+        if row.a[4] & MAP_HUGETLB:
+            raise NotModelled("hugetlb")
+        file = self._files.of(row, -1)
+        flags = row.a[4] & MAP_TYPE | MAP_FIXED | (0 if file else MAP_ANONYMOUS)
+        start, size = self.span(row.a[0], row.a[1])
+        mm.def_flags = vm_flags
+        self._mmap.sys_mmap(mm, start, size, row.a[3], flags, file, (row.a[2] << 12) // self._arch.page_size)
+        mm.def_flags = 0
+        return None
+
     def munmap(self, mm: Any, e: Event) -> int:
-        ret: int = self._mmap.sys_munmap(mm, *self._span(e.a[0], e.a[1]))
+        ret: int = self._mmap.sys_munmap(mm, *self.span(e.a[0], e.a[1]))
         return ret
 
     def mremap(self, mm: Any, e: Event) -> int:
-        start, old = self._span(e.a[0], e.a[1])
-        new = self._span(e.ret, e.a[2])[1]
+        start, old = self.span(e.a[0], e.a[1])
+        new = self.span(e.ret, e.a[2])[1]
         vma = self.vma_at(mm, start)
         if new > old and vma and vma.vm_flags & self._flags.VM_LOCKED:
             self._limit(new - old, e)
-        target = self._span(e.ret, 0)[0]
+        target = self.span(e.ret, 0)[0]
         ret: int = self._mremap.sys_mremap(mm, start, old, new, e.a[3] & 0xFFFFFFFF, target)
         return e.ret if ret == target else ret
 
     def brk(self, mm: Any, e: Event) -> int | None:
         """brk(2). What the heap's start is, the first call tells."""
         if mm.start_brk == 0:
-            mm.start_brk = mm.brk = self._span(e.ret, 0)[0] if e.a[0] != e.ret else self._heap_start(e)
+            mm.start_brk = mm.brk = self.span(e.ret, 0)[0] if e.a[0] != e.ret else self._heap_start(e)
         if e.a[0] != e.ret:  # asked for the end of the heap, or did not get what it asked for
             return None if mm.brk == e.ret or self._arch.page_size != 4096 else mm.brk
         if mm.def_flags & self._flags.VM_LOCKED:
@@ -156,14 +175,14 @@ class Calls:
             raise NotModelled("shmat of a segment whose mapping was not recorded")
         row = e.inside[0]
         file = self._files.of(row, -2)
-        start, size = self._span(e.ret, row.a[1])
+        start, size = self.span(e.ret, row.a[1])
         flags = 1 | MAP_FIXED  # MAP_SHARED, in place of what SHM_REMAP allows
         ret: int = self._mmap.sys_mmap(mm, start, size, row.a[3], flags, file, 0)
         return e.ret if ret == start else ret
 
     def shmdt(self, mm: Any, e: Event) -> int | None:
         """shmdt(2): unmap what is left of the segment attached at the address."""
-        start = self._span(e.a[0], 0)[0]
+        start = self.span(e.a[0], 0)[0]
         first = self.vma_at(mm, start)
         if not first or not first.vm_file:
             return -EINVAL
@@ -177,7 +196,7 @@ class Calls:
     def remap_file_pages(self, mm: Any, e: Event) -> int:
         self._limit(e.a[1], e)
         pgoff = (e.a[3] << 12) // self._arch.page_size
-        span = self._span(e.a[0], e.a[1])
+        span = self.span(e.a[0], e.a[1])
         ret: int = self._mmap.sys_remap_file_pages(mm, *span, e.a[2] & 0xFFFFFFFF, pgoff, e.a[4] & 0xFFFFFFFF)
         return ret
 
@@ -186,17 +205,17 @@ class Calls:
     def mprotect(self, mm: Any, e: Event) -> int:
         if e.nr == 329 and 0 < e.a[3] & 0xFFFFFFFF < 1 << 31:
             raise NotModelled("memory protection keys")
-        ret: int = self._mprotect.sys_mprotect(mm, *self._span(e.a[0], e.a[1]), e.a[2] & 0xFFFFFFFF)
+        ret: int = self._mprotect.sys_mprotect(mm, *self.span(e.a[0], e.a[1]), e.a[2] & 0xFFFFFFFF)
         return ret
 
     def mlock(self, mm: Any, e: Event) -> int:
-        start, size = self._span(e.a[0], e.a[1])
+        start, size = self.span(e.a[0], e.a[1])
         self._limit_accessible(mm, start, size, e)
         ret: int = self._mlock.sys_mlock(mm, start, size, e.a[2] & 0xFFFFFFFF if e.nr == 325 else 0)
         return ret
 
     def munlock(self, mm: Any, e: Event) -> int:
-        ret: int = self._mlock.sys_munlock(mm, *self._span(e.a[0], e.a[1]))
+        ret: int = self._mlock.sys_munlock(mm, *self.span(e.a[0], e.a[1]))
         return ret
 
     def mlockall(self, mm: Any, e: Event) -> int:
@@ -213,12 +232,12 @@ class Calls:
         """mbind(2): policies of one mode count as equal, for the nodes were not recorded."""
         mode = e.a[2] & 0xFFFF
         policy = mode + 1 if mode else 0
-        ret: int = self._mempolicy.sys_mbind(mm, *self._span(e.a[0], e.a[1]), policy, e.a[5] & 0xFFFFFFFF)
+        ret: int = self._mempolicy.sys_mbind(mm, *self.span(e.a[0], e.a[1]), policy, e.a[5] & 0xFFFFFFFF)
         return ret
 
     def madvise(self, mm: Any, e: Event) -> int | None:
         advice = e.a[2] & 0xFFFFFFFF
-        start, size = self._span(e.a[0], e.a[1]) if e.a[0] & 4095 == 0 else (e.a[0], e.a[1])
+        start, size = self.span(e.a[0], e.a[1]) if e.a[0] & 4095 == 0 else (e.a[0], e.a[1])
         if advice in MADV_POPULATE or advice == MADV_GUARD_INSTALL:
             self._limit_accessible(mm, start, size, e)
         elif advice == MADV_COLLAPSE:
@@ -229,7 +248,7 @@ class Calls:
     def process_madvise(self, mm: Any, e: Event) -> int | None:
         """process_madvise(2): neither the process nor its ranges are recorded."""
         if e.a[3] & 0xFFFFFFFF in (3, 20, 21):  # WILLNEED, COLD, PAGEOUT leave the tables
-            self._tell("process_madvise that leaves the tables as they are")
+            self.tell("process_madvise that leaves the tables as they are")
             return None
         raise NotModelled("process_madvise: its process and ranges are not recorded")
 
@@ -251,7 +270,7 @@ class Calls:
         raise NotModelled("userfaultfd")
 
     def io_uring(self, mm: Any, e: Event) -> int | None:
-        self._tell("tables made by io_uring for buffers that it pins (O_DIRECT), which cause no fault")
+        self.tell("tables made by io_uring for buffers that it pins (O_DIRECT), which cause no fault")
         return None
 
     def io_uring_register(self, mm: Any, e: Event) -> int | None:
@@ -268,22 +287,27 @@ class Calls:
         """The VMA that contains `address`, or NULL."""
         return self._types.vm_area_struct(self._machine.mtree_load(mm.mm_mt, address))
 
-    def _span(self, start: int, length: int) -> tuple[int, int]:
+    def span(self, start: int, length: int) -> tuple[int, int]:
         """A recorded range in whole pages of the architecture: (start, length)."""
         page = self._arch.page_size
-        if start + length > self._arch.task_size and start < 1 << 47:
-            raise CannotFit(
-                f"the recording uses address {start + length:#x}, past the end of user space of {self._arch.name}"
-                f" ({self._arch.task_size:#x})"
-            )
+        if start + length > self._arch.task_size:
+            self.check_fits(start + length - 1)
         if page == 4096:
             return start, length
         first = start & -page
         return first, (start + length + page - 1 & -page) - first if length else 0
 
+    def check_fits(self, address: int) -> None:
+        """Raise CannotFit for an address that x86-64 has, and the architecture has not."""
+        if self._arch.task_size <= address < 1 << 47:
+            raise CannotFit(
+                f"the recording uses address {address:#x}, past the end of user space on {self._arch.name}"
+                f" ({self._arch.task_size:#x}); try another --arch"
+            )
+
     def _has_gap(self, mm: Any, start: int, length: int) -> bool:
         """Whether some page of the range is not mapped."""
-        start, size = self._span(start & ~4095, length + (start & 4095) + 4095 & ~4095)
+        start, size = self.span(start & ~4095, length + (start & 4095) + 4095 & ~4095)
         at = start
         for address in self._machine.mt_range(mm.mm_mt, start, start + size):
             vma = self._types.vm_area_struct(address)
@@ -310,7 +334,8 @@ class Calls:
         if size // self._arch.page_size > MAX_POPULATE_PAGES:
             raise Refused(f"row {e.no}: a call that fills {size >> 30:,} GiB of memory")
 
-    def _tell(self, what: str) -> None:
+    def tell(self, what: str) -> None:
+        """Count something that happened and is not known."""
         self.unknowns[what] = self.unknowns.get(what, 0) + 1
 
     def _count(self, counts: dict[str, int], e: Event) -> None:
