@@ -26,6 +26,7 @@ _LINE = re.compile(
     rb"(\d{1,7}) +(\d{1,10})\.(\d{9}) (?:<\.\.\. )?(\w+)(?:\((.*?)(\)| <unfinished \.\.\.>)| resumed>(.*?)\))"
     rb"(?: += (?:(-?(?:0x)?[0-9a-f]+)(?: (E\w+) .*?)?|\?)(?: <(\d+)\.(\d+)>)?)?"
 )
+_OTHER = re.compile(rb"\d+ +[\d.]+ (?:\+\+\+|---) ")  # exits and signals
 _NUMBER = {name.encode(): nr for nr, name in SYSCALLS.items()}
 _HEADER = re.compile(rb"# (-?\d{1,19})\n")
 
@@ -106,7 +107,7 @@ class WithStrace:
             m = _LINE.fullmatch(line.rstrip())
             if m and m[4] in _NUMBER:
                 found += _rows(m, offset)
-            elif not m and line.strip():
+            elif not m and line.strip() and not _OTHER.match(line):
                 raise TablewalkError(f"{self._output}: line {number} is none of strace's")
         return by_time([Rows.of(found, self.names)])
 
