@@ -14,12 +14,17 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tablewalk.errors import TablewalkError, escape
+from tablewalk.machine.drivers import fastest
 from tablewalk.record.recording import Recording
 from tablewalk.replay.run import replay
 from tablewalk.replay.select import Selection, select
 from tablewalk.report import words
+from tablewalk.report.html import page
+from tablewalk.report.json import as_object
+from tablewalk.report.terminal import show
 
 EXIT_INTERRUPTED = 130
+DRIVERS = ("sequential", "native", "checked")
 
 
 @click.command()
@@ -29,7 +34,10 @@ EXIT_INTERRUPTED = 130
 @click.option("--set", "options", multiple=True, metavar="NAME=VALUE", help="Kconfig or sysfs option, as PT_RECLAIM=n.")
 @click.option("--without", multiple=True, metavar="PATCH", help="Leave a patch out; may be repeated.")
 @click.option("--check", is_flag=True, help="Compare with the recorded samples; status 1 on a disagreement.")
+@click.option("--driver", type=click.Choice(["fastest", "sequential", "native", "checked"]), default="fastest",
+              help="What runs the model [default: native where it is compiled, else sequential].")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object.")
+@click.option("--driver", type=click.Choice(DRIVERS), help="How the model is run [default: native where compiled].")
 @click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write the report as an HTML page.")
 def command(
     recording: Path,
@@ -38,7 +46,9 @@ def command(
     options: tuple[str, ...],
     without: tuple[str, ...],
     check: bool,
+    driver: str,
     as_json: bool,
+    driver: str | None,
     html: Path | None,
 ) -> int:
     """Replay RECORDING under one or several kernels.
@@ -49,19 +59,13 @@ def command(
     opened = Recording.open(recording)
     selections = select(opened.meta, kernels, arch, options, without)
     with _progress(selections, opened.num_rows) as progress:
-        report = replay(recording, selections, check=check, progress=progress)
+        report = replay(recording, selections, check=check, driver=driver or fastest(), progress=progress)
+    if html:
+        _write(html, page(report))
     if as_json:
-        from tablewalk.report.json import as_object
-
         click.echo(json.dumps(as_object(report), separators=(",", ":")))
     else:
-        from tablewalk.report.terminal import show
-
         show(report, Console(highlight=False, width=_width()))
-    if html:
-        from tablewalk.report.html import page
-
-        _write(html, page(report))
     if any(r.interrupted for r in report.results):
         return EXIT_INTERRUPTED
     return int(check and any(words.total_check(r).disagreements for r in report.results))
