@@ -34,8 +34,6 @@ DRIVERS = ("sequential", "native", "checked")
 @click.option("--set", "options", multiple=True, metavar="NAME=VALUE", help="Kconfig or sysfs option, as PT_RECLAIM=n.")
 @click.option("--without", multiple=True, metavar="PATCH", help="Leave a patch out; may be repeated.")
 @click.option("--check", is_flag=True, help="Compare with the recorded samples; status 1 on a disagreement.")
-@click.option("--driver", type=click.Choice(["fastest", "sequential", "native", "checked"]), default="fastest",
-              help="What runs the model [default: native where it is compiled, else sequential].")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object.")
 @click.option("--driver", type=click.Choice(DRIVERS), help="How the model is run [default: native where compiled].")
 @click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write the report as an HTML page.")
@@ -46,7 +44,6 @@ def command(
     options: tuple[str, ...],
     without: tuple[str, ...],
     check: bool,
-    driver: str,
     as_json: bool,
     driver: str | None,
     html: Path | None,
@@ -85,11 +82,11 @@ def _progress(selections: list[Selection], rows: int) -> Iterator[Callable[[list
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         tasks = [bars.add_task(escape(str(s.config.release)), total=rows) for s in selections]
 
-        def show(done: list[int], total: int) -> None:
+        def update(done: list[int], total: int) -> None:
             for task, n in zip(tasks, done, strict=True):
                 bars.update(task, completed=n)
 
-        yield show
+        yield update
 
 
 def _write(path: Path, text: str) -> None:

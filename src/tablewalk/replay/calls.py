@@ -33,11 +33,12 @@ ADVICE: Final = {
 }  # fmt: skip
 
 HARMLESS: Final = {
-    26, 27, 29, 31, 56, 57, 58, 60, 101, 135, 231, 238, 239, 256, 278, 279, 319, 330, 331, 435, 447, 448, 450, 462,
+    26, 27, 29, 31, 56, 57, 58, 60, 77, 101, 135, 231, 238, 239, 256, 278, 279, 285, 319, 330, 331, 435, 447, 448,
+    450, 462,
 }  # fmt: skip
 """Calls that change no table of any mm that the recording does not tell in another row (fork is told by FORK).
 
-Migration (256, 279) changes entries and leaves the tables."""
+Migration (256, 279), truncation and hole punching (77, 285) change entries and leave the tables."""
 
 
 def name_of(nr: int, args: tuple[int, ...]) -> str:

@@ -78,7 +78,6 @@ def _tables(tables: Tables) -> dict[str, str]:
 
 _COUNTS = {
     "tlb_flushes": "TLB flushes",
-    "tlb_flush_pages": "  pages they covered",
     "ipis": "IPI rounds",
     "rcu_callbacks": "RCU callbacks",
     "pte_tables_allocated": "PTE tables allocated",
