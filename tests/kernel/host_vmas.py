@@ -20,6 +20,7 @@ BASE = 0x1000_0000_0000
 PAGE = 4096
 FILES = 4  # memfd, memfd, regular file, the same opened read-only
 FILE_PAGES = 64
+MADV_POPULATE_READ = 22
 SEEN_BYTES = 16384  # room for an observation
 
 Op = tuple[str, tuple[int, ...]]
@@ -45,7 +46,8 @@ class Observation(NamedTuple):
 
 
 # VmFlags of smaps that the model has
-FLAGS = frozenset("rd wr ex sh mr mw me ms gd lo lf sr rr dc ac nr wf dd hg nh".split())
+FLAGS = {"rd", "wr", "ex", "sh", "mr", "mw", "me", "ms", "gd", "lo", "lf", "sr", "rr", "dc", "ac", "nr"}
+FLAGS |= {"wf", "dd", "hg", "nh"}
 
 SYS = {
     "mmap": 9,
@@ -63,6 +65,9 @@ SYS = {
 }
 
 
+KINDS = ("anon", "shared", "file", "munmap", "mprotect", "read", "write", "madvise", "mlock", "mbind", "mremap", "fork")
+
+
 def random_program(seed: int, length: int, unit: int, window: int) -> list[Op]:
     """`length` operations on `window` units of `unit` pages."""
     rng = random.Random(seed)
@@ -75,10 +80,7 @@ def random_program(seed: int, length: int, unit: int, window: int) -> list[Op]:
     program: list[Op] = []
     for _ in range(length):
         start, pages = place()
-        kind = rng.choices(
-            ("anon", "shared", "file", "munmap", "mprotect", "read", "write", "madvise", "mlock", "mbind", "mremap", "fork"),
-            (16, 2, 6, 6, 24, 4, 20, 14, 8, 5, 5, fork_odds),
-        )[0]
+        kind = rng.choices(KINDS, (16, 2, 6, 6, 24, 4, 20, 14, 8, 5, 5, fork_odds))[0]
         prot = rng.choice((0, 1, 1, 3, 3, 3, 3, 3, 5, 7))
         if kind == "anon":
             flags = rng.choice((0, 0, 0, 0, 0, 0x4000, 0x2000, 0x20000, 0x8000, 0x100))
@@ -100,13 +102,15 @@ def random_program(seed: int, length: int, unit: int, window: int) -> list[Op]:
             advice = rng.choice((0, 1, 2, 4, 4, 8, 10, 11, 14, 15, 16, 17, 18, 19, 22, 23))
             program.append(("madvise", (start, pages, advice)))
         elif kind == "mlock":
-            program.append(rng.choice((("mlock", (start, pages)), ("mlock2", (start, pages, 1)), ("munlock", (start, pages)))))
+            call = rng.choice(("mlock", "mlock2", "munlock"))
+            program.append((call, (start, pages, 1) if call == "mlock2" else (start, pages)))
         elif kind == "mbind":
             program.append(("mbind", (start, pages, rng.choice((0, 1, 2)))))
         elif kind == "mremap":
             new_pages = rng.choice((pages, pages, place()[1]))
             to = rng.randrange(window) * unit
-            program.append(("mremap", (start, pages, new_pages, rng.choice((3, 3, 7)), min(to, window * unit - new_pages))))
+            to = min(to, window * unit - new_pages)
+            program.append(("mremap", (start, pages, new_pages, rng.choice((3, 3, 7)), to)))
         else:
             program.append(("fork", ()))
     return program
@@ -134,12 +138,22 @@ class Host:
         ret: int = self.libc.syscall(SYS[name], *[ctypes.c_long(a) for a in args])
         return -ctypes.get_errno() if ret == -1 else ret
 
+    def warm_up(self) -> None:
+        """Have the interpreter's own tables made, so that VmPTE tells of the window only."""
+        with open("/proc/self/maps", encoding="ascii", errors="surrogateescape") as f:
+            own = [line.split()[:2] for line in f]
+        for bounds, prot in own:
+            start, end = (int(x, 16) for x in bounds.split("-"))
+            if prot[0] == "r" and not BASE <= start < BASE + (1 << 30):
+                self.syscall("madvise", start, end - start, MADV_POPULATE_READ)
+
     def run(self, op: Op) -> int:
         name, a = op
         if name == "fork":
             pid = os.fork()
             if pid:
                 os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+            self.warm_up()
             return 0
         start = BASE + a[0] * PAGE
         if name == "mmap":
@@ -166,7 +180,7 @@ class Host:
             for line in f:
                 if line.startswith("VmFlags:"):
                     if inside:
-                        found[-1] = found[-1]._replace(flags=FLAGS & frozenset(line.split()[1:]))
+                        found[-1] = found[-1]._replace(flags=frozenset(FLAGS.intersection(line.split()[1:])))
                 elif "-" in line.split(" ", 1)[0]:
                     bounds, prot, offset, _, inode, *_ = line.split()
                     start, end = (int(x, 16) >> 12 for x in bounds.split("-"))
@@ -208,6 +222,7 @@ def run_on_host(program: list[Op], pages: int) -> list[Observation]:
         try:
             gc.disable()
             host = Host()
+            host.warm_up()
             for i, op in enumerate(program):
                 data = pickle.dumps(observe(host, op, pages))
                 seen[i * SEEN_BYTES : i * SEEN_BYTES + len(data)] = data

@@ -103,8 +103,11 @@ class Process:
         return int(getattr(self.k(module), f"sys_{name}")(mm, start, size, *a[2:]))
 
     def vmas(self) -> tuple[Vma, ...]:
+        self.k("mmap_lock").mmap_read_lock(self.mm)
         found = self.model.machine.mt_values(self.mm.mm_mt)
-        return tuple(self.vma(self.k("mm_types").vm_area_struct(v)) for v in found)
+        vmas = tuple(self.vma(self.k("mm_types").vm_area_struct(v)) for v in found)
+        self.k("mmap_lock").mmap_read_unlock(self.mm)
+        return vmas
 
     def vma(self, vma: Any) -> Vma:
         flags = vma.vm_flags

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from ..arch import arch
-from ..machine import READ_ONCE, vec_init, xchg
+from ..machine import READ_ONCE, mt_find, vec_init, xchg
 from .config import config
 from .huge_mm import (
     MMF_DISABLE_THP_COMPLETELY,
@@ -27,7 +27,6 @@ from .scan_result import (
 )
 from .shmem import shmem_allowable_huge_pmd
 from .vm_flags import VM_HUGETLB, VM_SPECIAL
-from .vma import find_vma
 
 
 def file_thp_enabled(vma: vm_area_struct) -> bool:
@@ -62,7 +61,7 @@ def hugepage_vma_revalidate(
     """(SCAN_SUCCEED, VMA) if a huge page may be made at `address`, after mmap_lock was let go; else what is wrong."""
     if collapse_test_exit_or_disable(mm):
         return SCAN_ANY_PROCESS, NO_VMA
-    vma = find_vma(mm, address)
+    vma = vm_area_struct(mt_find(mm.mm_mt, address))
     if not vma:
         return SCAN_VMA_NULL, vma
     if not thp_vma_suitable_pmd(vma, address):

@@ -92,10 +92,8 @@ def exec_stack(mm: mm_struct, start: int, end: int, prot: int) -> int:
     """
     vma = stack_vma(mm)
     if not vma:
-        if prot & PROT_EXEC:  # told of while it is made executable, before it grows
-            arg_bytes = end - start
-        else:
-            arg_bytes = max(end - start - STACK_EXPAND, arch.page_size)
+        grown = 0 if prot & PROT_EXEC else STACK_EXPAND  # an executable one is told of before it grows, too
+        arg_bytes = max(end - start - grown, arch.page_size)
         vma = create_init_stack_vma(mm)
         if not copy_strings(mm, vma, arg_bytes):
             return -ENOMEM

@@ -10,6 +10,7 @@ from typing import Final
 
 from ..arch import arch
 from ..machine import mt_erase, mt_values
+from .collapse_policy import khugepaged_enter_vma
 from .filemap import fput, get_file
 from .gup import mm_populate
 from .memory_zap import free_pgtables, unmap_vmas
@@ -229,7 +230,7 @@ def mmap_region(mm: mm_struct, addr: int, end: int, vm_flags: int, f: file, pgof
         floor, ceiling = neighbours(mm, addr, end)
         unmap_region(mm, vmas, addr, end, floor, ceiling)
     vmg = vma_merge_struct(addr, end, pgoff, vm_flags, f)
-    vma = vma_merge_new_range(vmg, vma_prev(mm, addr), find_vma(mm, end))
+    vma = mmap_merge(vmg, vma_prev(mm, addr), find_vma(mm, end))
     if not vma:
         vma = mmap_new_vma(mm, vmg)
     vms_account(mm, vmas)
@@ -237,6 +238,11 @@ def mmap_region(mm: mm_struct, addr: int, end: int, vm_flags: int, f: file, pgof
         remove_vma(old)
     mmap_account(vma, end - addr >> arch.page_shift)
     return addr
+
+
+def mmap_merge(vmg: vma_merge_struct, prev: vm_area_struct, next_: vm_area_struct) -> vm_area_struct:
+    """Let a neighbour (or NULL) have the new mapping too, if it can; it, or NULL."""
+    return vma_merge_new_range(vmg, prev, next_)
 
 
 def mmap_new_vma(mm: mm_struct, vmg: vma_merge_struct) -> vm_area_struct:
@@ -248,6 +254,8 @@ def mmap_new_vma(mm: mm_struct, vmg: vma_merge_struct) -> vm_area_struct:
     elif vmg.vm_flags & VM_SHARED:
         vma.vm_file = shmem_file_setup(vmg.end - vmg.start)
     vma_link(mm, vma)
+    if vma.vm_file:
+        khugepaged_enter_vma(vma, vma.vm_flags)
     return vma
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from ..arch import arch
 from ..machine import WRITE_ONCE, mt_erase, mt_find, mt_prev, mt_range, mtree_load
+from .collapse_policy import khugepaged_enter_vma
 from .memory_zap import free_pgtables, unmap_vmas
 from .mm_types import mm_struct, vm_area_struct
 from .mmap_lock import (
@@ -86,10 +87,13 @@ def vma_merge_existing_range(vmg: vma_merge_struct) -> vm_area_struct:
     if left_side and right_side and not can_merge_remove_vma(middle):
         return NO_VMA
     if merge_left and merge_right and can_merge_remove_vma(next_):
-        return merge_both(prev, middle, next_, vmg.vm_flags)
-    if merge_left:
-        return merge_with_prev(prev, middle, vmg)
-    return merge_with_next(middle, next_, vmg)
+        merged = merge_both(prev, middle, next_, vmg.vm_flags)
+    elif merge_left:
+        merged = merge_with_prev(prev, middle, vmg)
+    else:
+        merged = merge_with_next(middle, next_, vmg)
+    khugepaged_enter_vma(merged, vmg.vm_flags)
+    return merged
 
 
 def merge_both(
@@ -151,14 +155,16 @@ def vma_merge_new_range(
     left = can_vma_merge_left(vmg, prev)
     right = not just_expand and can_vma_merge_right(vmg, prev, next_, left)
     if left:
-        swallow = right and can_merge_remove_vma(next_)
-        end = next_.vm_end if swallow else vmg.end
-        vma_expand(prev, next_ if swallow else NO_VMA, prev.vm_start, end, prev.vm_pgoff, vmg)
-        return prev
-    if right:
+        target = prev
+        swallow = next_ if right and can_merge_remove_vma(next_) else NO_VMA
+        vma_expand(prev, swallow, prev.vm_start, swallow.vm_end if swallow else vmg.end, prev.vm_pgoff, vmg)
+    elif right:
+        target = next_
         vma_expand(next_, NO_VMA, vmg.start, next_.vm_end, vmg.pgoff, vmg)
-        return next_
-    return NO_VMA
+    else:
+        return NO_VMA
+    khugepaged_enter_vma(target, vmg.vm_flags)
+    return target
 
 
 def vma_expand(
