@@ -36,10 +36,11 @@ TABLEWALK = [sys.executable, "-P", "-m", "tablewalk"]
 
 @dataclass
 class Run:
-    """A finished command: wall-clock seconds, peak resident memory of its largest process in MiB."""
+    """A finished command: wall-clock and CPU seconds, peak resident memory of its largest process in MiB."""
 
     status: int
     seconds: float
+    cpu_seconds: float
     peak_mib: float
     out: str
     err: str
@@ -54,7 +55,8 @@ def run(command: Sequence[str | Path]) -> Run:
         process.returncode = os.waitstatus_to_exitcode(status)
         out.seek(0)
         err.seek(0)
-        return Run(process.returncode, seconds, usage.ru_maxrss / 1024, out.read(), err.read())
+        cpu = usage.ru_utime + usage.ru_stime
+        return Run(process.returncode, seconds, cpu, usage.ru_maxrss / 1024, out.read(), err.read())
 
 
 @dataclass
@@ -75,6 +77,7 @@ class Figures:
     native: float
     recorded: float
     replay: float
+    replay_cpu: float
     replay_mib: float
     recording_kib: float
 
@@ -90,13 +93,14 @@ def must(finished: Run, allowed: tuple[int, ...] = (0,)) -> Run:
     return finished
 
 
-def measure(workload: Workload, directory: Path, runs: int) -> Figures:
+def measure(workload: Workload, directory: Path, runs: int, driver: str) -> Figures:
     """Run, record and replay one workload. Raises NotRunnable with the reason where a step fails."""
     command = workload.command(directory / workload.name)
     native = min(must(run(command)).seconds for _ in range(runs))
     recording = directory / f"{workload.name}.tw"
     recorded = must(run([*TABLEWALK, "record", "--require-all", "-o", recording, "--", *command])).seconds
-    replay = must(run([*TABLEWALK, "replay", recording, "--check", "--json"]), allowed=(0, 1))
+    replay = run([*TABLEWALK, "replay", recording, "--check", "--json", "--driver", driver])
+    must(replay, allowed=(0, 1))
     results: list[dict[str, Any]] = json.loads(replay.out)["results"]
     table = pq.read_table(recording, columns=["kind", "a0", "a5"])
     kinds = dict(zip(*pc.value_counts(table["kind"]).flatten(), strict=True))
@@ -118,6 +122,7 @@ def measure(workload: Workload, directory: Path, runs: int) -> Figures:
         native=native,
         recorded=recorded,
         replay=replay.seconds,
+        replay_cpu=replay.cpu_seconds,
         replay_mib=replay.peak_mib,
         recording_kib=recording.stat().st_size / 1024,
     )
@@ -125,7 +130,7 @@ def measure(workload: Workload, directory: Path, runs: int) -> Figures:
 
 HEADINGS = [
     "program", "faults", "calls", "samples", "of them exact", "compared", "disagree", "strictly",
-    "program s", "recorded s", "replay s", "events/s", "replay MiB", "recording KiB",
+    "program s", "recorded s", "replay s", "replay CPU s", "events/s", "replay MiB", "recording KiB",
 ]  # fmt: skip
 
 
@@ -133,17 +138,19 @@ def cells(f: Figures) -> list[str]:
     return [
         f.name, f"{f.faults}", f"{f.syscalls}", f"{f.samples}", f"{f.exact_samples}", f"{f.compared}",
         f"{f.disagreements}", f"{f.strict}", f"{f.native:.2f}", f"{f.recorded:.2f}", f"{f.replay:.2f}",
+        f"{f.replay_cpu:.2f}",
         f"{f.rows / f.replay:,.0f}", f"{f.replay_mib:.0f}", f"{f.recording_kib:.0f}",
     ]  # fmt: skip
 
 
-def markdown(figures: list[Figures], failed: dict[str, str], runs: int) -> str:
+def markdown(figures: list[Figures], failed: dict[str, str], runs: int, driver: str, load: float) -> str:
     lines = [
         "# Real programs, recorded and replayed",
         "",
         f"Linux {platform.release()} on {platform.machine()}, {os.cpu_count()} CPUs, Python "
-        f"{platform.python_version()}; written by `benchmarks/must_show.py --write`, which repeats it all on",
-        "the machine at hand.",
+        f"{platform.python_version()}, replayed with `--driver {driver}`; written by `benchmarks/must_show.py",
+        f"--write`, which repeats it all on the machine at hand. Load average when it began: {load:.1f}; other",
+        "work on the machine lengthens the wall-clock times, of the programs and of the replays.",
         "",
         "| " + " | ".join(HEADINGS) + " |",
         "|---|" + "---:|" * (len(HEADINGS) - 1),
@@ -166,9 +173,12 @@ def markdown(figures: list[Figures], failed: dict[str, str], runs: int) -> str:
 @click.command()
 @click.argument("names", nargs=-1, type=click.Choice([w.name for w in WORKLOADS + HEADLINE]))
 @click.option("--runs", default=3, show_default=True, help="Runs of the program by itself; the least counts.")
+@click.option("--driver", type=click.Choice(["sequential", "native"]), default="sequential", show_default=True,
+              help="How the replay runs the model; native is compiled (tablewalk compile).")  # fmt: skip
 @click.option("--directory", type=click.Path(path_type=Path), help="Keep programs and recordings there.")
 @click.option("--write", is_flag=True, help=f"Write the table to benchmarks/{RESULTS.name}.")
-def main(names: tuple[str, ...], runs: int, directory: Path | None, write: bool) -> None:
+def main(names: tuple[str, ...], runs: int, driver: str, directory: Path | None, write: bool) -> None:
+    load = os.getloadavg()[0]
     figures: list[Figures] = []
     failed: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="tablewalk-") as temporary:
@@ -176,7 +186,7 @@ def main(names: tuple[str, ...], runs: int, directory: Path | None, write: bool)
             if names and workload.name not in names:
                 continue
             try:
-                figures.append(measure(workload, directory or Path(temporary), runs))
+                figures.append(measure(workload, directory or Path(temporary), runs, driver))
             except NotRunnable as e:
                 failed[workload.name] = str(e)
                 click.echo(f"{workload.name}: {e}", err=True)
@@ -184,7 +194,7 @@ def main(names: tuple[str, ...], runs: int, directory: Path | None, write: bool)
             pairs = zip(HEADINGS[1:], cells(figures[-1])[1:], strict=True)
             click.echo(f"{workload.name}: " + ", ".join(f"{name} {value}" for name, value in pairs))
     if write:
-        RESULTS.write_text(markdown(figures, failed, runs))
+        RESULTS.write_text(markdown(figures, failed, runs, driver, load))
     sys.exit(2 if failed else not all(f.ok for f in figures))
 
 

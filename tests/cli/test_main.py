@@ -67,12 +67,20 @@ def test_unknown_verb_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
     assert err.startswith("tablewalk: No such command") and err.count("\n") == 1
 
 
-def test_broken_pipe_is_quiet() -> None:
+RICH_VERB = """
+import click, rich.console
+from tablewalk.cli import group, main
+group.get_command = lambda ctx, name: click.Command(name, callback=lambda: rich.console.Console().print("x"))
+main(["verb"])
+"""
+
+
+@pytest.mark.parametrize("args", [["-m", "tablewalk", "--help"], ["-c", RICH_VERB]])
+def test_broken_pipe_is_quiet(args: list[str]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     out = subprocess.run(
-        [sys.executable, "-m", "tablewalk", "--help"], stdout=writer, stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": "src"},
+        [sys.executable, *args], stdout=writer, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": "src"}
     )
     os.close(writer)
     assert out.stderr == b"" and out.returncode == 141

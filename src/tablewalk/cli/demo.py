@@ -44,4 +44,6 @@ def command(directory: Path, program: tuple[str, ...]) -> int:
         click.echo(f"Replaying a recording made elsewhere, {bundled.name}.", err=True)
         recording = bundled
     kernels = [option for kernel in KERNELS for option in ("--kernel", kernel)]
-    return run(["replay", str(recording), *kernels, "--html", str(report)])
+    status = run(["replay", str(recording), *kernels, "--html", str(report)])
+    click.echo(f"\nThe report, for a browser: {escape(str(report))}")
+    return status
