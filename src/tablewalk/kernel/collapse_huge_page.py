@@ -164,7 +164,7 @@ def folio_mapped_shared(f: folio) -> bool:
 
 def is_none_or_zero(entry: int) -> bool:
     """Nothing, or the zero page."""
-    return entry == 0 or (entry & SPECIAL != 0 and entry & PRESENT != 0 and pte_page(entry) == zero_page())
+    return entry == 0 or (entry & SPECIAL != 0 and entry & (PRESENT | PROTNONE) != 0 and pte_page(entry) == zero_page())
 
 
 def collapse_huge_page(mm: mm_struct, address: int, is_khugepaged: bool) -> int:
