@@ -51,15 +51,16 @@ class StartState:
         names = self._flags.get(row.a[0], [])
         flags = sum(getattr(self._bits, bit) for name, bit in _VM_FLAGS.items() if name in names)
         calls.map_at_start(mm, row, flags & ~self._bits.VM_LOCKED_MASK)
-        vma = calls.vma_at(mm, row.a[0])
+        vma = calls.peek.vma_at(mm, row.a[0])
         if vma and names:  # what mmap adds by itself (VM_ACCOUNT) may have gone since; what is locked is there already
             known = sum(getattr(self._bits, bit) for bit in _VM_FLAGS.values())
-            vma.vm_flags = vma.vm_flags & ~known | flags
+            calls.peek.set_vm_flags(mm, vma, vma.flags & ~known | flags)
 
-    def finish(self, mm: Any) -> None:
+    def finish(self, calls: Calls, mm: Any) -> None:
         """All rows of the state are there: make what remains, the heap's ends, huge pages and empty tables."""
         self._config.transparent_hugepage = self._thp
-        mm.start_brk, mm.brk = self._brk
+        with calls.peek.writing(mm):
+            mm.start_brk, mm.brk = self._brk
         for start, end in self._huge:
             self._madvise.sys_madvise(mm, start, end - start, MADV_COLLAPSE)
         for start, end in self._empty:

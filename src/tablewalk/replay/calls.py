@@ -8,6 +8,7 @@ from typing import Final
 MMAP: Final = 9
 MADVISE: Final = 28
 SHMAT: Final = 30
+PROCESS_VM: Final = (310, 311)
 
 NAMES: Final = {
     9: "mmap", 10: "mprotect", 11: "munmap", 12: "brk", 25: "mremap", 26: "msync", 27: "mincore", 28: "madvise",

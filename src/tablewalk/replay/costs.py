@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from tablewalk.machine.drivers import Model
 from tablewalk.replay.calls import MMAP, SHMAT, name_of
+from tablewalk.replay.peek import Peek
 from tablewalk.replay.results import Site
 from tablewalk.replay.spaces import AddressSpace
 from tablewalk.replay.stream import Event
-from tablewalk.replay.syscalls import Calls
 from tablewalk.replay.walk import Walker
 
 
@@ -35,8 +35,8 @@ class Call(NamedTuple):
 class Costs:
     """Adds up costs in the `sites` of address spaces."""
 
-    def __init__(self, model: Model, calls: Calls, walker: Walker) -> None:
-        self._calls, self._walker = calls, walker
+    def __init__(self, model: Model, peek: Peek, walker: Walker) -> None:
+        self._peek, self._walker = peek, walker
         self._stats, self._locks = model.machine.stats, model.machine.lockstat
         names = model.module("machine.stat").STAT_NAMES
         self._flushes, self._ipis, self._rcu = (names.index(n) for n in ("tlb_flushes", "ipis", "rcu_callbacks"))
@@ -47,11 +47,11 @@ class Costs:
 
     def site(self, space: AddressSpace, call: str, address: int) -> Site:
         """Where such calls on the mapping at `address` are added up."""
-        vma = self._calls.vma_at(space.mm, address)
-        key = (call, vma.vm_start if vma else -1)
+        vma = self._peek.vma_at(space.mm, address)
+        key = (call, vma.start if vma else -1)
         site = space.sites.get(key)
         if site is None:
-            where = f"{self._walker.what(vma)} at {vma.vm_start:#x}" if vma else "nothing mapped"
+            where = f"{self._walker.what(space.mm, vma)} at {vma.start:#x}" if vma else "nothing mapped"
             site = space.sites[key] = Site(call, where)
         return site
 

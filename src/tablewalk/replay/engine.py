@@ -11,7 +11,7 @@ from tablewalk.errors import TablewalkError, escape
 from tablewalk.machine.drivers import Model
 from tablewalk.record.recording import NEVER_RETURNED, Kind, Recording, Rows
 from tablewalk.replay.attach import StartState
-from tablewalk.replay.calls import HARMLESS, MADVISE, MMAP, name_of
+from tablewalk.replay.calls import HARMLESS, MADVISE, MMAP, PROCESS_VM, name_of
 from tablewalk.replay.costs import Costs
 from tablewalk.replay.files import Files
 from tablewalk.replay.population import FORKS, Population
@@ -23,6 +23,7 @@ from tablewalk.replay.walk import Walker
 
 FIRST_SHOWN: Final = 5  # examples kept of what went wrong
 BRK: Final = 12
+STACK_MAX: Final = 1 << 36  # bytes that a stack is believed to grow to
 _MAY_ALLOCATE_MUCH: Final = (MMAP, 25, MADVISE, 149, 151, 325)
 
 Fault = tuple[int, int, int, int]  # time, pid, address, How
@@ -40,15 +41,16 @@ class Engine:
     ) -> None:
         self._recording, self._board, self._slot = recording, board, slot
         files = Files(model)
-        walker = Walker(model, files)
         self.calls = Calls(model, files)
+        self._peek = self.calls.peek
+        walker = Walker(model, files, self._peek)
         self.population = Population(model, self.calls, walker, memory)
         self.accuracy = Accuracy()
         self.harmless: dict[str, int] = {}
         self.rows = 0
         self.last_t = recording.meta.start
         self.interrupted = False
-        self._costs = Costs(model, self.calls, walker)
+        self._costs = Costs(model, self._peek, walker)
         self._start = StartState.of(recording, model)
         self._machine = model.machine
         self._mismatches: dict[str, Mismatch] = {}
@@ -56,6 +58,7 @@ class Engine:
         self._fault, self._access_error = fault.do_user_addr_fault, fault.access_error
         self._error: int = flags.VM_FAULT_ERROR
         self._write_flag: int = flags.VM_WRITE
+        self._grows: int = flags.VM_GROWSDOWN
         self._walk_to_pmd = model.kernel("pgtable_generic").walk_to_pmd
         self._reclaims: bool = model.kernel("config").config.pt_reclaim
         self._handlers: dict[int, Callable[[Event], None]] = {
@@ -107,7 +110,7 @@ class Engine:
         process = self.population.alive.get(self._start.pid)
         if space := self.population.enter(process):
             try:
-                self._start.finish(space.mm)
+                self._start.finish(self.calls, space.mm)
             except TablewalkError as error:
                 self.population.stop(space, self._start.t, f"{error} (state at the start)")
             else:
@@ -167,38 +170,50 @@ class Engine:
 
     def _odd_fault(self, space: AddressSpace, t: int, pid: int, address: int, how: int) -> None:
         """A fault whose write bit is not known, or that was not served."""
-        vma = self.calls.vma_at(space.mm, address)
+        vma = self._peek.vma_at(space.mm, address)
         if how == How.UNKNOWN:
             self.accuracy.write_unknown += 1
-            write = bool(vma) and not vma.vm_file and vma.vm_flags & self._write_flag != 0
+            write = vma is not None and not vma.file and vma.flags & self._write_flag != 0
             if self._fault(space.mm, address, write) & self._error:
                 self._refused(space, t, pid, address, write)
             return
         self.accuracy.faults_failed += 1
-        if how == How.FAILED and vma and not self._access_error(vma.vm_flags, False):
+        if how == How.FAILED and vma and not self._access_error(vma.flags, False):
             # The mapping allows it and yet it failed (end of file, a guard, a signal): upper tables come first.
             self.accuracy.faults_failed_odd += 1
             self._walk_to_pmd(space.mm, address)
 
     def _refused(self, space: AddressSpace, t: int, pid: int, address: int, write: bool) -> None:
         """The model refuses what was served in reality; if that was past the end of a file, the file has grown."""
-        vma = self.calls.vma_at(space.mm, address)
-        if vma and self._start:  # it was written before the mapping was made read-only
-            flags, vma.vm_flags = vma.vm_flags, vma.vm_flags | self._write_flag
-            self._fault(space.mm, address, write)
-            vma.vm_flags = flags
+        if self._served_after_all(space.mm, address, write):
             return
-        if vma and vma.vm_file and vma.vm_file.f_mapping.i_size >= 0:
-            vma.vm_file.f_mapping.i_size = -1
-            if self._fault(space.mm, address, write) & self._error == 0:
-                self.calls.tell("files that grew by calls that are not recorded")
-                return
         self.calls.check_fits(address)
         self.accuracy.faults_refused += 1
         if len(self.accuracy.faults_refused_first) < FIRST_SHOWN:
-            why = "the mapping does not allow it" if vma else "nothing is mapped there"
+            why = "the mapping does not allow it" if self._peek.vma_at(space.mm, address) else "nothing is mapped there"
             what = "write" if write else "read"
             self.accuracy.faults_refused_first.append(f"{t} ns, pid {pid}: {what} at {address:#x}: {why}")
+
+    def _served_after_all(self, mm: Any, address: int, write: bool) -> bool:
+        """Whether the model serves the fault once it is told what the fault itself tells."""
+        vma = self._peek.vma_above(mm, address)
+        if vma is None:
+            return False
+        if vma.start > address:
+            if vma.flags & self._grows == 0 or vma.end - address > STACK_MAX:
+                return False
+            mm.rlimit_stack = STACK_MAX  # the stack may be larger than it usually may
+        elif self._start:  # a page of the start state, written before its mapping was made read-only
+            self._peek.set_vm_flags(mm, vma, vma.flags | self._write_flag)
+            served = not self._fault(mm, address, write) & self._error
+            self._peek.set_vm_flags(mm, vma, vma.flags)
+            return served
+        elif vma.file and self._peek.get(self._peek.get(vma.file, "f_mapping"), "i_size") >= 0:
+            self._peek.get(vma.file, "f_mapping").i_size = -1
+            self.calls.tell("files that grew by calls that are not recorded")
+        else:
+            return False
+        return not self._fault(mm, address, write) & self._error
 
     def _grown(self, space: AddressSpace, t: int, address: int) -> None:
         """A fault changed the number of tables."""
@@ -220,18 +235,26 @@ class Engine:
         space = self.population.enter(process)
         if space and e.nr in FORKS:
             self.population.copy_early(space, e)
-        if not self.calls.knows(e.nr):
+        if e.nr in PROCESS_VM and e.ret > 0:
+            self._foreign_access(e)
+        elif not self.calls.knows(e.nr):
             key = name_of(e.nr, e.a) + ("" if e.nr in HARMLESS else " (not looked at)")
             self.harmless[key] = self.harmless.get(key, 0) + 1
         elif space:
             self._run(space, e)
+
+    def _foreign_access(self, e: Event) -> None:
+        """process_vm_readv and _writev fill tables of another process without a fault."""
+        target = self.population.enter(self.population.alive.get(e.a[0]))
+        if target:
+            self.population.stop(target, e.t, f"not modelled: {name_of(e.nr, e.a)} by process {e.pid}")
 
     def _run(self, space: AddressSpace, e: Event) -> None:
         """Run a call that may change the address space, and account for it."""
         meter = self.population.meter
         meter.note_rss(space, e.t)
         if e.nr != MADVISE or self._reclaims:
-            self.population.walk_if_new_peak(space)
+            self.population.walk_if_new_peak(space, e.t)
         before = space.kbs[-1]
         call = self._costs.begin(space, e)
         try:
@@ -271,13 +294,13 @@ class Engine:
         """The MMAP row inside the call tells the extent of the mapping after merging."""
         start, length = self.calls.span(e.inside[-1].a[0], e.inside[-1].a[1])
         end = start + length
-        vma = self.calls.vma_at(space.mm, start)
+        vma = self._peek.vma_at(space.mm, start)
         self.accuracy.vma_extents += 1
-        if vma and (vma.vm_start, vma.vm_end) == (start, end):
+        if vma and (vma.start, vma.end) == (start, end):
             return
         self.accuracy.vma_mismatches += 1
         if len(self.accuracy.vma_first) < FIRST_SHOWN:
-            model = f"{vma.vm_start:#x}-{vma.vm_end:#x}" if vma else "none"
+            model = f"{vma.start:#x}-{vma.end:#x}" if vma else "none"
             self.accuracy.vma_first.append(
                 f"{e.t} ns, pid {e.pid}: {name_of(e.nr, e.a)}: recorded {start:#x}-{end:#x}, model {model}"
             )
@@ -291,7 +314,7 @@ class Engine:
         if not process or not space:
             return
         if process.exec_since is None:
-            if self.calls.vma_at(space.mm, e.a[0] + e.a[1] - 1):
+            if self._peek.vma_at(space.mm, e.a[0] + e.a[1] - 1):
                 return  # a stack that grew, a protection that changed: the extent is not news
             self.calls.tell("mappings made by calls that are not recorded")
         try:

@@ -84,7 +84,6 @@ class Population:
         """An empty address space instead of what the process had."""
         old = process.space
         mm = self._mm_alloc()
-        mm.rlimit_stack = (1 << 64) - 1  # it is not recorded: what grew in reality grows here
         if old and old.mm is not None:
             mm.flags = old.mm.flags & THP_DISABLED
         self._leave(process, t)
@@ -192,21 +191,22 @@ class Population:
 
     # --- looking at tables -----------------------------------------------------------------------------------
 
-    def walk_if_new_peak(self, space: AddressSpace) -> None:
+    def walk_if_new_peak(self, space: AddressSpace, t: int) -> None:
         """Before tables may go: remember which mappings hold them, if there were never so many."""
         kb, last = space.kbs[-1], space.holders.vmpte_kb if space.holders else 0
         if kb <= last + last // WALK_STEP or kb < space.peak.vmpte_kb:
             return
         found = self._walker.holders(space.mm)
+        space.peak = self.meter.tables(space.mm, t, kb)
         space.peak.empty = sum(h.empty for h in found)
         found.sort(key=lambda h: -h.pte)
         rest = found[HOLDERS_SHOWN:]
         pte = sum(h.pte for h in rest)
-        space.holders = Holders(space.peak.t, kb, found[:HOLDERS_SHOWN], len(rest), pte)
+        space.holders = Holders(t, kb, found[:HOLDERS_SHOWN], len(rest), pte)
 
     def _last_look(self, space: AddressSpace, t: int) -> None:
         self.meter.note_rss(space, t)
-        self.walk_if_new_peak(space)
+        self.walk_if_new_peak(space, t)
         space.end = self.meter.tables(space.mm, t, space.kbs[-1])
         space.end.empty = sum(h.empty for h in self._walker.holders(space.mm))
 

@@ -16,6 +16,7 @@ from tablewalk.machine.drivers import Model
 from tablewalk.record.recording import NEVER_RETURNED
 from tablewalk.replay.calls import name_of
 from tablewalk.replay.files import MAP_HUGETLB, Files, is_driver_memory
+from tablewalk.replay.peek import Peek
 from tablewalk.replay.stream import Event
 
 MAP_TYPE, MAP_FIXED, MAP_ANONYMOUS = 0xF, 0x10, 0x20
@@ -48,8 +49,8 @@ class Calls:
         self._mmap, self._brk, self._exec = kernel("mmap"), kernel("brk"), kernel("exec")
         self._mprotect, self._mlock, self._mremap = kernel("mprotect"), kernel("mlock"), kernel("mremap")
         self._madvise, self._mempolicy = kernel("madvise"), kernel("mempolicy")
-        self._types, self._flags, self._fault = kernel("mm_types"), kernel("vm_flags"), kernel("fault")
-        self._machine = model.machine
+        self._flags, self._fault = kernel("vm_flags"), kernel("fault")
+        self.peek = Peek(model)
         self._arch = model.module("arch").arch
         self._handlers: dict[int, Callable[[Any, Event], int | None]] = {
             9: self.mmap, 10: self.mprotect, 11: self.munmap, 12: self.brk, 25: self.mremap, 28: self.madvise,
@@ -102,7 +103,7 @@ class Calls:
             elif is_driver_memory(row.name or ""):
                 self.tell(f"tables that a driver fills without faults in mappings of {row.name}")
         start, size = self.span(e.ret, length)
-        if flags & (MAP_POPULATE | MAP_LOCKED) or mm.def_flags & self._flags.VM_LOCKED:
+        if flags & (MAP_POPULATE | MAP_LOCKED) or self._locks_new(mm):
             self._limit(size, e)
         pgoff = (e.a[5] >> 12 << 12) // self._arch.page_size
         ret: int = self._mmap.sys_mmap(mm, start, size, prot, flags, file, pgoff)
@@ -134,9 +135,11 @@ class Calls:
         file = self._files.of(row, -1)
         flags = row.a[4] & MAP_TYPE | MAP_FIXED | (0 if file else MAP_ANONYMOUS)
         start, size = self.span(row.a[0], row.a[1])
-        mm.def_flags = vm_flags
+        with self.peek.writing(mm):
+            mm.def_flags = vm_flags
         self._mmap.sys_mmap(mm, start, size, row.a[3], flags, file, (row.a[2] << 12) // self._arch.page_size)
-        mm.def_flags = 0
+        with self.peek.writing(mm):
+            mm.def_flags = 0
         return None
 
     def munmap(self, mm: Any, e: Event) -> int:
@@ -146,8 +149,8 @@ class Calls:
     def mremap(self, mm: Any, e: Event) -> int:
         start, old = self.span(e.a[0], e.a[1])
         new = self.span(e.ret, e.a[2])[1]
-        vma = self.vma_at(mm, start)
-        if new > old and vma and vma.vm_flags & self._flags.VM_LOCKED:
+        vma = self.peek.vma_at(mm, start)
+        if new > old and vma and vma.flags & self._flags.VM_LOCKED:
             self._limit(new - old, e)
         target = self.span(e.ret, 0)[0]
         ret: int = self._mremap.sys_mremap(mm, start, old, new, e.a[3] & 0xFFFFFFFF, target)
@@ -155,12 +158,14 @@ class Calls:
 
     def brk(self, mm: Any, e: Event) -> int | None:
         """brk(2). What the heap's start is, the first call tells."""
-        if mm.start_brk == 0:
-            mm.start_brk = mm.brk = self.span(e.ret, 0)[0] if e.a[0] != e.ret else self._heap_start(e)
+        if self.peek.get(mm, "start_brk") == 0:
+            with self.peek.writing(mm):
+                mm.start_brk = mm.brk = self.span(e.ret, 0)[0] if e.a[0] != e.ret else self._heap_start(e)
+        now: int = self.peek.get(mm, "brk")
         if e.a[0] != e.ret:  # asked for the end of the heap, or did not get what it asked for
-            return None if mm.brk == e.ret or self._arch.page_size != 4096 else mm.brk
-        if mm.def_flags & self._flags.VM_LOCKED:
-            self._limit(max(e.ret - mm.brk, 0), e)
+            return None if now == e.ret or self._arch.page_size != 4096 else now
+        if self._locks_new(mm):
+            self._limit(max(e.ret - now, 0), e)
         ret: int = self._brk.sys_brk(mm, e.a[0])
         return ret
 
@@ -183,14 +188,12 @@ class Calls:
     def shmdt(self, mm: Any, e: Event) -> int | None:
         """shmdt(2): unmap what is left of the segment attached at the address."""
         start = self.span(e.a[0], 0)[0]
-        first = self.vma_at(mm, start)
-        if not first or not first.vm_file:
+        first = self.peek.vma_at(mm, start)
+        if not first or not first.file:
             return -EINVAL
-        file, shift = first.vm_file, self._arch.page_shift
-        for address in self._machine.mt_range(mm.mm_mt, start, self._arch.task_size):
-            vma = self._types.vm_area_struct(address)
-            if vma.vm_file == file and vma.vm_start - start == vma.vm_pgoff << shift:
-                self._mmap.sys_munmap(mm, vma.vm_start, vma.vm_end - vma.vm_start)
+        for vma in self.peek.vmas(mm, start, self._arch.task_size):
+            if vma.file == first.file and vma.start - start == vma.pgoff << self._arch.page_shift:
+                self._mmap.sys_munmap(mm, vma.start, vma.end - vma.start)
         return 0
 
     def remap_file_pages(self, mm: Any, e: Event) -> int:
@@ -259,7 +262,8 @@ class Calls:
         if option == PR_SET_THP_DISABLE:
             # The two ways to disable are the model's lowest bits of mm.flags, in the order of prctl's flag.
             off = (2 if e.a[2] & PR_THP_DISABLE_EXCEPT_ADVISED else 1) if e.a[1] else 0
-            mm.flags = mm.flags & ~3 | off
+            with self.peek.writing(mm):
+                mm.flags = mm.flags & ~3 | off
         if option == PR_SET_VMA:
             raise NotModelled("prctl(PR_SET_VMA)")
         return None
@@ -283,9 +287,9 @@ class Calls:
 
     # --- helpers -------------------------------------------------------------------------------------------
 
-    def vma_at(self, mm: Any, address: int) -> Any:
-        """The VMA that contains `address`, or NULL."""
-        return self._types.vm_area_struct(self._machine.mtree_load(mm.mm_mt, address))
+    def _locks_new(self, mm: Any) -> bool:
+        """Whether new memory is locked, and so filled at once (mlockall)."""
+        return bool(self.peek.get(mm, "def_flags") & self._flags.VM_LOCKED)
 
     def span(self, start: int, length: int) -> tuple[int, int]:
         """A recorded range in whole pages of the architecture: (start, length)."""
@@ -309,11 +313,10 @@ class Calls:
         """Whether some page of the range is not mapped."""
         start, size = self.span(start & ~4095, length + (start & 4095) + 4095 & ~4095)
         at = start
-        for address in self._machine.mt_range(mm.mm_mt, start, start + size):
-            vma = self._types.vm_area_struct(address)
-            if vma.vm_start > at:
+        for vma in self.peek.vmas(mm, start, start + size):
+            if vma.start > at:
                 return True
-            at = vma.vm_end
+            at = vma.end
         return at < start + size
 
     def _populate(self, mm: Any, start: int, size: int) -> None:
@@ -322,12 +325,11 @@ class Calls:
 
     def _limit_accessible(self, mm: Any, start: int, size: int, e: Event) -> None:
         """_limit for the part of the range that is mapped and may be accessed."""
-        pages = 0
-        for address in self._machine.mt_range(mm.mm_mt, start, start + size):
-            vma = self._types.vm_area_struct(address)
-            if vma.vm_flags & self._flags.VM_ACCESS_FLAGS:
-                pages += min(vma.vm_end, start + size) - max(vma.vm_start, start)
-        self._limit(pages, e)
+        fills = 0
+        for vma in self.peek.vmas(mm, start, start + size):
+            if vma.flags & self._flags.VM_ACCESS_FLAGS:
+                fills += min(vma.end, start + size) - max(vma.start, start)
+        self._limit(fills, e)
 
     def _limit(self, size: int, e: Event) -> None:
         """Refuse to fill `size` bytes if no machine that was recorded can have done it."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from tablewalk.machine.drivers import Model
 from tablewalk.replay.files import Files
+from tablewalk.replay.peek import Peek, Vma
 from tablewalk.replay.results import Holder
 
 HOLDERS_SHOWN = 10
@@ -17,16 +18,16 @@ HOLDERS_SHOWN = 10
 class Walker:
     """Walks mms of a model; `files` names the files of their mappings."""
 
-    def __init__(self, model: Model, files: Files) -> None:
+    def __init__(self, model: Model, files: Files, peek: Peek) -> None:
         self._arch = model.module("arch").arch
-        self._machine, self._files = model.machine, files
-        self._pgtable, self._types = model.kernel("pgtable"), model.kernel("mm_types")
+        self._machine, self._files, self._peek = model.machine, files, peek
+        self._pgtable = model.kernel("pgtable")
         self._flags = model.kernel("vm_flags")
 
     def holders(self, mm: Any) -> list[Holder]:
         """Every mapping that holds a table or a huge page, by address."""
-        vmas = [self._types.vm_area_struct(address) for address in self._machine.mt_values(mm.mm_mt)]
-        ends = [vma.vm_end for vma in vmas]
+        vmas = self._peek.vmas(mm, 0, self._arch.task_size)
+        ends = [vma.end for vma in vmas]
         found: dict[int, Holder] = {}
         for address, entry in self._pmd_entries(mm):
             i = bisect_right(ends, address)
@@ -35,7 +36,7 @@ class Walker:
             holder = found.get(i)
             if holder is None:
                 vma = vmas[i]
-                holder = found[i] = Holder(vma.vm_start, vma.vm_end, self.what(vma))
+                holder = found[i] = Holder(vma.start, vma.end, self.what(mm, vma))
             if self._pgtable.pmd_is_table(entry):
                 holder.pte += 1
                 table = self._pgtable.pmd_pgtable(entry)
@@ -44,16 +45,16 @@ class Walker:
                 holder.huge += 1
         return [found[i] for i in sorted(found)]
 
-    def what(self, vma: Any) -> str:
+    def what(self, mm: Any, vma: Vma) -> str:
         """What a mapping is, in a few words."""
-        mm = vma.vm_mm
-        if vma.vm_file:
-            return self._files.name(vma.vm_file)
-        if vma.vm_flags & self._flags.VM_GROWSDOWN:
+        if vma.file:
+            return self._files.name(vma.file)
+        if vma.flags & self._flags.VM_GROWSDOWN:
             return "[stack]"
-        if vma.vm_flags & self._flags.VM_SPECIAL_MAPPING:
+        if vma.flags & self._flags.VM_SPECIAL_MAPPING:
             return "[vdso]"
-        if mm.start_brk <= vma.vm_start < mm.brk or vma.vm_start <= mm.start_brk < vma.vm_end:
+        start_brk, brk = self._peek.get(mm, "start_brk"), self._peek.get(mm, "brk")
+        if start_brk <= vma.start < brk or vma.start <= start_brk < vma.end:
             return "[heap]"
         return "anonymous memory"
 
@@ -67,7 +68,7 @@ class Walker:
             levels.append((a.pud_shift, a.ptrs_per_pud))
         if a.pmd_bits:
             levels.append((a.pmd_shift, a.ptrs_per_pmd))
-        return self._entries(mm.pgd, 0, levels)
+        return self._entries(self._peek.get(mm, "pgd"), 0, levels)
 
     def _entries(self, table: Any, base: int, levels: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         shift, nr = levels[0]

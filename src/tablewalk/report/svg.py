@@ -34,11 +34,11 @@ def timeline(
     top = max(-(-top // step) * step, step)
     plot = _Plot(start, max(end, start + 1), top)
     body = [_grid(plot, step, origin, unit)]
-    for line in lines:
-        body.append(element("path", element("title", line.name), cls=f"line {line.css}", d=plot.path(line, end)))
     for t, v in dots[:: len(dots) // DOTS + 1]:
         title = element("title", f"recorded: {v:,} {unit} at {(t - origin) / 1e9:.3f} s")
-        body.append(element("circle", title, cls="dot", cx=f"{plot.x(t):.1f}", cy=f"{plot.y(v):.1f}", r="2"))
+        body.append(element("circle", title, cls="dot", cx=f"{plot.x(t):.1f}", cy=f"{plot.y(v):.1f}", r="2.5"))
+    for line in lines:
+        body.append(element("path", element("title", line.name), cls=f"line {line.css}", d=plot.path(line, end)))
     names = ", ".join(line.name for line in lines)
     return element(
         "svg", *body, cls="timeline", viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=f"over time: {names}"
