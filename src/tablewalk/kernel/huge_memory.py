@@ -291,7 +291,7 @@ def move_huge_pmd(vma: vm_area_struct, old_addr: int, new_addr: int, old_pmd: pm
     if new_ptl != old_ptl:
         spin_lock_nested(new_ptl)
     pmdval = pmdp_huge_get_and_clear(old_pmd)
-    if arch.file_thp_deposits or (new_ptl != old_ptl and vma_is_anonymous(vma)):
+    if arch.file_thp_deposits or vma_is_anonymous(vma):
         pgtable = pgtable_trans_huge_withdraw(mm, old_pmd, old_addr)
         pgtable_trans_huge_deposit(mm, new_pmd, new_addr, pgtable)
     if vma.vm_userfaultfd_ctx:

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from ..arch import arch
-from ..kernel import collapse_huge_page, shmem
+from ..kernel.collapse_huge_page import scan_ptes as scan_ptes_today
 from ..kernel.config import config
 from ..kernel.filemap import folio_next_index
 from ..kernel.mm_types import address_space, folio, mm_struct, vm_area_struct
 from ..kernel.mmap_lock import NO_VMA
 from ..kernel.pgtable import PRESENT, RW, mm_find_pmd, page_t, pte_p, ptep_get
 from ..kernel.scan_result import GO_ON, SCAN_NO_PTE_TABLE, SCAN_PAGE_RO, SCAN_SUCCEED
+from ..kernel.shmem import shmem_suitable_pmd as shmem_suitable_pmd_today
 from ..kernel.vm_fault import vm_fault
 from ..kernel.vm_flags import EINVAL
 from . import patch
@@ -39,7 +40,7 @@ def map_whole_folio(vmf: vm_fault, f: folio, page: page_t, nr_pages: int) -> tup
 )
 def shmem_suitable_pmd(mapping: address_space, index: int, vma: vm_area_struct, address: int) -> bool:
     """Whether nothing is cached in the way of a huge page; the VMA need not have room for it."""
-    return shmem.shmem_suitable_pmd(mapping, index, NO_VMA, address)
+    return shmem_suitable_pmd_today(mapping, index, NO_VMA, address)
 
 
 @patch(
@@ -75,7 +76,7 @@ def pages_to_map(vma: vm_area_struct, f: folio, first: int, last: int) -> tuple[
 )
 def scan_ptes(vma: vm_area_struct, pte: pte_p, is_khugepaged: bool) -> tuple[int, int]:
     """Of the entries of a table at least one must be writable: after fork, or mprotect, none is."""
-    result, swapped = collapse_huge_page.scan_ptes(vma, pte, is_khugepaged)
+    result, swapped = scan_ptes_today(vma, pte, is_khugepaged)
     if result == SCAN_SUCCEED and not any_writable(pte):
         result = SCAN_PAGE_RO
     return result, swapped
