@@ -12,6 +12,8 @@
  *
  * Prints its pid, VmPTE in kB and the addresses. N is 512 unless given.
  */
+#define _GNU_SOURCE
+#include <sched.h>
 #include <sys/mman.h>
 
 #include "samples.h"
@@ -29,6 +31,17 @@ static void advise(char *at, unsigned long size, int advice, const char *name)
 		err(2, "%s", name);
 }
 
+/* Pages that wait in the batch of another CPU (mm/swap.c) would be passed over by MADV_PAGEOUT. */
+static void stay_on_this_cpu(void)
+{
+	cpu_set_t cpus;
+
+	CPU_ZERO(&cpus);
+	CPU_SET(sched_getcpu(), &cpus);
+	if (sched_setaffinity(0, sizeof(cpus), &cpus))
+		err(2, "sched_setaffinity");
+}
+
 int main(int argc, char **argv)
 {
 	int wait = argc > 1 && !strcmp(argv[1], "-w");
@@ -41,6 +54,7 @@ int main(int argc, char **argv)
 
 	if (argc > 3 + wait || *rest || !tables || tables > 1 << 20 || (!free_them && strcmp(mode, "dontneed")))
 		errx(2, "usage: empty_tables [-w] [dontneed|free] [N]");
+	stay_on_this_cpu();
 	sample_vmpte();
 	map = mmap((void *)ADDRESS, size, PROT_READ | PROT_WRITE,
 		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);

@@ -266,6 +266,20 @@ def test_stack(victim: Victim, inspector: Inspector) -> None:
     assert (grown.populated, grown.empty) == (((stack.end - 1) >> 21) - (low >> 21) + 1, 0)
 
 
+def test_huge_pages_are_not_cut_where_pagemap_is_read_in_pieces(
+    victim: Victim, old_kernel: Inspector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    victim.do("area(8*M, at=M - PAGE); madvise(M - PAGE, 8*M, HUGEPAGE); touch(M - PAGE, 8*M)")
+    if not any(t.vma.kb["AnonHugePages"] for t in old_kernel.inspect(victim.pid).tables.vmas):
+        pytest.skip("no transparent huge pages")
+    whole = old_kernel.inspect(victim.pid)
+    monkeypatch.setattr("tablewalk.inspect.pagemap.READ_ENTRIES", 512)
+    pieces = old_kernel.inspect(victim.pid)
+    check_sound(pieces)
+    assert pieces.tables.deposited == whole.tables.deposited == 7
+    assert pieces.tables.populated == whole.tables.populated
+
+
 def test_hidden_mapping(victim: Victim, inspector: Inspector, old_kernel: Inspector) -> None:
     """What pagemap does not show is neither empty nor populated."""
     needs_empty_tables_shown(inspector)

@@ -78,6 +78,8 @@ def ring_buffer(at: int, pages: int) -> None:
 
 def main() -> None:
     assert mmap.PAGESIZE == PAGE
+    # pages that wait in the batch of another CPU (mm/swap.c) would be passed over by MADV_PAGEOUT
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     names = dict(globals())
     for line in sys.stdin:
         names["reply"] = None

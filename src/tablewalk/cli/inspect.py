@@ -83,12 +83,10 @@ def command(
     for i in itertools.count(1):
         survey = _survey(inspector, named or (all_pids() if every else cgroup_pids(cgroups)))
         failed = survey.skipped if named else []
-        if named and not survey.processes and i == 1:
-            raise failed[0]
         for e in failed:
             click.echo(f"tablewalk: {escape(str(e))}", err=True)
-        if named and not survey.processes:  # watched to its end
-            return 0
+        if named and not survey.processes:
+            return EXIT_BAD if i == 1 else 0  # or watched to the end
         _emit(form.lines(survey), output, clear=i > 1 and form.name == "text")
         if not pause or i == count:
             return EXIT_BAD if failed else 0

@@ -116,8 +116,9 @@ def read_entries(fd: int, vma: Vma, arch: Arch) -> list[Ranges]:
     huge_kb = arch.pmd_size >> 10
     anon = vma.kb.get("AnonHugePages", 0) // huge_kb
     file = (vma.kb.get("ShmemPmdMapped", 0) + vma.kb.get("FilePmdMapped", 0)) // huge_kb
-    for start in range(vma.start, vma.end, READ_ENTRIES << arch.page_shift):
-        count = min(READ_ENTRIES, (vma.end - start) >> arch.page_shift)
+    step = READ_ENTRIES << arch.page_shift  # and at its multiples, so that no huge page is cut
+    for start in (vma.start, *range((vma.start // step + 1) * step, vma.end, step)):
+        count = (min((start // step + 1) * step, vma.end) - start) >> arch.page_shift
         raw = os.pread(fd, count * PAGEMAP_ENTRY, (start >> arch.page_shift) * PAGEMAP_ENTRY)
         if len(raw) < count * PAGEMAP_ENTRY:
             raise ProcessLookupError(errno.ESRCH, "pagemap ends early")
