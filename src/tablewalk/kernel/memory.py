@@ -78,6 +78,7 @@ from .vm_flags import (
     FAULT_FLAG_WRITE,
     VM_FAULT_FALLBACK,
     VM_SHARED,
+    VM_SPECIAL_MAPPING,
     VM_WRITE,
 )
 
@@ -134,7 +135,7 @@ def handle_pte_fault(vmf: vm_fault) -> int:
 def do_pte_missing(vmf: vm_fault, orig_pte: int) -> int:
     """Nothing is mapped; `orig_pte` is 0 if that was seen in a table, NO_PTE if there was no table."""
     vma = vmf.vma
-    if not vma.vm_file and vma.vm_flags & VM_SHARED == 0:
+    if not vma.vm_file and vma.vm_flags & (VM_SHARED | VM_SPECIAL_MAPPING) == 0:
         return do_anonymous_page(vmf)
     return do_fault(vmf)
 
