@@ -14,7 +14,7 @@ from .gup import get_user_pages, put_user_pages
 from .memory_zap import free_pgd_range
 from .mm_types import file, mm_struct, vm_area_struct
 from .mmap import MAP_FIXED, calc_vm_prot_bits, do_mmap, expand_stack
-from .mmap_lock import NO_VMA, mmap_write_lock, mmap_write_unlock
+from .mmap_lock import NO_VMA, mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock, vma_start_write
 from .mmu_gather import tlb_finish_mmu, tlb_gather_mmu
 from .move_page_tables import move_page_tables
 from .mprotect import mprotect_fixup
@@ -105,7 +105,10 @@ def exec_stack(mm: mm_struct, start: int, end: int, prot: int) -> int:
 
 def stack_vma(mm: mm_struct) -> vm_area_struct:
     """The stack that exec has begun, or NULL."""
-    return find_vma(mm, mm.start_stack) if mm.start_stack else NO_VMA
+    mmap_read_lock(mm)
+    vma = find_vma(mm, mm.start_stack) if mm.start_stack else NO_VMA
+    mmap_read_unlock(mm)
+    return vma
 
 
 def create_init_stack_vma(mm: mm_struct) -> vm_area_struct:
@@ -123,7 +126,7 @@ def create_init_stack_vma(mm: mm_struct) -> vm_area_struct:
 
 def copy_strings(mm: mm_struct, vma: vm_area_struct, length: int) -> bool:
     """Write `length` bytes of arguments downwards from the stack's end; false if they cannot be."""
-    end = vma.vm_end
+    end = arch.task_size & -arch.page_size
     for done in range(arch.page_size, length + 1, arch.page_size):
         address = end - done
         mmap_write_lock(mm)
@@ -152,6 +155,7 @@ def setup_arg_pages(mm: mm_struct, vma: vm_area_struct, start: int, end: int, pr
 def relocate_vma_down(vma: vm_area_struct, shift: int) -> None:
     """Move the VMA and what it maps down by `shift` bytes, where nothing else is; vm_pgoff stays what it was."""
     mm = vma.vm_mm
+    vma_start_write(vma)
     old_start = vma.vm_start
     old_end = vma.vm_end
     new_start = old_start - shift
