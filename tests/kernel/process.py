@@ -186,7 +186,7 @@ class Process:
 
     def has(self, addr: int, flag: str) -> bool:
         """Whether the VMA that has `addr` has a flag (its name in vm_flags)."""
-        return self.field(addr, "vm_flags") & getattr(self.k("vm_flags"), flag) != 0
+        return bool(self.field(addr, "vm_flags") & getattr(self.k("vm_flags"), flag))
 
     def set_flag(self, addr: int, flag: str) -> None:
         """Set a flag that no system call sets."""

@@ -30,6 +30,11 @@ MAX_MADVISE_GUARD_RETRIES: Final = 3
 ERESTARTNOINTR: Final = 513
 
 
+def guard_regions_supported() -> bool:
+    """Whether there are guard regions."""
+    return True
+
+
 def is_valid_guard_vma(vma: vm_area_struct, allow_locked: bool) -> bool:
     """Whether the VMA may have guard regions; where they replace pages it must not be locked."""
     disallowed = VM_SPECIAL | VM_HUGETLB if allow_locked else VM_SPECIAL | VM_HUGETLB | VM_LOCKED

@@ -13,7 +13,7 @@ from ..arch import arch
 from ..machine import forget
 from .config import config
 from .filemap import fput, get_file
-from .guard import ERESTARTNOINTR, madvise_guard_install, madvise_guard_remove
+from .guard import ERESTARTNOINTR, guard_regions_supported, madvise_guard_install, madvise_guard_remove
 from .gup import FOLL_WRITE, check_vma_flags, faultin_page_range
 from .huge_mm import vma_is_anonymous
 from .khugepaged import khugepaged_enter_vma, madvise_collapse
@@ -131,9 +131,7 @@ def sys_process_madvise(mm: mm_struct, ranges: tuple[tuple[int, int], ...], beha
 
     Returns the bytes of the ranges done, or -errno if the first could not be.
     """
-    if not madvise_behavior_valid(behavior):
-        return -EINVAL
-    if remote and not process_madvise_remote_valid(behavior):
+    if not madvise_behavior_valid(behavior) or not process_madvise_valid(behavior, remote):
         return -EINVAL
     mode = madvise_lock(mm, behavior)
     tlb = madvise_init_tlb(mm, behavior)
@@ -181,16 +179,14 @@ def madvise_behavior_valid(behavior: int) -> bool:
         return arch.has_thp
     if behavior in (MADV_HWPOISON, MADV_SOFT_OFFLINE):
         raise NotModelled("injection of memory failures")
-    return (
-        MADV_NORMAL <= behavior <= MADV_DONTNEED
-        or MADV_FREE <= behavior <= MADV_DONTNEED_LOCKED
-        or MADV_GUARD_INSTALL <= behavior <= MADV_GUARD_REMOVE
-    )
+    if behavior in (MADV_GUARD_INSTALL, MADV_GUARD_REMOVE):
+        return guard_regions_supported()
+    return MADV_NORMAL <= behavior <= MADV_DONTNEED or MADV_FREE <= behavior <= MADV_DONTNEED_LOCKED
 
 
-def process_madvise_remote_valid(behavior: int) -> bool:
-    """Whether another process may be advised so."""
-    return behavior in (MADV_COLD, MADV_PAGEOUT, MADV_WILLNEED, MADV_COLLAPSE)
+def process_madvise_valid(behavior: int, remote: bool) -> bool:
+    """Whether process_madvise gives this advice; another process gets only some."""
+    return not remote or behavior in (MADV_COLD, MADV_PAGEOUT, MADV_WILLNEED, MADV_COLLAPSE)
 
 
 def check_input_range(start: int, len_in: int) -> tuple[int, int]:
@@ -362,7 +358,7 @@ def madvise_new_flags(vma: vm_area_struct, behavior: int) -> int:
     if behavior == MADV_DONTFORK:
         return flags | VM_DONTCOPY
     if behavior == MADV_DOFORK:
-        return -EINVAL if flags & VM_SPECIAL else flags & ~VM_DONTCOPY
+        return -EINVAL if refuses_dofork(flags) else flags & ~VM_DONTCOPY
     if behavior == MADV_WIPEONFORK:
         return -EINVAL if vma.vm_file or flags & VM_SHARED else flags | VM_WIPEONFORK
     if behavior == MADV_KEEPONFORK:
@@ -379,6 +375,11 @@ def madvise_new_flags(vma: vm_area_struct, behavior: int) -> int:
     if behavior == MADV_HUGEPAGE:
         return flags & ~VM_NOHUGEPAGE | VM_HUGEPAGE
     return flags & ~VM_HUGEPAGE | VM_NOHUGEPAGE
+
+
+def refuses_dofork(vm_flags: int) -> bool:
+    """Whether memory with these flags stays with MADV_DONTFORK."""
+    return vm_flags & VM_SPECIAL != 0
 
 
 def madvise_update_vma(vma: vm_area_struct, start: int, end: int, new_flags: int) -> tuple[int, int]:
@@ -429,8 +430,13 @@ def madvise_dontneed_free(tlb: mmu_gather, vma: vm_area_struct, start: int, end:
         return -EINVAL
     if behavior == MADV_FREE:
         return madvise_free_single_vma(tlb, vma, start, end)
-    unmap_single_vma(tlb, vma, start, end, ZAP_RECLAIM_PT)
+    madvise_dontneed_single_vma(tlb, vma, start, end)
     return 0
+
+
+def madvise_dontneed_single_vma(tlb: mmu_gather, vma: vm_area_struct, start: int, end: int) -> None:
+    """Unmap, and give empty tables back."""
+    unmap_single_vma(tlb, vma, start, end, ZAP_RECLAIM_PT)
 
 
 def madvise_populate(mm: mm_struct, start: int, end: int, write: bool) -> int:
