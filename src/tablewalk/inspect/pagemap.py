@@ -2,7 +2,7 @@
 """What the page tables of a process hold, by the PAGEMAP_SCAN ioctl (Linux 6.7) or by reading pagemap.
 
 The scan also shows where a PTE table stands that holds nothing.  Asked for PAGE_IS_WRITTEN alone, the kernel
-takes a short cut (pagemap_scan_pmd_entry(), fs/proc/task_mmu.c, 6.7 to 6.18): it reports every entry of a
+takes a short cut (pagemap_scan_pmd_entry(), fs/proc/task_mmu.c; 6.12, 6.18 and 7.2 do): it reports every entry of a
 table that is not write-protected by userfaultfd, empty ones included, whereas an address with no table at all
 is a hole and is not reported.  No manual promises that, so `probe` tries it on a table of its own first.
 """
