@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tablewalk import machine
 from tablewalk.kernel.mm_types import folio, mm_struct, ptdesc, vm_area_struct
-from tablewalk.machine import sequential
+from tablewalk.machine import memory
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +54,7 @@ def test_lock_acquisitions_are_counted_by_class() -> None:
     machine.down_read(mm.mmap_lock)
     machine.up_read(mm.mmap_lock)
     machine.down_write(mm.mmap_lock)
-    taken = dict(zip(sequential.lock_classes, sequential.lockstat, strict=True))
+    taken = dict(zip(memory.lock_classes, memory.lockstat, strict=True))
     assert taken["mm_struct.mmap_lock"] == 2
     assert taken["mm_struct.page_table_lock"] == 0
 

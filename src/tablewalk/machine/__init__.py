@@ -6,7 +6,9 @@
 package binds the sequential one; `drivers.load` loads the same model text again on another.
 """
 
-from .views import struct as struct  # first: it specialises the primitives of `sequential`
+from .views import struct as struct  # first: it specialises the primitives
+from .memory import *
+from .containers import *
 from .sequential import *
 from .stat import *
 from .layout import all_of as all_of

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from . import memory as _memory
 from . import sequential as _seq
 from . import tlb as _tlb
+from .containers import *  # noqa: F403
 from .layout import Cell, Field, Guard, Layout, Slot, layout_of
 from .layout import all_of as all_of
 from .layout import any_of as any_of
@@ -26,39 +28,16 @@ from .layout import mutex as mutex
 from .layout import plain as plain
 from .layout import rwsem as rwsem
 from .layout import spinlock as spinlock
-from .sequential import alloc_cells, free_cells, layouts, lock_classes, lockstat, mem, register
+from .memory import alloc_cells, free_cells, layouts, lock_classes, lockstat, mem, register
+from .memory import forget as forget
+from .memory import objects as objects
 from .sequential import call_rcu as call_rcu
 from .sequential import count as count
-from .sequential import forget as forget
-from .sequential import interval_tree_destroy as interval_tree_destroy
-from .sequential import interval_tree_empty as interval_tree_empty
-from .sequential import interval_tree_init as interval_tree_init
-from .sequential import interval_tree_insert as interval_tree_insert
-from .sequential import interval_tree_overlapping as interval_tree_overlapping
-from .sequential import interval_tree_remove as interval_tree_remove
-from .sequential import mt_destroy as mt_destroy
-from .sequential import mt_erase as mt_erase
-from .sequential import mt_find as mt_find
-from .sequential import mt_init as mt_init
-from .sequential import mt_prev as mt_prev
-from .sequential import mt_range as mt_range
-from .sequential import mt_store as mt_store
-from .sequential import mt_values as mt_values
-from .sequential import mtree_load as mtree_load
-from .sequential import objects as objects
 from .sequential import read_seqcount_begin as read_seqcount_begin
 from .sequential import read_seqcount_retry as read_seqcount_retry
 from .sequential import stats as stats
-from .sequential import vec_init as vec_init
-from .sequential import vec_push as vec_push
-from .sequential import vec_take as vec_take
 from .sequential import wait_until as wait_until
 from .sequential import write_seqcount as write_seqcount
-from .sequential import xa_destroy as xa_destroy
-from .sequential import xa_init as xa_init
-from .sequential import xa_load as xa_load
-from .sequential import xa_range as xa_range
-from .sequential import xa_store as xa_store
 from .stat import *  # noqa: F403
 
 
@@ -317,12 +296,12 @@ def store_range(address: int, values: list[int]) -> None:
 
 def xchg(address: int, value: int) -> int:
     _entry_write(address)
-    return _seq.xchg(address, value)
+    return _memory.xchg(address, value)
 
 
 def cmpxchg(address: int, old: int, new: int) -> int:
     _entry_write(address)
-    return _seq.cmpxchg(address, old, new)
+    return _memory.cmpxchg(address, old, new)
 
 
 def add(address: int, n: int) -> None:
@@ -332,17 +311,17 @@ def add(address: int, n: int) -> None:
 
 def add_return(address: int, n: int) -> int:
     _touch(address)
-    return _seq.add_return(address, n)
+    return _memory.add_return(address, n)
 
 
 def inc_not_zero(address: int) -> bool:
     _touch(address)
-    return _seq.inc_not_zero(address)
+    return _memory.inc_not_zero(address)
 
 
 def inc_not_zero_limited(address: int, limit: int) -> bool:
     _touch(address)
-    return _seq.inc_not_zero_limited(address, limit)
+    return _memory.inc_not_zero_limited(address, limit)
 
 
 # --- locks -----------------------------------------------------------------------------------------------

@@ -102,7 +102,7 @@ CELLS = """
 from typing import Final as _Final
 from mypy_extensions import mypyc_attr as _mypyc_attr
 from ..machine.layout import Cell, Field, Guard, Layout, Slot
-from ..machine.sequential import alloc_cells, free_cells, mem, register
+from ..machine.memory import alloc_cells, free_cells, mem, register
 """
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import sequential
+from . import memory, sequential
 from .generate import plain_accessors
 from .layout import Field, layout_of
-from .sequential import alloc_cells, free_cells, mem, register
+from .memory import alloc_cells, free_cells, mem, register
 
 
 class struct(int):
@@ -74,11 +74,12 @@ def _nothing(*_: object) -> None:
 
 def specialise() -> None:
     """The hottest primitives become the list's own methods, those without effect one empty function."""
-    namespace = vars(sequential)
-    namespace["load"] = mem.__getitem__
-    namespace["store"] = mem.__setitem__
-    for name in NO_RESULT:
-        namespace[name] = _nothing
+    vars(memory)["load"] = mem.__getitem__
+    vars(memory)["store"] = mem.__setitem__
+    for module in (memory, sequential):
+        for name in NO_RESULT:
+            if name in vars(module):
+                vars(module)[name] = _nothing
 
 
 specialise()
