@@ -21,6 +21,7 @@ PAGE = 4096
 FILES = 4  # memfd, memfd, regular file, the same opened read-only
 FILE_PAGES = 64
 MADV_POPULATE_READ = 22
+SHM_REMAP = 0o40000
 SEEN_BYTES = 16384  # room for an observation
 
 Op = tuple[str, tuple[int, ...]]
@@ -59,19 +60,40 @@ SYS = {
     "munlock": 150,
     "remap_file_pages": 216,
     "mbind": 237,
+    "mlockall": 151,
+    "munlockall": 152,
+    "shmget": 29,
+    "shmat": 30,
+    "shmctl": 31,
     "process_vm_readv": 310,
     "process_vm_writev": 311,
     "mlock2": 325,
 }
 
 
-KINDS = ("anon", "shared", "file", "munmap", "mprotect", "read", "write", "madvise", "mlock", "mbind", "mremap", "fork")
+KINDS = {
+    "anon": 16,
+    "shared": 2,
+    "file": 6,
+    "shmat": 2,
+    "munmap": 6,
+    "mprotect": 24,
+    "read": 4,
+    "write": 20,
+    "madvise": 14,
+    "mlock": 8,
+    "mlockall": 2,
+    "mbind": 5,
+    "mremap": 5,
+    "remap_file_pages": 2,
+    "fork": 1,
+}  # operations and their weights
 
 
 def random_program(seed: int, length: int, unit: int, window: int) -> list[Op]:
     """`length` operations on `window` units of `unit` pages."""
     rng = random.Random(seed)
-    fork_odds = rng.choice((0, 0, 1, 3))
+    weights = {**KINDS, "fork": rng.choice((0, 0, 1, 3)), "mlockall": rng.choice((0, 0, 2))}
 
     def place() -> tuple[int, int]:
         start = rng.randrange(window)
@@ -80,22 +102,28 @@ def random_program(seed: int, length: int, unit: int, window: int) -> list[Op]:
     program: list[Op] = []
     for _ in range(length):
         start, pages = place()
-        kind = rng.choices(KINDS, (16, 2, 6, 6, 24, 4, 20, 14, 8, 5, 5, fork_odds))[0]
+        kind = rng.choices(tuple(weights), tuple(weights.values()))[0]
         prot = rng.choice((0, 1, 1, 3, 3, 3, 3, 3, 5, 7))
         if kind == "anon":
-            flags = rng.choice((0, 0, 0, 0, 0, 0x4000, 0x2000, 0x20000, 0x8000, 0x100))
-            program.append(("mmap", (start, pages, prot, 0x32 | flags, -1, 0)))
+            flags = 0x32 | rng.choice((0, 0, 0, 0, 0, 0, 0x4000, 0x2000, 0x20000, 0x8000, 0x18000, 0x100, 0x100000))
+            program.append(("mmap", (start, pages, prot, flags if rng.random() < 0.95 else 0x38, -1, 0)))
         elif kind == "shared":
             program.append(("mmap", (start, pages, prot, 0x31, -1, 0)))
         elif kind == "file":
             file = rng.randrange(FILES)
             pgoff = start if rng.random() < 0.8 else rng.randrange(FILE_PAGES)
-            flags = rng.choice((1, 2, 2, 2))
+            flags = rng.choice((1, 2, 2, 2, 3, 0x8002))
             program.append(("mmap", (start, pages, prot, 0x10 | flags, file, pgoff)))
         elif kind == "munmap":
             program.append(("munmap", (start, pages)))
         elif kind == "mprotect":
-            program.append(("mprotect", (start, pages, prot)))
+            program.append(("mprotect", (start, pages, prot | (0x1000000 if rng.random() < 0.03 else 0))))
+        elif kind == "shmat":
+            program.append(("shmat", (start, pages)))
+        elif kind == "mlockall":
+            program.append(("mlockall", (rng.choice((0, 0, 2, 6)),)))
+        elif kind == "remap_file_pages":
+            program.append(("remap_file_pages", (start, pages, 0, rng.randrange(FILE_PAGES), 0)))
         elif kind in ("read", "write"):
             program.append((kind, (start + rng.randrange(pages),)))
         elif kind == "madvise":
@@ -131,12 +159,18 @@ class Host:
         self.libc.syscall.restype = ctypes.c_long
         self.buffer = ctypes.create_string_buffer(8)
         self.nodes = ctypes.c_ulong(1)
+        self.segments: list[int] = []
         self.fds = open_files()
         self.names = {os.fstat(fd).st_ino: f"file{min(i, 2)}" for i, fd in enumerate(self.fds)}
 
     def syscall(self, name: str, *args: int) -> int:
         ret: int = self.libc.syscall(SYS[name], *[ctypes.c_long(a) for a in args])
         return -ctypes.get_errno() if ret == -1 else ret
+
+    def clean_up(self) -> None:
+        """Remove what outlives a process."""
+        for shmid in self.segments:
+            self.syscall("shmctl", shmid, 0, 0)
 
     def warm_up(self) -> None:
         """Have the interpreter's own tables made, so that VmPTE tells of the window only."""
@@ -155,7 +189,14 @@ class Host:
                 os._exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
             self.warm_up()
             return 0
+        if name == "mlockall":
+            return self.syscall("mlockall", a[0]) if a[0] else self.syscall("munlockall")
         start = BASE + a[0] * PAGE
+        if name == "shmat":
+            shmid = self.syscall("shmget", 0, a[1] * PAGE, 0o600)
+            ret = self.syscall("shmat", shmid, start, SHM_REMAP)
+            self.segments.append(shmid)
+            return (ret - BASE) // PAGE if ret > 0 else ret
         if name == "mmap":
             ret = self.syscall("mmap", start, a[1] * PAGE, a[2], a[3], self.fds[a[4]] if a[4] >= 0 else -1, a[5] * PAGE)
             return (ret - BASE) // PAGE if ret > 0 else ret
@@ -182,11 +223,11 @@ class Host:
                     if inside:
                         found[-1] = found[-1]._replace(flags=frozenset(FLAGS.intersection(line.split()[1:])))
                 elif "-" in line.split(" ", 1)[0]:
-                    bounds, prot, offset, _, inode, *_ = line.split()
+                    bounds, prot, offset, _, inode, *path = line.split()
                     start, end = (int(x, 16) >> 12 for x in bounds.split("-"))
                     inside = start < high and end > low
                     if inside:
-                        file = "" if inode == "0" else self.names.get(int(inode), "shmem")
+                        file = self.names.get(int(inode), "shmem") if path else ""
                         pgoff = int(offset, 16) >> 12 if file else 0
                         found.append(Vma(start - low, end - low, prot, pgoff, file, frozenset()))
         return tuple(found)
@@ -226,6 +267,7 @@ def run_on_host(program: list[Op], pages: int) -> list[Observation]:
             for i, op in enumerate(program):
                 data = pickle.dumps(observe(host, op, pages))
                 seen[i * SEEN_BYTES : i * SEEN_BYTES + len(data)] = data
+            host.clean_up()
             os._exit(0)
         finally:
             os._exit(1)

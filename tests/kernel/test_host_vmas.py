@@ -82,7 +82,15 @@ class Process:
             self.k("mm_init").mmput(mm)
             self.mm = child
             return 0
+        if name == "mlockall":
+            return int(self.k("mlock").sys_mlockall(mm, a[0]) if a[0] else self.k("mlock").sys_munlockall(mm))
         start = BASE + a[0] * PAGE
+        if name == "shmat":
+            f = self.k("shmem").shmem_file_setup(a[1] * PAGE)
+            f.f_close = 1
+            ret = self.k("mmap").sys_mmap(mm, start, a[1] * PAGE, 3, 0x11, f, 0)
+            self.k("filemap").fput(f)
+            return page_number(ret)
         if name == "mmap":
             f = self.files[a[4]] if a[4] >= 0 else self.no_file
             return page_number(self.k("mmap").sys_mmap(mm, start, a[1] * PAGE, a[2], a[3], f, a[5]))
@@ -93,8 +101,8 @@ class Process:
         size = a[1] * PAGE
         if name == "mremap":
             return page_number(self.k("mremap").sys_mremap(mm, start, size, a[2] * PAGE, a[3], BASE + a[4] * PAGE))
-        if name == "munmap":
-            return int(self.k("mmap").sys_munmap(mm, start, size))
+        if name in ("munmap", "remap_file_pages"):
+            return int(getattr(self.k("mmap"), f"sys_{name}")(mm, start, size, *a[2:]))
         if name == "mlock2":
             return int(self.k("mlock").sys_mlock(mm, start, size, a[2]))
         if name == "mbind":

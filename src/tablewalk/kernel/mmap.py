@@ -166,7 +166,8 @@ def do_mmap(
         return -ENOMEM, 0
     if addr & arch.page_size - 1:
         return -EINVAL, 0
-    if flags & MAP_FIXED == 0 and find_vma_intersection(mm, addr, addr + length):
+    may_replace = flags & (MAP_FIXED | MAP_FIXED_NOREPLACE) == MAP_FIXED
+    if not may_replace and find_vma_intersection(mm, addr, addr + length):
         return -EEXIST, 0
     vm_flags = calc_vm_prot_bits(prot) | calc_vm_flag_bits(flags) | mm.def_flags
     vm_flags |= VM_MAYREAD | VM_MAYWRITE | VM_MAYEXEC

@@ -163,7 +163,7 @@ def remap_move(mm: mm_struct, start: int, length: int, flags: int, new_addr: int
         addr = max(vma.vm_start, start)
         size = min(vma.vm_end, end) - addr
         target = target + addr - last_end if last_end else new_addr
-        if vma.vm_userfaultfd_ctx and (last_end or vma.vm_end < end):
+        if not vma_multi_allowed(vma) and (last_end or vma.vm_end < end):
             return -EFAULT
         last_end = vma.vm_end
         moved = check_prep_vma(mm, vma, addr, size, size, flags)
@@ -176,6 +176,11 @@ def remap_move(mm: mm_struct, start: int, length: int, flags: int, new_addr: int
         target = moved + size
         at = addr + size
     return res
+
+
+def vma_multi_allowed(vma: vm_area_struct) -> bool:
+    """Whether the VMA may be moved with others: nobody wants to be told, and its file has no say in where it goes."""
+    return not vma.vm_userfaultfd_ctx and not (vma.vm_file and vma.vm_file.f_close)
 
 
 # --- moving one ------------------------------------------------------------------------------------------
