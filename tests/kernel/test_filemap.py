@@ -58,7 +58,9 @@ def test_fault_around_never_leaves_the_table(p: Process) -> None:
     assert (p.vmpte - before, file_pages(p)) == (8, 32)
 
 
-@pytest.mark.parametrize(("start", "length", "at", "pages"), [(5, 32, 5, 16), (5, 32, 36, 5), (3, 4, 4, 4), (9, 1, 9, 1)])
+@pytest.mark.parametrize(
+    ("start", "length", "at", "pages"), [(5, 32, 5, 16), (5, 32, 36, 5), (3, 4, 4, 4), (9, 1, 9, 1)]
+)
 def test_fault_around_never_leaves_the_vma(p: Process, start: int, length: int, at: int, pages: int) -> None:
     p.mmap(BASE + start * PAGE, length * PAGE, READ, PRIVATE, p.file(64 * M), off=7 * PAGE)
     assert p.fault(BASE + at * PAGE, write=False) == 0

@@ -67,12 +67,16 @@ XA_RETRY_ENTRY: Final = 2  # put into holes by a collapse: whoever meets it look
 # --- files and inodes ------------------------------------------------------------------------------------
 
 
-def file_mapping(i_size: int = SIZE_UNKNOWN, shmem: bool = False) -> address_space:
-    """A new inode of `i_size` bytes (SIZE_UNKNOWN: nothing lies beyond its end), held once by the caller."""
+def file_mapping(i_size: int = SIZE_UNKNOWN, shmem: bool = False, can_collapse: bool = False) -> address_space:
+    """A new inode of `i_size` bytes (SIZE_UNKNOWN: nothing lies beyond its end), held once by the caller.
+
+    `can_collapse`: its file system can have huge pages in the cache.
+    """
     mapping: address_space = address_space.alloc()
     xa_init(mapping.i_pages)
     interval_tree_init(mapping.i_mmap)
     mapping.shmem = int(shmem)
+    mapping.can_collapse = int(can_collapse)
     mapping.i_size = i_size
     store(mapping.i_count, 1)
     return mapping
