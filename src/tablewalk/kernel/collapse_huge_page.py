@@ -54,12 +54,15 @@ from .pgtable import (
     DIRTY,
     PRESENT,
     PROTNONE,
+    PTE_MARKER_UFFD_WP,
     SPECIAL,
     UFFD_WP,
+    is_pte_marker,
     page_folio,
     pmd_p,
     pmd_pgtable,
     pmd_populate,
+    pte_marker,
     pte_p,
     pte_page,
     ptep_get,
@@ -109,14 +112,14 @@ def collapse_scan_pmd(mm: mm_struct, vma: vm_area_struct, address: int, is_khuge
     pte_unmap_unlock(pte, ptl)
     if result != SCAN_SUCCEED:
         return result, False
-    if swapped:
-        raise NotModelled("swap")
     mmap_read_unlock(mm)
+    if swapped:
+        return SCAN_FAIL, True  # do_swap_page() says no to guard and poison markers
     return collapse_huge_page(mm, address, is_khugepaged), True
 
 
 def scan_ptes(vma: vm_area_struct, pte: pte_p, is_khugepaged: bool) -> tuple[int, int]:
-    """(scan result, entries swapped out) of a table; under ptl."""
+    """(scan result, entries that are not present) of a table; under ptl."""
     none = shared = swapped = referenced = 0
     for i in range(arch.hpage_pmd_nr):
         entry = ptep_get(pte + i)
@@ -128,8 +131,10 @@ def scan_ptes(vma: vm_area_struct, pte: pte_p, is_khugepaged: bool) -> tuple[int
             swapped += 1
             if swapped > collapse_max_ptes_swap(is_khugepaged):
                 return SCAN_EXCEED_SWAP_PTE, swapped
-            if entry & UFFD_WP:
+            if entry & UFFD_WP or pte_marker(entry) & PTE_MARKER_UFFD_WP:
                 return SCAN_PTE_UFFD_WP, swapped
+            if not is_pte_marker(entry):
+                raise NotModelled("swap")
         else:
             result = scan_present_pte(entry, is_khugepaged)
             if result != SCAN_SUCCEED:
