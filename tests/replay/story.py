@@ -47,11 +47,11 @@ class Story:
     def call(self, nr: int, *args: int, ret: int = 0, inside: Sequence[Row] = ()) -> None:
         """A system call, with rows that happen inside it (built by `mapping`)."""
         begin = self.t + 50
-        row = self.row(Kind.SYSCALL, nr, args, ret)
+        row, at = self.row(Kind.SYSCALL, nr, args, ret), len(self.rows) - 1
         for other in inside:
             self.t += 10
             self.rows.append(other._replace(t=self.t, begin=self.t, end=self.t, pid=self.pid, tid=self.tid))
-        self.rows[self.rows.index(row)] = row._replace(begin=begin, end=self.t + 10)
+        self.rows[at] = row._replace(begin=begin, end=self.t + 10)
 
     def mapping(
         self, start: int, length: int, *, prot: int = 3, shared: bool = False, pgoff: int = 0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tablewalk.errors import TablewalkError, escape
+from tablewalk.errors import TablewalkError
 from tablewalk.machine.drivers import Model
 from tablewalk.record.recording import Recording
 from tablewalk.replay.stream import Event
@@ -43,7 +43,7 @@ class StartState:
         if attach is None:
             return None
         if not _makes_sense(attach):
-            raise TablewalkError(f"{escape(str(recording.path))}: the state of its process at the start makes no sense")
+            raise TablewalkError(f"{recording.path}: the state of its process at the start makes no sense")
         return cls(model, attach)
 
     def map(self, calls: Calls, mm: Any, row: Event) -> None:

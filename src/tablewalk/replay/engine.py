@@ -41,7 +41,7 @@ class Engine:
     ) -> None:
         self._recording, self._board, self._slot = recording, board, slot
         files = Files(model)
-        self.calls = Calls(model, files)
+        self.calls = Calls(model, files, (1 << (56 if recording.meta.levels == 5 else 47)) - 4096)
         self._peek = self.calls.peek
         walker = Walker(model, files, self._peek)
         self.population = Population(model, self.calls, walker, memory)
@@ -83,6 +83,8 @@ class Engine:
             self.last_t = max(self.last_t, chunk.last_t)
             self._board[self._slot] = self.rows
             self.population.check_memory(self.rows)
+        if self._start:
+            self._finish_start(self._start)
         self.population.finish(self.last_t)
         self.accuracy.mismatches = sorted(self._mismatches.values(), key=lambda m: -m.times)
 
@@ -103,22 +105,25 @@ class Engine:
         self._faults(faults, len(chunk.t) - done)
 
     def _end_of_start(self, chunk: Chunk, faults: Iterator[Fault], done: int) -> int:
-        """The start state of a process attached to ends with this chunk; returns the faults of it that were left."""
+        """The start state of a process attached to ends in this chunk; returns the faults of it that were left."""
         assert self._start
         left = bisect_right(chunk.t, self._start.t) - done
         self._faults(faults, left)
-        process = self.population.alive.get(self._start.pid)
+        self._finish_start(self._start)
+        return left
+
+    def _finish_start(self, start: StartState) -> None:
+        process = self.population.alive.get(start.pid)
         if space := self.population.enter(process):
             try:
-                self._start.finish(self.calls, space.mm)
+                start.finish(self.calls, space.mm)
             except TablewalkError as error:
-                self.population.stop(space, self._start.t, f"{error} (state at the start)")
+                self.population.stop(space, start.t, f"{error} (state at the start)")
             else:
-                self.population.meter.note(space, self._start.t)
+                self.population.meter.note(space, start.t)
         if process:
             process.exec_since = None
         self._start = None
-        return left
 
     # --- page faults -------------------------------------------------------------------------------------
 

@@ -76,7 +76,7 @@ def refuse_unreadable(path: Path, meta: Meta) -> None:
     """Raises TablewalkError for a recording of a machine whose calls the replay does not understand."""
     if meta.machine not in ("", "x86_64"):
         raise TablewalkError(
-            f"{escape(str(path))}: recorded on {escape(meta.machine)}; system calls of x86-64 are understood only"
+            f"{path}: recorded on {escape(meta.machine)}; system calls of x86-64 are understood only"
         )
 
 
@@ -165,12 +165,14 @@ def _replay_one(job: Job, slot: int, board: Board) -> KernelResult:
     in_flight = InFlight(samples) if job.check else None
     try:
         engine.run(in_flight.look if in_flight else None)
-    except TablewalkError:
-        raise
+    except TablewalkError as e:
+        if str(e).startswith(str(job.path)):
+            raise
+        raise TablewalkError(f"{job.path}: {e}") from None
     except Exception as e:
         if os.environ.get("TABLEWALK_DEBUG"):
             raise
-        where = f"{escape(str(job.path))}: after row {engine.rows}"
+        where = f"{job.path}: after row {engine.rows}"
         what = escape(f"{type(e).__name__}: {e}")
         raise TablewalkError(f"{where}: the replay itself failed ({what}); TABLEWALK_DEBUG=1 shows where") from e
     result = _result(job, model, engine, samples, in_flight)

@@ -39,10 +39,13 @@ class CannotFit(TablewalkError):
 
 
 class Calls:
-    """`apply` runs a call on an mm. What could not be done is counted in `unapplied` and told in `unknowns`."""
+    """`apply` runs a call on an mm. What could not be done is counted in `unapplied` and told in `unknowns`.
 
-    def __init__(self, model: Model, files: Files) -> None:
-        self._files = files
+    `recorded_end` is the end of user space where the recording was made.
+    """
+
+    def __init__(self, model: Model, files: Files, recorded_end: int) -> None:
+        self._files, self._recorded_end = files, recorded_end
         self.unapplied: dict[str, int] = {}
         self.unknowns: dict[str, int] = {}
         kernel = model.kernel
@@ -302,8 +305,8 @@ class Calls:
         return first, (start + length + page - 1 & -page) - first if length else 0
 
     def check_fits(self, address: int) -> None:
-        """Raise CannotFit for an address that x86-64 has, and the architecture has not."""
-        if self._arch.task_size <= address < 1 << 47:
+        """Raise CannotFit for an address that the recorded machine has, and the architecture has not."""
+        if self._arch.task_size <= address < self._recorded_end:
             raise CannotFit(
                 f"the recording uses address {address:#x}, past the end of user space on {self._arch.name}"
                 f" ({self._arch.task_size:#x}); try another --arch"
