@@ -159,12 +159,17 @@ def try_collapse_pte_mapped_thp(mm: mm_struct, address: int, install_pmd: bool) 
         if result == SCAN_SUCCEED:
             result = remove_pte_mapped_table(vma, haddr, pmd, f)
         elif result == SCAN_NO_PTE_TABLE:
-            result = SCAN_SUCCEED
+            result = no_table_to_remove(pmd)
         if result == SCAN_SUCCEED and install_pmd:
             result = set_huge_pmd(vma, haddr, f)
     mutex_unlock(f.lock)
     folio_put(f)
     return result
+
+
+def no_table_to_remove(pmd: pmd_p) -> int:
+    """What is there to map the huge page in: an empty slot, or (`pmd` 0) no PMD table yet.  A scan result."""
+    return SCAN_SUCCEED
 
 
 def set_huge_pmd(vma: vm_area_struct, haddr: int, f: folio) -> int:

@@ -219,7 +219,7 @@ def collapse_pte_mapped_thp(mm: mm_struct, address: int, install_pmd: bool) -> i
         result = SCAN_PAGE_COMPOUND
     elif result == SCAN_SUCCEED:
         result = remove_table(vma, haddr, pmd, f)
-    elif result == SCAN_NO_PTE_TABLE:
+    elif result == SCAN_NO_PTE_TABLE and pmd:
         result = SCAN_SUCCEED
     if result == SCAN_SUCCEED and install_pmd:
         result = set_huge_pmd(vma, haddr, f)

@@ -7,13 +7,14 @@ from ..arch import arch
 from ..kernel.collapse_huge_page import scan_ptes as scan_ptes_today
 from ..kernel.config import config
 from ..kernel.filemap import folio_next_index
+from ..kernel.huge_pmd import __split_huge_pmd
 from ..kernel.mm_types import address_space, folio, mm_struct, vm_area_struct
 from ..kernel.mmap_lock import NO_VMA
-from ..kernel.pgtable import PRESENT, RW, mm_find_pmd, page_t, pte_p, ptep_get
+from ..kernel.pgtable import PRESENT, RW, mm_find_pmd, page_t, pmd_p, pte_p, ptep_get
 from ..kernel.scan_result import GO_ON, SCAN_NO_PTE_TABLE, SCAN_PAGE_RO, SCAN_SUCCEED
 from ..kernel.shmem import shmem_suitable_pmd as shmem_suitable_pmd_today
 from ..kernel.vm_fault import vm_fault
-from ..kernel.vm_flags import EINVAL
+from ..kernel.vm_flags import EINVAL, VM_FAULT_FALLBACK
 from . import patch
 
 KHUGEPAGED = ("mm/khugepaged.c",)
@@ -56,6 +57,19 @@ def pmd_mapping_disabled(vma: vm_area_struct) -> bool:
 
 
 @patch(
+    "R-thp-zero-write",
+    title="mm: allocate THP on hugezeropage wp-fault",
+    since="6.13",
+    site="huge_memory.do_huge_zero_wp_pmd",
+    files=("mm/huge_memory.c",),
+)
+def do_huge_zero_wp_pmd(vmf: vm_fault, pmdval: int) -> int:
+    """The first write to the huge zero page splits it, and copies one page."""
+    __split_huge_pmd(vmf.vma, vmf.pmd, vmf.address)
+    return VM_FAULT_FALLBACK
+
+
+@patch(
     "R-thp-around-whole",
     title="mm/filemap: map entire large folio faultaround",
     since="6.18",
@@ -85,6 +99,18 @@ def scan_ptes(vma: vm_area_struct, pte: pte_p, is_khugepaged: bool) -> tuple[int
 def any_writable(pte: pte_p) -> bool:
     """Whether an entry of the table is writable; under ptl."""
     return any([ptep_get(pte + i) & (PRESENT | RW) == PRESENT | RW for i in range(arch.hpage_pmd_nr)])
+
+
+@patch(
+    "R-collapse-pmd-table",
+    title="mm/khugepaged: MADV_COLLAPSE of a file allocates the PMD table that is missing",
+    since="6.18",
+    site="retract.no_table_to_remove",
+    files=KHUGEPAGED,
+)
+def no_table_to_remove(pmd: pmd_p) -> int:
+    """Without a PMD table the huge page is not mapped: it stays in the page cache, and the call fails."""
+    return SCAN_SUCCEED if pmd else SCAN_NO_PTE_TABLE
 
 
 @patch(
