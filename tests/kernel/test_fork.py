@@ -9,7 +9,7 @@ from tablewalk.machine.drivers import KernelConfig
 
 from .process import BASE, PAGE, PRIVATE, READ, SHARED, G, M, Process
 
-DONTNEED, DONTFORK, DOFORK, HUGEPAGE, WIPEONFORK, KEEPONFORK, GUARD_INSTALL = 4, 10, 11, 14, 18, 19, 102
+DONTNEED, DONTFORK, DOFORK, HUGEPAGE, NOHUGEPAGE, WIPEONFORK, KEEPONFORK, GUARD_INSTALL = 4, 10, 11, 14, 15, 18, 19, 102
 
 
 @pytest.fixture
@@ -255,6 +255,26 @@ def test_locks_are_not_inherited(p: Process) -> None:
     child = p.fork()
     assert not child.has(BASE, "VM_LOCKED") and p.has(BASE, "VM_LOCKED")
     assert child.mm_field("locked_vm") == 0
+    child.exit()
+    p.exit()
+
+
+def test_what_a_process_forbids_and_khugepaged_knows_is_inherited(p: Process) -> None:
+    p.set_mm_field("flags", p.k("huge_mm").MMF_DISABLE_THP_COMPLETELY | p.k("page_alloc").MMF_HAS_PINNED)
+    p.mmap(BASE, 4 * M)
+    p.madvise(BASE, 4 * M, HUGEPAGE)
+    child = p.fork()
+    assert child.mm_field("flags") == p.k("huge_mm").MMF_DISABLE_THP_COMPLETELY
+    child.touch(BASE)
+    assert child.huge == 0
+    child.exit()
+    p.set_mm_field("flags", 0)
+    p.touch(BASE)
+    p.madvise(BASE, 2 * M, NOHUGEPAGE)
+    p.madvise(BASE, 4 * M, HUGEPAGE)
+    child = p.fork()
+    load = p.model.machine.load
+    assert load(p.mm.khugepaged) == load(child.mm.khugepaged) == 1
     child.exit()
     p.exit()
 

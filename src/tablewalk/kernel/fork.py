@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from ..machine import WRITE_ONCE, mt_values
+from ..machine import WRITE_ONCE, load, mt_values
 from .bug import BugOn
+from .collapse_policy import khugepaged_enter
 from .filemap import get_file
+from .huge_mm import MMF_DISABLE_THP_COMPLETELY, MMF_DISABLE_THP_EXCEPT_ADVISED
 from .memory_copy import copy_page_range
 from .mm_init import mm_alloc
 from .mm_types import mm_struct, vm_area_struct
@@ -18,6 +20,7 @@ from .vm_flags import VM_DONTCOPY, VM_LOCKED_MASK, VM_NOHUGEPAGE, VM_UFFD_FLAGS,
 from .vma_change import vm_area_dup, vma_link
 
 VM_INIT_DEF_MASK: Final = VM_NOHUGEPAGE
+MMF_DISABLE_THP_MASK: Final = MMF_DISABLE_THP_COMPLETELY | MMF_DISABLE_THP_EXCEPT_ADVISED
 
 
 def dup_mm(oldmm: mm_struct) -> mm_struct:
@@ -34,6 +37,8 @@ def dup_mmap(mm: mm_struct, oldmm: mm_struct) -> None:
     mm_init_from(mm, oldmm)
     for address in mt_values(oldmm.mm_mt):
         dup_vma(mm, vm_area_struct(address))
+    if load(oldmm.khugepaged):
+        khugepaged_enter(mm)
     mmap_write_unlock(mm)
     flush_tlb_mm(oldmm)
     mmap_write_unlock(oldmm)
@@ -42,6 +47,7 @@ def dup_mmap(mm: mm_struct, oldmm: mm_struct) -> None:
 def mm_init_from(mm: mm_struct, oldmm: mm_struct) -> None:
     """What a child inherits besides VMAs; dup_mm copies it before mmap_lock is taken, and mm_init masks it."""
     mm.def_flags = oldmm.def_flags & VM_INIT_DEF_MASK
+    WRITE_ONCE(mm, "flags", oldmm.flags & MMF_DISABLE_THP_MASK)
     mm.start_brk = oldmm.start_brk
     mm.brk = oldmm.brk
     mm.start_stack = oldmm.start_stack
