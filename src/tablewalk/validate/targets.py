@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The architectures that kernels run on: how Debian, the compilers and QEMU name them, and which machine QEMU makes."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from tablewalk.errors import TablewalkError
+
+# A second serial port on a PCI bus, for machines whose board has one only.
+PCI_SERIAL = ("-device", "pci-serial,chardev=answers")
+SERIAL = ("-serial", "chardev:answers")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One architecture.  The guest prints its messages on `console` and gives its answers on the device `answers`."""
+
+    debian: str  # the architecture's name in Debian
+    triplet: str  # and its compiler's
+    zig: str
+    qemu: str  # qemu-system-...
+    qemu_package: str
+    machine: tuple[str, ...]
+    console: str
+    answers: str
+    answers_device: tuple[str, ...] = SERIAL  # QEMU's options that give it; its character device is `answers`
+    memory: str = "2G"
+
+
+# Keyed by the model's names.  The CPUs are as large as QEMU emulates, but page tables as deep as on common machines.
+TARGETS: dict[str, Target] = {
+    "x86_64": Target(
+        "amd64",
+        "x86_64-linux-gnu",
+        "x86_64-linux-musl",
+        "qemu-system-x86_64",
+        "qemu-system-x86",
+        ("-M", "q35", "-cpu", "max,la57=off"),
+        "ttyS0",
+        "ttyS1",
+    ),
+    "arm64": Target(
+        "arm64",
+        "aarch64-linux-gnu",
+        "aarch64-linux-musl",
+        "qemu-system-aarch64",
+        "qemu-system-arm",
+        ("-M", "virt", "-cpu", "max"),
+        "ttyAMA0",
+        "ttyS0",
+        PCI_SERIAL,
+    ),
+    "s390x": Target(
+        "s390x",
+        "s390x-linux-gnu",
+        "s390x-linux-musl",
+        "qemu-system-s390x",
+        "qemu-system-misc",
+        ("-M", "s390-ccw-virtio", "-cpu", "max"),
+        "ttyS0",
+        "ttysclp0",
+        ("-device", "sclpconsole,chardev=answers"),
+    ),
+    "ppc64le": Target(
+        "ppc64el",
+        "powerpc64le-linux-gnu",
+        "powerpc64le-linux-musl",
+        "qemu-system-ppc64",
+        "qemu-system-ppc",
+        ("-M", "pseries", "-cpu", "power9"),
+        "hvc0",
+        "hvc1",
+        memory="4G",
+    ),
+    "riscv64": Target(
+        "riscv64",
+        "riscv64-linux-gnu",
+        "riscv64-linux-musl",
+        "qemu-system-riscv64",
+        "qemu-system-misc",
+        ("-M", "virt"),
+        "ttyS0",
+        "ttyS1",
+        PCI_SERIAL,
+    ),
+    "arm-lpae": Target(
+        "armhf",
+        "arm-linux-gnueabihf",
+        "arm-linux-musleabihf",
+        "qemu-system-arm",
+        "qemu-system-arm",
+        ("-M", "virt", "-cpu", "cortex-a15"),
+        "ttyAMA0",
+        "ttyS0",
+        PCI_SERIAL,
+    ),
+}
+
+
+def target(arch: str) -> Target:
+    """The target of the model's architecture `arch`.  Raises TablewalkError if no kernel is compared there."""
+    if found := TARGETS.get(arch):
+        return found
+    raise TablewalkError(f"{arch}: no real kernel to compare with on this architecture; there are {', '.join(TARGETS)}")
+
+
+def host_arch() -> str:
+    """The model's name of this machine's architecture, or what uname calls it where nothing is compared on it."""
+    machine = os.uname().machine
+    return {"aarch64": "arm64", "armv7l": "arm-lpae"}.get(machine, machine)
