@@ -1,0 +1,464 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Executes a sequence of memory operations in processes of its own and reports what each one did.
+ *
+ * usage: agent [-v INDEX] [PROGRAM]
+ *
+ * The program is read from standard input if it is not named; its files are made in the working directory.  With -v,
+ * all that is seen is told from operation INDEX on.
+ *
+ * A program is lines of header, then operations `INDEX PROCESS THREAD KIND ARGUMENT...`:
+ *
+ *   arena START END       where the operations map memory
+ *   rss 0|1               whether the kernel's RSS counters are exact, and so are told
+ *   file memfd|regular|readonly BYTES
+ *
+ * `readonly` opens the regular file before it again.  Each operation is answered by `INDEX RESULT ERRNO DIGEST`,
+ * where the digest is that of what is seen of all processes; told, that text is what follows, indented.
+ * `INDEX 0 0 reset` starts afresh: one process, empty files.  A line that begins with `!` tells why the agent stops.
+ *
+ * The controller has no memory in the arena: it passes each operation to the process it is for, and looks at
+ * all of them through /proc.  All run on one CPU, so that nothing waits in another's batches.
+ */
+
+#define _GNU_SOURCE
+#include "agent.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#if !defined(SYS_futex) && defined(SYS_futex_time64)
+#define SYS_futex SYS_futex_time64
+#endif
+
+enum { LINE = 512 };
+
+struct shared *shared;
+struct range arena;
+struct open_file file[MAX_FILES];
+int nr_files;
+long page_size;
+int with_rss = 1;
+
+static struct {
+	char kind[16];
+	word size;
+} wanted[MAX_FILES];
+
+static long verbose_from = -1;
+static pid_t controller;
+
+/* --- output ---------------------------------------------------------------------------------------- */
+
+static char out_buffer[1 << 16];
+static struct text out = { out_buffer, 0, sizeof(out_buffer) };
+
+static void flush(void)
+{
+	size_t done = 0;
+
+	while (done < out.len) {
+		ssize_t n = write(1, out_buffer + done, out.len - done);
+
+		if (n < 0)
+			_exit(1);
+		done += n;
+	}
+	out.len = 0;
+}
+
+void fail(const char *what)
+{
+	if (getpid() != controller)
+		_exit(1);
+	if (out.len > sizeof(out_buffer) - LINE)
+		flush();
+	put_str(&out, "! ");
+	put_str(&out, what);
+	if (errno) {
+		put_str(&out, ": errno ");
+		put_dec(&out, errno);
+	}
+	put_str(&out, "\n");
+	flush();
+	for (int i = 0; i < MAX_PROCESSES; i++)
+		if (shared && shared->slot[i].pid)
+			kill(shared->slot[i].pid, SIGKILL);
+	_exit(1);
+}
+
+/* --- processes ------------------------------------------------------------------------------------- */
+
+static long futex(uint32_t *where, int what, uint32_t value, const struct timespec *timeout)
+{
+	return syscall(SYS_futex, where, what, value, timeout, NULL, 0);
+}
+
+static void set_state(struct slot *s, uint32_t state)
+{
+	__atomic_store_n(&s->state, state, __ATOMIC_RELEASE);
+	futex(&s->state, FUTEX_WAKE, 1, NULL);
+}
+
+static void wait_state(struct slot *s, uint32_t state)
+{
+	uint32_t now;
+
+	while ((now = __atomic_load_n(&s->state, __ATOMIC_ACQUIRE)) != state)
+		futex(&s->state, FUTEX_WAIT, now, NULL);
+}
+
+/* The controller's wait, which notices if the process dies. */
+static void wait_answer(int process)
+{
+	struct slot *s = &shared->slot[process];
+	const struct timespec second = { 1, 0 };
+	uint32_t now;
+	int status;
+
+	while ((now = __atomic_load_n(&s->state, __ATOMIC_ACQUIRE)) != DONE) {
+		futex(&s->state, FUTEX_WAIT, now, &second);
+		if (s->pid && __atomic_load_n(&s->state, __ATOMIC_ACQUIRE) != DONE &&
+		    waitpid(s->pid, &status, WNOHANG) == s->pid) {
+			s->pid = 0;
+			errno = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+			fail("a process died");
+		}
+	}
+}
+
+static void serve(int self) __attribute__((noreturn));
+
+/* A child of the controller's, wherever it is called. */
+static pid_t fork_beside(int child)
+{
+	struct slot *s = &shared->slot[child];
+	pid_t pid;
+
+	s->state = IDLE;
+	pid = syscall(SYS_clone, SIGCHLD | (getpid() == controller ? 0 : CLONE_PARENT), 0, 0, 0, 0);
+	if (pid == 0) {
+		warm_up();
+		set_state(s, DONE);
+		serve(child);
+	}
+	if (pid > 0)
+		s->pid = pid;
+	return pid;
+}
+
+static void serve(int self)
+{
+	struct slot *s = &shared->slot[self];
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	for (;;) {
+		wait_state(s, ASKED);
+		if (is_exit(s->op.kind))
+			_exit(0);
+		if (is_fork(s->op.kind)) {
+			long pid = fork_beside(s->op.arg[0]);
+
+			s->result = (struct result){ pid < 0 ? -1 : 0, pid < 0 ? errno : 0 };
+		} else {
+			s->result = execute(&s->op, self);
+		}
+		set_state(s, DONE);
+	}
+}
+
+static void reap(int process)
+{
+	int status;
+
+	if (waitpid(shared->slot[process].pid, &status, 0) < 0)
+		fail("waitpid");
+	observe_close(process);
+	shared->slot[process].pid = 0;
+}
+
+static struct result run(const struct operation *op)
+{
+	struct slot *s = &shared->slot[op->process];
+	struct result result = { 0, 0 };
+
+	s->op = *op;
+	set_state(s, ASKED);
+	if (is_exit(op->kind)) {
+		reap(op->process);
+		return result;
+	}
+	wait_answer(op->process);
+	result = s->result;
+	s->state = IDLE;
+	if (is_fork(op->kind) && !result.error) {
+		wait_answer(op->arg[0]);
+		observe_open(op->arg[0]);
+	}
+	return result;
+}
+
+struct result ask(int process, int kind, int nr, const word *arg)
+{
+	struct operation op = { .process = process, .kind = kind, .nr = nr };
+
+	for (int i = 0; i < nr; i++)
+		op.arg[i] = arg[i];
+	return run(&op);
+}
+
+/* --- files ----------------------------------------------------------------------------------------- */
+
+static const char file_name[] = "tablewalk-validate";
+
+static void open_files(void)
+{
+	static char zero[4096];
+	struct stat st;
+
+	for (int i = 0; i < nr_files; i++) {
+		struct open_file *f = &file[i];
+
+		f->regular = strcmp(wanted[i].kind, "memfd") != 0;
+		if (!f->regular) {
+			f->fd = syscall(SYS_memfd_create, "tablewalk", 0);
+		} else if (!strcmp(wanted[i].kind, "regular")) {
+			unlink(file_name);
+			f->fd = open(file_name, O_RDWR | O_CREAT | O_EXCL, 0600);
+			for (word done = 0; f->fd >= 0 && done < wanted[i].size; done += sizeof(zero))
+				if (write(f->fd, zero, sizeof(zero)) != sizeof(zero))
+					fail("a file cannot be written");
+		} else {
+			f->fd = open(file_name, O_RDONLY);
+			unlink(file_name);
+		}
+		if (f->fd < 0 || fstat(f->fd, &st))
+			fail("a file cannot be made");
+		if (!f->regular && ftruncate(f->fd, wanted[i].size))
+			fail("a file cannot be sized");
+		f->inode = st.st_ino;
+		for (int k = 0; k < i; k++)
+			if (file[k].inode == f->inode && k < i && strcmp(wanted[i].kind, "readonly"))
+				fail("two files have the same inode number");
+	}
+}
+
+static void reset(void)
+{
+	for (int i = 0; i < MAX_PROCESSES; i++)
+		if (shared->slot[i].pid) {
+			kill(shared->slot[i].pid, SIGKILL);
+			reap(i);
+		}
+	for (int i = 0; i < nr_files; i++)
+		if (file[i].fd > 0)
+			close(file[i].fd);
+	open_files();
+	if (fork_beside(0) < 0)
+		fail("fork");
+	wait_answer(0);
+	shared->slot[0].state = IDLE;
+	observe_open(0);
+	observe_baseline(0);
+}
+
+/* --- the program ----------------------------------------------------------------------------------- */
+
+static char *word_at(char **p)
+{
+	char *start;
+
+	while (**p == ' ')
+		(*p)++;
+	start = *p;
+	while (**p && **p != ' ')
+		(*p)++;
+	if (**p)
+		*(*p)++ = 0;
+	return *start ? start : NULL;
+}
+
+static word number_at(char **p)
+{
+	char *w = word_at(p);
+
+	errno = 0;
+	if (!w)
+		fail("a number is missing in the program");
+	return *w == '-' ? (word)strtol(w, NULL, 0) : strtoul(w, NULL, 0);
+}
+
+static int header(char *p)
+{
+	char *what = word_at(&p);
+
+	if (!what)
+		return 1;
+	if (!strcmp(what, "arena")) {
+		arena.start = number_at(&p);
+		arena.end = number_at(&p);
+	} else if (!strcmp(what, "rss")) {
+		with_rss = number_at(&p);
+	} else if (!strcmp(what, "file") && nr_files < MAX_FILES) {
+		char *kind = word_at(&p);
+
+		if (!kind || strlen(kind) >= sizeof(wanted[0].kind))
+			fail("no such file");
+		strcpy(wanted[nr_files].kind, kind);
+		wanted[nr_files++].size = number_at(&p);
+	} else {
+		return 0;
+	}
+	return 1;
+}
+
+static void tell(const struct text *seen)
+{
+	for (size_t i = 0; i < seen->len;) {
+		char *line = seen->start + i, *end = memchr(line, '\n', seen->len - i);
+
+		if (out.len > sizeof(out_buffer) - (end - line) - 2)
+			flush();
+		put_str(&out, " ");
+		*end = 0;
+		put_str(&out, line);
+		*end = '\n';
+		put_str(&out, "\n");
+		i = end + 1 - seen->start;
+	}
+}
+
+static void operation(char *p)
+{
+	static char buffer[1 << 20];
+	struct text seen = { buffer, 0, sizeof(buffer) };
+	struct operation op = { .index = number_at(&p), .process = number_at(&p) };
+	struct result result = { 0, 0 };
+	char *kind;
+
+	number_at(&p); /* the thread */
+	kind = word_at(&p);
+	if (!kind)
+		fail("an operation has no kind");
+	if (!strcmp(kind, "reset")) {
+		reset();
+	} else {
+		op.kind = find_kind(kind, strlen(kind));
+		errno = 0;
+		if (op.kind < 0 || op.process < 0 || op.process >= MAX_PROCESSES || !shared->slot[op.process].pid)
+			fail("no such operation or process");
+		for (char *save = p; op.nr < MAX_ARGS && (save = p, word_at(&save)); op.nr++) {
+			op.arg[op.nr] = strtoul(p, NULL, 0);
+			p = save;
+		}
+		result = run(&op);
+	}
+	for (int i = 0; i < MAX_PROCESSES; i++)
+		if (shared->slot[i].pid)
+			observe(&seen, i);
+	put_dec(&out, op.index);
+	put_str(&out, " ");
+	put_dec(&out, result.ret);
+	put_str(&out, " ");
+	put_dec(&out, result.error);
+	put_str(&out, " ");
+	put_hex(&out, digest(&seen));
+	put_str(&out, "\n");
+	if (verbose_from >= 0 && op.index >= verbose_from)
+		tell(&seen);
+	if (out.len > 4096)
+		flush();
+}
+
+static void on_one_cpu(void)
+{
+	cpu_set_t set;
+	int cpu = sched_getcpu();
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu < 0 ? 0 : cpu, &set);
+	sched_setaffinity(0, sizeof(set), &set);
+}
+
+static char input[1 << 16];
+static size_t input_len, input_at;
+
+/* The next line of the program without its end; 0 at the end. */
+static int get_line(int fd, char *line)
+{
+	size_t n = 0;
+
+	for (;;) {
+		if (input_at == input_len) {
+			ssize_t got = read(fd, input, sizeof(input));
+
+			if (got <= 0)
+				break;
+			input_len = got;
+			input_at = 0;
+		}
+		if (input[input_at] == '\n') {
+			input_at++;
+			line[n] = 0;
+			return 1;
+		}
+		if (n == LINE - 1)
+			fail("a line of the program is too long");
+		line[n++] = input[input_at++];
+	}
+	line[n] = 0;
+	return n > 0;
+}
+
+int main(int argc, char **argv)
+{
+	static char line[LINE];
+	int fd = 0, begun = 0;
+
+	controller = getpid();
+	page_size = sysconf(_SC_PAGESIZE);
+	if (argc > 2 && !strcmp(argv[1], "-v")) {
+		verbose_from = strtol(argv[2], NULL, 10);
+		argv += 2;
+		argc -= 2;
+	}
+	if (argc > 1 && (fd = open(argv[1], O_RDONLY | O_CLOEXEC)) < 0)
+		fail(argv[1]);
+	on_one_cpu();
+	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (shared == MAP_FAILED)
+		fail("no memory");
+	catch_signals();
+	list_own_memory();
+	warm_up();
+	while (get_line(fd, line)) {
+		if (!begun && line[0] >= '0' && line[0] <= '9') {
+			begun = 1;
+			if (!arena.start)
+				fail("the program has no arena");
+			reset();
+		}
+		if (begun)
+			operation(line);
+		else if (line[0] != '#' && !header(line))
+			fail("a header that is not known");
+	}
+	flush();
+	for (int i = 0; i < MAX_PROCESSES; i++)
+		if (shared->slot[i].pid) {
+			kill(shared->slot[i].pid, SIGKILL);
+			waitpid(shared->slot[i].pid, NULL, 0);
+		}
+	return 0;
+}

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* What the parts of the agent share: operations, processes, output. */
+
+#ifndef AGENT_H
+#define AGENT_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+enum {
+	MAX_PROCESSES = 8,
+	MAX_FILES = 8,
+	MAX_ARGS = 8,
+	MAX_SPANS = 256,
+	MAX_PAGES = 1 << 17, /* of the arena */
+};
+
+typedef unsigned long word;
+
+/* An operation: a system call or an access, by its name's place in `kinds`. */
+struct operation {
+	long index;
+	int process;
+	int kind;
+	int nr;
+	word arg[MAX_ARGS];
+};
+
+struct result {
+	long ret;
+	int error; /* errno, or the signal that an access was killed by */
+};
+
+/* Shared by all processes: where the controller leaves an operation for one of them, and it the result. */
+struct slot {
+	uint32_t state; /* a futex: IDLE, ASKED, DONE */
+	pid_t pid;      /* 0: no such process */
+	struct operation op;
+	struct result result;
+};
+
+enum { IDLE, ASKED, DONE };
+
+struct range {
+	word start, end;
+};
+
+struct shared {
+	struct slot slot[MAX_PROCESSES];
+	int nr_spans;
+	struct range span[MAX_SPANS]; /* what mincore is asked for */
+	unsigned char vec[MAX_PAGES]; /* and its answer */
+};
+
+struct open_file {
+	int fd;
+	ino_t inode;
+	int regular;
+};
+
+extern struct shared *shared;
+extern struct range arena;
+extern struct open_file file[MAX_FILES];
+extern int nr_files;
+extern long page_size;
+extern int with_rss;
+
+/* agent.c */
+void fail(const char *what) __attribute__((noreturn));
+
+/* output.c: text that is printed, and text that is only summed */
+struct text {
+	char *start;
+	size_t len, size;
+};
+void put_str(struct text *t, const char *s);
+void put_hex(struct text *t, word n);
+void put_dec(struct text *t, long n);
+uint64_t digest(const struct text *t);
+
+/* operations.c: what a process does */
+int find_kind(const char *name, size_t len);
+int is_fork(int kind);
+int is_exit(int kind);
+struct result execute(const struct operation *op, int self);
+int mincore_kind(void);
+void catch_signals(void);
+void list_own_memory(void);
+void warm_up(void);
+
+/* observe.c: what /proc says of a process */
+void observe_open(int process);
+void observe_close(int process);
+void observe_baseline(int process);
+void observe(struct text *t, int process);
+struct result ask(int process, int kind, int nr, const word *arg);
+
+#endif
