@@ -348,3 +348,41 @@ def test_a_stack_larger_than_the_usual_limit(story: Story, run: Replay) -> None:
     result = run(story)
     assert only(result).final_kb == EXECUTED_KB + 8  # in the next GiB below: a PMD page too
     assert result.accuracy.faults_refused == 0
+
+
+def test_without_completions_every_fault_is_taken_as_served(story: Story, run: Replay) -> None:
+    story.meta.events = ["exceptions:page_fault_user", "raw_syscalls:sys_enter"]
+    story.mmap(ANON, TABLE)
+    story.fault(ANON, served=False)
+    result = run(story)
+    assert only(result).at_end.rss_anon_kb == 8
+    (unknown,) = result.unknowns
+    assert unknown.startswith("which faults were served")
+
+
+@pytest.mark.parametrize(("threads", "cpus", "rounds"), [(1, 8, 0), (2, 8, 1), (2, 1, 0)])
+def test_flushes_interrupt_the_cpus_of_other_threads(
+    story: Story, run: Replay, threads: int, cpus: int, rounds: int
+) -> None:
+    story.meta.cpus = cpus
+    story.mmap(ANON, TABLE)
+    story.touch(ANON)
+    if threads == 2:
+        story.fork(100, tid=101, flags=0x3D0F00)
+    story.madvise(ANON, TABLE, 4)
+    (site,) = [s for s in only(run(story, "6.1")).sites if s.call.startswith("madvise")]
+    assert (site.ipis, site.flushes) == (rounds, 1)
+
+
+def test_names_of_anonymous_memory_keep_mappings_apart(story: Story, run: Replay) -> None:
+    story.mmap(ANON, TABLE)
+    story.call(157, 0x53564D41, 0, ANON, TABLE, 0x1234)
+    story.mmap(ANON + TABLE, TABLE, inside=[story.mapping(ANON + TABLE, TABLE)])
+    assert run(story).accuracy.vma_mismatches == 0
+
+
+def test_a_32_bit_program_stops(run: Replay) -> None:
+    story = Story()
+    story.row(Kind.COMM, 1, name="old")
+    story.row(Kind.MMAP, 0, (0xFFF00000, 0x21000, 0, 3, 2, 0), name="[stack]")
+    assert "32-bit programs" in (only(run(story)).stopped or "")

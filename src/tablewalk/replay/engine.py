@@ -44,7 +44,7 @@ class Engine:
         self.calls = Calls(model, files, (1 << (56 if recording.meta.levels == 5 else 47)) - 4096)
         self._peek = self.calls.peek
         walker = Walker(model, files, self._peek)
-        self.population = Population(model, self.calls, walker, memory)
+        self.population = Population(model, walker, memory, recording.meta.cpus)
         self.accuracy = Accuracy()
         self.harmless: dict[str, int] = {}
         self.rows = 0
@@ -53,6 +53,10 @@ class Engine:
         self._costs = Costs(model, self._peek, walker)
         self._start = StartState.of(recording, model)
         self._machine = model.machine
+        events = recording.meta.events
+        self._all_served = bool(events) and not {"minor-faults", "major-faults", "page-faults"} & set(events)
+        if self._all_served:
+            self.calls.tell("which faults were served (completions were not recorded): taken as all, at their entry")
         self._mismatches: dict[str, Mismatch] = {}
         fault, flags = model.kernel("fault"), model.kernel("vm_flags")
         self._fault, self._access_error = fault.do_user_addr_fault, fault.access_error
@@ -75,7 +79,7 @@ class Engine:
 
         Raises TablewalkError for a bad recording or one that cannot be replayed here.
         """
-        for chunk in chunks(self._recording, look):
+        for chunk in chunks(self._recording, look, self._all_served):
             self._chunk(chunk)
             if self.interrupted:
                 break

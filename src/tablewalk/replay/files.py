@@ -9,6 +9,7 @@ from tablewalk.machine.drivers import Model
 from tablewalk.replay.stream import Event
 
 MAP_HUGETLB = 0x40000
+FIRST_IDENT = 16  # of an open file of descriptor 0; 0 is shared anonymous memory, which nobody opens
 _SHMEM = ("/memfd:", "/SYSV", "/dev/shm/", "/dev/zero")
 _DRIVER_MEMORY = ("anon_inode:", "/dev/", "/anon_hugepage", "/i915", "/dmabuf:")
 
@@ -34,14 +35,14 @@ class Files:
         key = (device, inode, fd)
         file = self._files.get(key)
         if file is None:
-            file = self._files[key] = self._filemap.open_file(self._mapping(device, inode, name), fd)
+            file = self._files[key] = self._filemap.open_file(self._mapping(device, inode, name), FIRST_IDENT + fd)
             self._names[file.addr] = name
         return file
 
     def unknown(self) -> Any:
         """A file that nothing is known of."""
         mapping = self._filemap.file_mapping()
-        file = self._filemap.open_file(mapping, -1)
+        file = self._filemap.open_file(mapping, FIRST_IDENT - 1)
         self._names[file.addr] = "unknown file"
         return file
 

@@ -11,7 +11,7 @@ from tablewalk.record.recording import Kind
 from tablewalk.replay.results import Holders
 from tablewalk.replay.spaces import AddressSpace, Meter, Process
 from tablewalk.replay.stream import Event
-from tablewalk.replay.syscalls import Calls, CannotFit
+from tablewalk.replay.syscalls import CannotFit
 from tablewalk.replay.walk import HOLDERS_SHOWN, Walker
 
 CLONE_VM: Final = 0x100
@@ -25,11 +25,11 @@ BYTES_PER_CELL: Final = 40  # of the model's memory: a list's slot and an int ob
 class Population:
     """All processes, dead and alive. `memory`: bytes that the model may take (TablewalkError if that is not enough)."""
 
-    def __init__(self, model: Model, calls: Calls, walker: Walker, memory: int) -> None:
+    def __init__(self, model: Model, walker: Walker, memory: int, cpus: int | None) -> None:
         self.processes: list[Process] = []
         self.alive: dict[int, Process] = {}
         self.meter = Meter(model)
-        self._calls, self._walker, self._machine = calls, walker, model.machine
+        self._walker, self._machine, self._cpus = walker, model.machine, cpus
         self._cells = memory // BYTES_PER_CELL
         self._generations: dict[int, int] = {}
         self._current: AddressSpace | None = None
@@ -125,6 +125,7 @@ class Population:
             return
         if e.a[0] == e.pid:
             parent.tids.add(e.a[1])
+            self._spread(parent)
             return
         child = self.begin(e.a[0], parent.name, e.t)
         space = self.enter(parent)
@@ -136,6 +137,12 @@ class Population:
         else:
             mm = self._dups.pop(e.tid, None) or self._copy(space, e)
             self._use(child, AddressSpace(mm, e.t) if mm else _unknown_memory(space, e.t), e.t, own=True)
+
+    def _spread(self, process: Process) -> None:
+        """Where threads run is not recorded: each on a CPU of its own, as long as there are CPUs."""
+        if process.space and process.space.mm is not None:
+            threads = len(process.tids)
+            process.space.mm.nr_cpus = min(threads, self._cpus or threads)
 
     def _copy(self, space: AddressSpace, e: Event) -> Any:
         """A copy of the address space, None where the model cannot make one."""
@@ -163,7 +170,9 @@ class Population:
         process = self.alive.get(e.pid)
         if process is not None:
             process.tids.discard(e.tid)
-            if not process.tids:
+            if process.tids:
+                self._spread(process)
+            else:
                 self._bury(process, e.t)
 
     def _bury(self, process: Process, t: int) -> None:

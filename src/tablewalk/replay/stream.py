@@ -58,15 +58,20 @@ class Chunk:
     before: list[int]
 
 
-def chunks(recording: Recording, look: Callable[[Rows], None] | None = None) -> Iterator[Chunk]:
-    """The recording in time order; `look` sees each batch of rows first. Raises TablewalkError for bad rows."""
+def chunks(
+    recording: Recording, look: Callable[[Rows], None] | None = None, all_served: bool = False
+) -> Iterator[Chunk]:
+    """The recording in time order; `look` sees each batch of rows first.
+
+    `all_served`: completions of faults were not recorded, so that none has one. Raises TablewalkError for bad rows.
+    """
     pairing = _Pairing()
     held: Chunk | None = None
     first = 1
     for rows in recording.batches():
         if look:
             look(rows)
-        chunk = _chunk(rows, first)
+        chunk = _chunk(rows, first, all_served)
         first += len(rows)
         pairing.add(chunk.events)
         if held:
@@ -76,12 +81,12 @@ def chunks(recording: Recording, look: Callable[[Rows], None] | None = None) -> 
         yield held
 
 
-def _chunk(rows: Rows, first: int) -> Chunk:
+def _chunk(rows: Rows, first: int, all_served: bool) -> Chunk:
     is_fault = rows.kind == Kind.FAULT
     a1 = rows.a[1][is_fault]
     how = (a1 >> np.uint64(1) & np.uint64(1)).astype(np.int8)
     how[rows.a[2][is_fault] != 0] = How.UNKNOWN
-    failed = rows.nr[is_fault] < 0
+    failed = (rows.nr[is_fault] < 0) & (not all_served)
     how[failed] = np.where(a1[failed] & np.uint64(4), How.FAILED, How.FAILED_IN_KERNEL)
     no_sample = rows.kind != Kind.SAMPLE
     other = np.flatnonzero(~is_fault & no_sample)

@@ -23,7 +23,7 @@ MAP_TYPE, MAP_FIXED, MAP_ANONYMOUS = 0xF, 0x10, 0x20
 MAP_LOCKED, MAP_POPULATE, MAP_FIXED_NOREPLACE = 0x2000, 0x8000, 0x100000
 MCL_CURRENT = 1
 PR_THP_DISABLE_EXCEPT_ADVISED = 2
-PR_SET_MM, PR_SET_THP_DISABLE, PR_SET_VMA = 35, 41, 0x53564D41
+PR_SET_MM, PR_SET_THP_DISABLE, PR_SET_VMA, PR_SET_VMA_ANON_NAME = 35, 41, 0x53564D41, 0
 EIO, EAGAIN, ENOMEM, EFAULT, EEXIST, EINVAL, EHWPOISON = 5, 11, 12, 14, 17, 22, 133
 MADV_DONTNEED, MADV_COLLAPSE, MADV_GUARD_INSTALL = 4, 25, 102
 MADV_POPULATE = (22, 23)
@@ -123,6 +123,8 @@ class Calls:
         if row.a[4] & MAP_HUGETLB:
             raise NotModelled("hugetlb")
         kind = "vvar" if name.startswith("[vvar") else _KINDS.get(name, "")
+        if kind == "stack" and row.a[0] + row.a[1] <= 1 << 32:
+            raise NotModelled("32-bit programs, whose system calls have other numbers")
         start, size = self.span(row.a[0], row.a[1])
         file = self._files.none if kind else self._files.of(row, -1)
         pgoff = (row.a[2] << 12) // self._arch.page_size
@@ -267,8 +269,10 @@ class Calls:
             off = (2 if e.a[2] & PR_THP_DISABLE_EXCEPT_ADVISED else 1) if e.a[1] else 0
             with self.peek.writing(mm):
                 mm.flags = mm.flags & ~3 | off
-        if option == PR_SET_VMA:
-            raise NotModelled("prctl(PR_SET_VMA)")
+        if option == PR_SET_VMA and e.a[1] == PR_SET_VMA_ANON_NAME:
+            self.tell("names of anonymous memory (equal where the same string in memory was given)")
+            ret: int = self._madvise.sys_set_anon_vma_name(mm, *self.span(e.a[2], e.a[3]), e.a[4])
+            return ret
         return None
 
     # --- what is not modelled ------------------------------------------------------------------------------

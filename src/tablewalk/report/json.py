@@ -20,7 +20,7 @@ def as_object(report: Report) -> dict[str, Any]:
         "results": [_process(result, p, report.checked) for result in report.results for p in result.processes],
         "kernels": [_kernel(result, report.checked) for result in report.results],
         "warnings": list(words.warnings(report)),
-        "partial": not report.source.complete or any(result.partial for result in report.results),
+        "partial": not report.source.complete or report.source.lost > 0 or any(r.partial for r in report.results),
     }
 
 
