@@ -168,3 +168,40 @@ def test_releases(release: str, kind: str, result: int) -> None:
         p.mmap(BASE, 2 * M, f=p.memfd(2 * M), flags=SHARED)
     assert p.madvise(BASE, 2 * M, GUARD_INSTALL) == result
     p.exit()
+
+
+def test_pages_that_keep_coming_back(p: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After three rounds the call begins again, with its locks dropped meanwhile."""
+    guard = p.k("guard")
+    real = guard.guard_install_range
+    rounds = [False] * 4
+
+    def racing(*args: object) -> bool:
+        return rounds.pop() if rounds else real(*args)
+
+    monkeypatch.setattr(guard, "guard_install_range", racing)
+    p.mmap(BASE, 2 * M)
+    p.touch(BASE)
+    p.madvise(BASE, PAGE, GUARD_REMOVE)
+    before = p.locked("mm_struct.mmap_lock") + p.locked("vm_area_struct.vm_lock")
+    assert cost(p, BASE, 2 * M, GUARD_INSTALL) == 0
+    assert p.locked("mm_struct.mmap_lock") + p.locked("vm_area_struct.vm_lock") - before == 2
+    assert rounds == [] and p.read(BASE) == -1
+    p.exit()
+
+
+def test_a_map_that_fails_is_tried_again(p: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    guard = p.k("guard")
+    real = guard.pte_offset_map_lock
+    failures = [1, 1, 1]
+
+    def flaky(*args: object) -> object:
+        return (0, 0) if failures and failures.pop() else real(*args)
+
+    monkeypatch.setattr(guard, "pte_offset_map_lock", flaky)
+    p.mmap(BASE, 2 * M)
+    assert cost(p, BASE, 2 * M, GUARD_INSTALL) == 4
+    failures.append(1)
+    assert cost(p, BASE, 2 * M, GUARD_REMOVE) == 0
+    assert p.read(BASE) == 0 and failures == []
+    p.exit()

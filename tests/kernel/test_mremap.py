@@ -456,3 +456,38 @@ def test_userfaultfd_does_not_follow_and_its_bits_neither(p: Process) -> None:
     assert entries[0] & pgtable.UFFD_WP == 0 and entries[0] and entries[1] and entries[2] == 0
     assert p.field(TO, "vm_userfaultfd_ctx") == 0 and not p.has(TO, "VM_UFFD_WP")
     p.exit()
+
+
+# --- races, one step of them -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("without", "moved"), [((), False), (("R-mremap-recheck",), True)])
+def test_a_table_that_was_retracted_meanwhile(without: tuple[str, ...], moved: bool) -> None:
+    p = Process(KernelConfig(without=without))
+    p.mmap(BASE, 2 * M)
+    p.touch(BASE)
+    p.mmap(TO, 4 * M)
+    p.touch(TO + 2 * M)
+    walk = p.k("pgtable_generic").walk_to_pmd
+    old, new = walk(p.mm, TO), walk(p.mm, BASE + 64 * M)
+    machine = p.model.machine
+    vma = p.k("vma").vma_lookup(p.mm, TO)
+    assert p.k("move_page_tables").move_normal_pmd(vma, TO, BASE + 64 * M, old, new) == moved
+    assert (machine.load(new) != 0) == moved  # without the second look the slot points to nowhere
+
+
+@pytest.mark.parametrize("which", ["pte_offset_map_lock", "pte_offset_map_rw_nolock"])
+def test_a_map_that_fails_is_tried_again(p: Process, monkeypatch: pytest.MonkeyPatch, which: str) -> None:
+    module = p.k("move_page_tables")
+    real = getattr(module, which)
+    failures = [1, 1]
+
+    def flaky(*args: object) -> object:
+        return (0, 0, 0)[: 2 if which == "pte_offset_map_lock" else 3] if failures and failures.pop() else real(*args)
+
+    monkeypatch.setattr(module, which, flaky)
+    p.mmap(BASE, 2 * M)
+    p.write(BASE, 3)
+    assert cost(p, BASE, 2 * M, 2 * M, MOVE, TO + M) == 4
+    assert failures == [] and p.read(TO + M) == 3
+    p.exit()
