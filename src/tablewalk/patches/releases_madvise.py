@@ -6,16 +6,18 @@ from __future__ import annotations
 from ..kernel.guard import is_valid_guard_vma
 from ..kernel.huge_mm import vma_is_anonymous
 from ..kernel.madvise import (
+    MADVISE_MMAP_READ_LOCK,
+    MADVISE_VMA_READ_LOCK,
+    get_lock_mode,
+    madvise_populate,
+)
+from ..kernel.madvise_flags import (
     MADV_COLD,
     MADV_COLLAPSE,
     MADV_GUARD_INSTALL,
     MADV_GUARD_REMOVE,
     MADV_PAGEOUT,
     MADV_WILLNEED,
-    MADVISE_MMAP_READ_LOCK,
-    MADVISE_VMA_READ_LOCK,
-    get_lock_mode,
-    madvise_populate,
 )
 from ..kernel.madvise_lru import madvise_free_single_vma
 from ..kernel.memory_zap import ZAP_RECLAIM_PT, zap_page_range_single
@@ -132,7 +134,7 @@ def no_guard_regions() -> bool:
     "R-madvise-dofork",
     title="MADV_DOFORK is refused by all special mappings (seen in 7.2; not in 6.18)",
     since="7.2",
-    site="madvise.refuses_dofork",
+    site="madvise_flags.refuses_dofork",
     files=FILES,
 )
 def refuses_dofork(vm_flags: int) -> bool:
