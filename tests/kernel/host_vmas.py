@@ -87,13 +87,15 @@ KINDS = {
     "mremap": 5,
     "remap_file_pages": 2,
     "fork": 1,
+    "poke": 1,
 }  # operations and their weights
 
 
 def random_program(seed: int, length: int, unit: int, window: int) -> list[Op]:
     """`length` operations on `window` units of `unit` pages."""
     rng = random.Random(seed)
-    weights = {**KINDS, "fork": rng.choice((0, 0, 1, 3)), "mlockall": rng.choice((0, 0, 2))}
+    weights = KINDS | {"fork": rng.choice((0, 0, 1, 3)), "mlockall": rng.choice((0, 0, 2))}
+    weights["poke"] = rng.choice((0, 0, 2, 8))
 
     def place() -> tuple[int, int]:
         start = rng.randrange(window)
@@ -126,6 +128,8 @@ def random_program(seed: int, length: int, unit: int, window: int) -> list[Op]:
             program.append(("remap_file_pages", (start, pages, 0, rng.randrange(FILE_PAGES), 0)))
         elif kind in ("read", "write"):
             program.append((kind, (start + rng.randrange(pages),)))
+        elif kind == "poke":
+            program.append(("poke", (start, rng.randrange(2))))
         elif kind == "madvise":
             advice = rng.choice((0, 1, 2, 4, 4, 8, 10, 11, 14, 15, 16, 17, 18, 19, 22, 23))
             program.append(("madvise", (start, pages, advice)))
@@ -141,6 +145,29 @@ def random_program(seed: int, length: int, unit: int, window: int) -> list[Op]:
             program.append(("mremap", (start, pages, new_pages, rng.choice((3, 3, 7)), to)))
         else:
             program.append(("fork", ()))
+    return program
+
+
+def stack_program(seed: int) -> list[Op]:
+    """A stack, something below it or not, and accesses in between, in a window of 1024 pages."""
+    rng = random.Random(seed)
+    program: list[Op] = []
+    if rng.random() < 0.8:
+        flags = 0x32 | rng.choice((0, 0, 0x100))
+        program.append(("mmap", (rng.randrange(256), rng.randrange(1, 128), rng.choice((0, 1, 3)), flags, -1, 0)))
+    top = rng.randrange(400, 900)
+    pages = rng.randrange(1, 40)
+    prot = rng.choice((1, 3, 3, 3))
+    program.append(("mmap", (top, pages, prot, 0x132 | rng.choice((0, 0, 0x4000, 0x2000)), -1, 0)))
+    for _ in range(rng.randrange(2, 7)):
+        program.append(("poke", (rng.randrange(top), int(rng.random() < 0.7))))
+        extra = rng.randrange(5)
+        if extra == 0:
+            program.append(("mprotect", (top, pages, rng.choice((1, 3, 0x1000003, 0x1000001)))))
+        elif extra == 1:
+            program.append(("munmap", (rng.randrange(top), rng.randrange(1, 64))))
+        elif extra == 2:
+            program.append(("mlockall", (rng.choice((0, 2)),)))
     return program
 
 
@@ -181,6 +208,29 @@ class Host:
             if prot[0] == "r" and not BASE <= start < BASE + (1 << 30):
                 self.syscall("madvise", start, end - start, MADV_POPULATE_READ)
 
+    def poke(self, address: int, write: int) -> int:
+        """Fork, and access memory in the child, which carries on unless it is killed; 0, or -1 if it was."""
+        read_end, write_end = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            if write:
+                ctypes.memset(address, 1, 1)
+            else:
+                ctypes.string_at(address, 1)
+            os.write(write_end, b"1")
+            os.close(read_end)
+            os.close(write_end)
+            self.warm_up()
+            return 0
+        os.close(write_end)
+        survived = os.read(read_end, 1) != b""
+        os.close(read_end)
+        status = os.waitpid(pid, 0)[1]
+        if survived:
+            os._exit(os.waitstatus_to_exitcode(status))
+        self.warm_up()
+        return -1
+
     def run(self, op: Op) -> int:
         name, a = op
         if name == "fork":
@@ -192,6 +242,8 @@ class Host:
         if name == "mlockall":
             return self.syscall("mlockall", a[0]) if a[0] else self.syscall("munlockall")
         start = BASE + a[0] * PAGE
+        if name == "poke":
+            return self.poke(start, a[1])
         if name == "shmat":
             shmid = self.syscall("shmget", 0, a[1] * PAGE, 0o600)
             ret = self.syscall("shmat", shmid, start, SHM_REMAP)

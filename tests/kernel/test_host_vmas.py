@@ -23,6 +23,7 @@ from .host_vmas import (
     Vma,
     random_program,
     run_on_host,
+    stack_program,
     window_is_free,
 )
 
@@ -85,6 +86,8 @@ class Process:
         if name == "mlockall":
             return int(self.k("mlock").sys_mlockall(mm, a[0]) if a[0] else self.k("mlock").sys_munlockall(mm))
         start = BASE + a[0] * PAGE
+        if name == "poke":
+            return self.poke(start, a[1])
         if name == "shmat":
             f = self.k("shmem").shmem_file_setup(a[1] * PAGE)
             f.f_close = 1
@@ -109,6 +112,16 @@ class Process:
             return int(self.k("mempolicy").sys_mbind(mm, start, size, a[2], 0))
         module = "mlock" if name == "munlock" else name
         return int(getattr(self.k(module), f"sys_{name}")(mm, start, size, *a[2:]))
+
+    def poke(self, address: int, write: int) -> int:
+        """A child accesses memory, and carries on unless it is killed; 0, or -1 if it was."""
+        child = self.k("fork").dup_mm(self.mm)
+        fault = self.k("fault")
+        killed = fault.user_write(child, address, 1) < 0 if write else fault.user_read(child, address) < 0
+        self.k("mm_init").mmput(child if killed else self.mm)
+        if not killed:
+            self.mm = child
+        return -1 if killed else 0
 
     def vmas(self) -> tuple[Vma, ...]:
         self.k("mmap_lock").mmap_read_lock(self.mm)
@@ -173,7 +186,7 @@ def difference(program: list[Op], host: list[Observation], model: list[Observati
             lines += [f"  host   {v}" for v in h.vmas if v not in m.vmas]
             lines += [f"  model  {v}" for v in m.vmas if v not in h.vmas]
             return "\n".join(lines)
-        if i and op[0] != "fork":
+        if i and op[0] not in ("fork", "poke"):
             grown = h.vmpte - host[i - 1].vmpte
             modelled = m.vmpte - model[i - 1].vmpte
             if grown != modelled:
@@ -208,6 +221,13 @@ def test_tables(seed: int) -> None:
     assert first_difference(program, 4096) == ""
 
 
+@needs_host
+@pytest.mark.parametrize("seed", range(12))
+def test_stacks(seed: int) -> None:
+    assert window_is_free(1024)
+    assert first_difference(stack_program(seed), 1024, "checked") == ""
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--from", dest="first", type=int, default=0)
@@ -215,6 +235,7 @@ def main() -> int:
     parser.add_argument("--length", type=int, default=150)
     parser.add_argument("--unit", type=int, default=1)
     parser.add_argument("--window", type=int, default=24)
+    parser.add_argument("--stacks", action="store_true", help="programs about stacks")
     parser.add_argument("--driver", default="sequential")
     parser.add_argument("--skip", action="append", default=[], help="leave out these operations")
     parser.add_argument("--stop", action="store_true", help="stop at the first difference")
@@ -222,8 +243,11 @@ def main() -> int:
     bad = 0
     for seed in range(args.first, args.first + args.seeds):
         program = random_program(seed, args.length, args.unit, args.window)
+        if args.stacks:
+            program = stack_program(seed)
         program = [op for op in program if op[0] not in args.skip]
-        text = first_difference(program, args.unit * args.window, args.driver)
+        pages = 1024 if args.stacks else args.unit * args.window
+        text = first_difference(program, pages, args.driver)
         if text:
             bad += 1
             print(f"seed {seed}: {text}")
