@@ -8,11 +8,13 @@ A program is a list of operations: tuples of a name and integers, addresses in p
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import gc
 import mmap
 import os
 import pickle
 import random
+import resource
 import tempfile
 from typing import NamedTuple
 
@@ -314,6 +316,8 @@ def run_on_host(program: list[Op], pages: int) -> list[Observation]:
     if pid == 0:
         try:
             gc.disable()
+            faulthandler.disable()  # children are killed on purpose
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             host = Host()
             host.warm_up()
             for i, op in enumerate(program):
