@@ -25,19 +25,20 @@ class Archive:
     architecture: str
     directory: Path
 
-    def update(self) -> None:
-        """Fetch the lists of packages.  Raises TablewalkError where there is no mirror, or none that answers."""
-        (self.directory / "lists" / "partial").mkdir(parents=True, exist_ok=True)
-        (self.directory / "archives" / "partial").mkdir(parents=True, exist_ok=True)
-        (self.directory / "sources.list").write_text("".join(self._sources()))
-        (self.directory / "apt.conf").write_text(self._configuration())
-        self._apt("apt-get", "update")
-
     def newest(self, pattern: str) -> str:
-        """The package whose whole name matches `pattern` and has the highest numbers in it."""
+        """Fetch the lists of packages: the one whose whole name matches `pattern` and has the highest numbers in it.
+
+        Raises TablewalkError where there is none, or no mirror.  A mirror that has some of the lists is good enough.
+        """
+        self._configure()
+        failure = ""
+        try:
+            self._apt("apt-get", "update")
+        except TablewalkError as e:
+            failure = f" ({e})"
         found = [p for p in self._apt("apt-cache", "pkgnames").split() if re.fullmatch(pattern, p)]
         if not found:
-            raise TablewalkError(f"Debian {self.suite} for {self.architecture} has no package {pattern}")
+            raise TablewalkError(f"Debian {self.suite} for {self.architecture} has no package {pattern}{failure}")
         return max(found, key=lambda package: [int(n) for n in re.findall(r"\d+", package)])
 
     def download(self, package: str) -> Path:
@@ -50,6 +51,12 @@ class Archive:
         self._apt("apt-get", "download", package)
         version = fields["Version"].replace(":", "%3a")
         return self.directory / "archives" / f"{package}_{version}_{fields['Architecture']}.deb"
+
+    def _configure(self) -> None:
+        (self.directory / "lists" / "partial").mkdir(parents=True, exist_ok=True)
+        (self.directory / "archives" / "partial").mkdir(parents=True, exist_ok=True)
+        (self.directory / "sources.list").write_text("".join(self._sources()))
+        (self.directory / "apt.conf").write_text(self._configuration())
 
     def _apt(self, command: str, *args: str) -> str:
         """What apt prints.  The environment's APT_CONFIG would be read before `apt.conf`, which has the last word."""

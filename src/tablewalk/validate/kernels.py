@@ -127,7 +127,6 @@ def fetch(kernel: Kernel) -> None:
     try:
         architecture = target(kernel.arch).debian
         archive = Archive(kernel.suite, architecture, cache_dir() / "kernels" / f"apt-{kernel.suite}-{architecture}")
-        archive.update()
         package = archive.newest(kernel.package)
         if kernel.version is None or not kernel.version.startswith(f"{package} "):
             _unpack(kernel, archive, package)

@@ -40,8 +40,7 @@ def command(kernel: Kernel, initramfs: Path, console: Path, agent_arguments: tup
         *(t.qemu, *t.machine, "-m", t.memory, "-accel", "tcg"),
         *("-display", "none", "-monitor", "none", "-nodefaults", "-no-reboot"),
         *("-chardev", f"file,id=console,path={console}", "-chardev", "stdio,id=answers,signal=off"),
-        *("-serial", "chardev:console", *t.answers_device),
-        *("-kernel", str(kernel.directory / "image"), "-initrd", str(initramfs), "-append", line),
+        *(*t.ports, "-kernel", str(kernel.directory / "image"), "-initrd", str(initramfs), "-append", line),
     ]
 
 

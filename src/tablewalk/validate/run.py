@@ -97,7 +97,7 @@ def _on_host(
 def _in_guest(
     kernel: Kernel, files: dict[str, bytes], arguments: tuple[str, ...], timeout: float, directory: Path
 ) -> Iterator[str]:
-    """The lines that init and the agent print in a guest with `files`."""
+    """The lines that init and the agent print in a guest with `files`, from init's first on."""
     ensure(kernel)
     initramfs, console, stderr = directory / "initramfs", directory / "console", directory / "stderr"
     initramfs.write_bytes(qemu.initramfs(kernel, files))
@@ -113,7 +113,8 @@ def _in_guest(
             for line in _lines(guest, timeout, BOOT_SECONDS):
                 if line.startswith(INIT):
                     said = line.removeprefix(INIT)
-                yield line
+                if said:
+                    yield line
         except TimeoutError:
             hung = True
     if said != "exit 0":

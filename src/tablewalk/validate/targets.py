@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from tablewalk.errors import TablewalkError
 
-# A second serial port on a PCI bus, for machines whose board has one only.
-PCI_SERIAL = ("-device", "pci-serial,chardev=answers")
-SERIAL = ("-serial", "chardev:answers")
+# QEMU's options for the devices behind the console and the answers.
+SERIALS = ("-serial", "chardev:console", "-serial", "chardev:answers")
+PCI_SERIAL = ("-serial", "chardev:console", "-device", "pci-serial,chardev=answers")  # the board has one port only
+SCLP = ("-device", "sclplmconsole,chardev=console", "-device", "sclpconsole,chardev=answers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Target:
     machine: tuple[str, ...]
     console: str
     answers: str
-    answers_device: tuple[str, ...] = SERIAL  # QEMU's options that give it; its character device is `answers`
+    ports: tuple[str, ...] = SERIALS
     memory: str = "2G"
 
 
@@ -61,7 +62,7 @@ TARGETS: dict[str, Target] = {
         ("-M", "s390-ccw-virtio", "-cpu", "max"),
         "ttyS0",
         "ttysclp0",
-        ("-device", "sclpconsole,chardev=answers"),
+        SCLP,
     ),
     "ppc64le": Target(
         "ppc64el",

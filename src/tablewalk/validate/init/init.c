@@ -132,7 +132,8 @@ int main(int argc, char **argv)
 
 	answers = open_answers();
 	uname(&kernel);
-	dprintf(answers, "# ready %s\n", kernel.release);
+	/* The newline ends what the firmware may have printed there. */
+	dprintf(answers, "\n# ready %s\n", kernel.release);
 	agent = fork();
 	if (!agent)
 		run_agent(argv, answers);
