@@ -332,15 +332,24 @@ def filemap_map_pages(vmf: vm_fault, first: int, last: int, prealloc: ptdesc) ->
         rcu_read_unlock()
         return 0, prealloc
     flags = file_pte_flags(vma)
-    ret = 0
+    base = pte - vmf.pgoff
+    wanted = load(pte) == 0
+    counter = mm_counter_file(vma.vm_mm, f)
+    rss = 0
     while f:
-        low, high = pages_to_map(vma, f, index, last) if f.order else (index, index)
-        if filemap_map_folio_range(vmf, f, pte - vmf.pgoff + low, low, high, flags):
-            ret = VM_FAULT_NOPAGE
+        if f.order:
+            low, high = pages_to_map(vma, f, index, last)
+            rss += filemap_map_folio_range(f, base + low, low, high, flags)
+        else:
+            high = index
+            rss += filemap_map_order0_folio(f, base + index, flags)
         mutex_unlock(f.lock)
         if high >= last:
             break
         index, f = next_uptodate_folio(mapping, high + 1, last)
+    add(counter, rss)
+    count(FAULT_AROUND_PAGES, rss)
+    ret = VM_FAULT_NOPAGE if wanted and load(pte) else 0
     pte_unmap_unlock(pte, ptl)
     rcu_read_unlock()
     return ret, prealloc
@@ -358,22 +367,27 @@ def pages_to_map(vma: vm_area_struct, f: folio, first: int, last: int) -> tuple[
     return first, min(end - 1, last)
 
 
-def filemap_map_folio_range(vmf: vm_fault, f: folio, pte: pte_p, first: int, last: int, flags: int) -> int:
-    """Map pages first..last of a locked folio where nothing is mapped; uses up the caller's reference."""
+def filemap_map_order0_folio(f: folio, pte: pte_p, flags: int) -> int:
+    """Map a single page where nothing is mapped; uses up the caller's reference.  Returns the pages mapped."""
+    if load(pte):
+        folio_put(f)
+        return 0
+    folio_add_file_rmap_ptes(f, 1)
+    store(pte, f.page << PFN_SHIFT | flags)
+    return 1
+
+
+def filemap_map_folio_range(f: folio, pte: pte_p, first: int, last: int, flags: int) -> int:
+    """The same for pages first..last of a large folio."""
     page = folio_file_page(f, first)
-    ret = nr = 0
+    nr = 0
     for i in range(last - first + 1):
         if load(pte + i) == 0:
             store(pte + i, page + PAGE_CELLS * i << PFN_SHIFT | flags)
             nr += 1
-            if first + i == vmf.pgoff:
-                ret = VM_FAULT_NOPAGE
     if nr == 0:
         folio_put(f)
         return 0
     folio_add_file_rmap_ptes(f, nr)
-    if nr > 1:
-        add(f._refcount, nr - 1)
-    add(mm_counter_file(vmf.vma.vm_mm, f), nr)
-    count(FAULT_AROUND_PAGES, nr)
-    return ret
+    add(f._refcount, nr - 1)
+    return nr
