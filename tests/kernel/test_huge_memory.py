@@ -105,6 +105,17 @@ def test_read_fault_maps_the_huge_zero_page(p: Process) -> None:
     assert (p.read(BASE + 17 * PAGE), p.read(BASE)) == (5, 0)
 
 
+@pytest.mark.parametrize(("release", "huge"), [("6.1", 0), ("6.12", 0), ("6.18", 1), ("7.x", 1)])
+def test_first_write_to_the_huge_zero_page(driver: str, release: str, huge: int) -> None:
+    p = process(driver, release, transparent_hugepage="always")
+    p.mmap(BASE, 2 * M)
+    p.read(BASE)
+    before = p.vmpte
+    p.write(BASE + PAGE, 3)
+    assert (p.vmpte - before, p.huge, anon_pages(p)) == (0, huge, 512 if huge else 1)
+    assert (p.read(BASE + PAGE), p.read(BASE)) == (3, 0)
+
+
 def test_split_of_the_huge_zero_page(p: Process) -> None:
     p.read(BASE)
     before = p.vmpte

@@ -279,6 +279,23 @@ def test_after_a_collapse(p: Process) -> None:
     assert (p.vmpte - before, file_huge(p)) == (4, 7)
 
 
+@pytest.mark.parametrize("release", RELEASES)
+def test_without_a_pmd_table_older_kernels_only_fill_the_cache(driver: str, release: str) -> None:
+    p = process(driver, release)
+    f = p.memfd(2 * M)
+    p.mmap(BASE, 2 * M, WRITE, SHARED, f)
+    p.touch(BASE)
+    at = BASE + 3 * G
+    p.mmap(at, 2 * M, WRITE, SHARED, f)
+    before = p.vmpte
+    old = release in ("6.1", "6.12")
+    assert p.madvise(at, 2 * M, COLLAPSE) == (-EINVAL if old else 0)
+    table = 0 if release == "6.1" else -4  # of the mapping at BASE
+    assert (p.vmpte - before, file_huge(p)) == (table, 0) if old else (table + 4, 1)
+    p.touch(at)
+    assert (p.vmpte - before, file_huge(p)) == (table + 4, 1)
+
+
 def test_holes_of_shared_memory_are_filled_with_zeroes(p: Process) -> None:
     p.mmap(BASE, 4 * M, WRITE, SHARED, p.memfd(4 * M))
     p.write(BASE + M, 1)

@@ -200,3 +200,28 @@ def test_nothing_is_left(driver: str) -> None:
     p.exit()
     alive = {name: n for name, n in p.model.machine.objects() if n}
     assert alive == {"system": 1, "folio": 1}  # the zero page
+
+
+def test_where_file_huge_pages_have_deposited_tables_too(driver: str) -> None:
+    """The hash MMU of powerpc: a table for each huge pmd of a file, freed by zap and split."""
+    p = Process(KernelConfig(arch="ppc64le-hash-64k"), driver)
+    p.k("config").config.shmem_enabled = "always"
+    size = int(p.model.module("arch").arch.pmd_size)
+    table = int(p.model.module("arch").arch.pte_bytes) >> 10
+    base = BASE & -size
+    f = p.memfd(4 * size)
+    p.mmap(base + 8 * size, p.page_size)
+    p.touch(base + 8 * size)
+    p.mmap(base, 4 * size, WRITE, SHARED, f)
+    before = p.vmpte
+    p.touch(base, 4 * size, step=size)
+    assert (file_huge(p), p.vmpte - before, p.model.machine.load(p.mm.nr_deposited)) == (4, 4 * table, 4)
+    assert p.madvise(base, size, DONTNEED) == 0
+    assert p.vmpte - before == 3 * table
+    p.mprotect(base + size, p.page_size, READ)
+    assert (file_huge(p), p.vmpte - before) == (2, 2 * table)
+    assert p.mremap(base + 2 * size, 2 * size, 2 * size, 3, base + 16 * size) == base + 16 * size
+    assert (file_huge(p), p.model.machine.load(p.mm.nr_deposited)) == (2, 2)
+    p.k("filemap").fput(f)
+    p.exit()
+    assert p.stat("PTE_TABLES_ALLOCATED") == p.stat("PTE_TABLES_FREED")

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 from ..arch import arch
-from ..machine import READ_ONCE, mt_find, vec_init, xchg
+from ..machine import READ_ONCE, mt_find
 from .config import config
 from .huge_mm import (
     MMF_DISABLE_THP_COMPLETELY,
     hugepage_enabled,
+    khugepaged_enter,
     thp_vma_suitable_pmd,
     vma_is_anonymous,
     vma_is_temporary_stack,
@@ -94,9 +95,3 @@ def khugepaged_enter_vma(vma: vm_area_struct, vm_flags: int) -> None:
     """Let khugepaged know of the process, if the VMA is one that it may collapse."""
     if collapse_possible(vma, vm_flags, False):
         khugepaged_enter(vma.vm_mm)
-
-
-def khugepaged_enter(mm: mm_struct) -> None:
-    """Let khugepaged know of the process."""
-    if xchg(mm.khugepaged, 1) == 0:
-        vec_init(mm.pte_mapped_thp)

@@ -26,8 +26,8 @@ from ..machine import (
 )
 from .config import config
 from .folio_split import split_folio
+from .huge_mm import khugepaged_enter, thp_vma_suitable_pmd, vma_is_anonymous
 from .huge_mm import thp_vma_allowable_pmd as thp_vma_allowable_pmd
-from .huge_mm import thp_vma_suitable_pmd, vma_is_anonymous
 from .huge_pmd import __split_huge_pmd as __split_huge_pmd
 from .huge_pmd import pmd_trans_huge_lock, pmdp_huge_clear_flush
 from .huge_pmd import split_huge_pmd_if_needed as split_huge_pmd_if_needed
@@ -97,6 +97,7 @@ from .vm_flags import (
     MM_CP_UFFD_WP_RESOLVE,
     VM_FAULT_FALLBACK,
     VM_SHARED,
+    VM_SPECIAL,
 )
 
 # --- faults ----------------------------------------------------------------------------------------------
@@ -110,6 +111,8 @@ def create_huge_pmd(vmf: vm_fault) -> int:
     ret = vmf_anon_prepare(vmf)
     if ret:
         return ret
+    if vma.vm_flags & VM_SPECIAL == 0:
+        khugepaged_enter(vma.vm_mm)
     zero = vmf.flags & FAULT_FLAG_WRITE == 0 and config.use_zero_page
     f = mm_get_huge_zero_folio() if zero else folio_alloc(arch.pte_bits)
     pgtable = pte_alloc_one(vma.vm_mm)

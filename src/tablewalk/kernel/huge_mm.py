@@ -6,9 +6,9 @@ from __future__ import annotations
 from typing import Final
 
 from ..arch import arch
-from ..machine import READ_ONCE
+from ..machine import READ_ONCE, load, vec_init, xchg
 from .config import config
-from .mm_types import vm_area_struct
+from .mm_types import mm_struct, vm_area_struct
 from .vm_flags import (
     VM_GROWSDOWN,
     VM_HUGEPAGE,
@@ -63,3 +63,9 @@ def thp_vma_allowable_pmd(vma: vm_area_struct, vm_flags: int) -> bool:
     if not hugepage_enabled(vm_flags) or vm_flags & VM_NOHUGEPAGE or not vma_is_anonymous(vma):
         return False
     return not vma_thp_disabled(vma, vm_flags, False) and not vma_is_temporary_stack(vma)
+
+
+def khugepaged_enter(mm: mm_struct) -> None:
+    """Let khugepaged know of the process."""
+    if load(mm.khugepaged) == 0 and xchg(mm.khugepaged, 1) == 0:
+        vec_init(mm.pte_mapped_thp)
