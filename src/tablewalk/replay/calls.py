@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 MMAP: Final = 9
 MADVISE: Final = 28
 SHMAT: Final = 30
+PROCESS_MADVISE: Final = 440
 PROCESS_VM: Final = (310, 311)
 
 NAMES: Final = {
@@ -44,8 +46,11 @@ Migration (256, 279), truncation and hole punching (77, 285) change entries and 
 
 def name_of(nr: int, args: tuple[int, ...]) -> str:
     """The call with what tells its kinds apart: `madvise(MADV_DONTNEED)`."""
-    name = NAMES.get(nr, f"system call {nr}")
-    if nr in (28, 440):
-        advice = args[2 if nr == 28 else 3] & 0xFFFFFFFF
-        return f"{name}({ADVICE.get(advice, advice)})"
-    return name
+    if nr in (MADVISE, PROCESS_MADVISE):
+        return _advised(nr, args[2 if nr == MADVISE else 3] & 0xFFFFFFFF)
+    return NAMES.get(nr) or f"system call {nr}"
+
+
+@lru_cache(256)
+def _advised(nr: int, advice: int) -> str:
+    return f"{NAMES[nr]}({ADVICE.get(advice, advice)})"

@@ -37,6 +37,11 @@ class Peek:
         found = self._machine.mtree_load(mm.mm_mt, address)
         return self._look(found) if found else None
 
+    def start_of(self, mm: Any, address: int) -> int:
+        """Where the mapping that contains `address` begins; -1 where there is none."""
+        found = self._machine.mtree_load(mm.mm_mt, address)
+        return self.get(self._vma(found), "vm_start") if found else -1
+
     def vma_above(self, mm: Any, address: int) -> Vma | None:
         """The first mapping that ends above `address`."""
         found = self._machine.mt_find(mm.mm_mt, address)

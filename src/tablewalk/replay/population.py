@@ -200,10 +200,13 @@ class Population:
 
     # --- looking at tables -----------------------------------------------------------------------------------
 
-    def walk_if_new_peak(self, space: AddressSpace, t: int) -> None:
-        """Before tables may go: remember which mappings hold them, if there were never so many."""
+    def walk_if_new_peak(self, space: AddressSpace, t: int, step: int = WALK_STEP) -> None:
+        """Before tables may go: remember which mappings hold them, if there were never so many.
+
+        Not for less than a `step`th more than the last time.
+        """
         kb, last = space.kbs[-1], space.holders.vmpte_kb if space.holders else 0
-        if kb <= last + last // WALK_STEP or kb < space.peak.vmpte_kb:
+        if kb <= last + last // step or kb < space.peak.vmpte_kb:
             return
         found = self._walker.holders(space.mm)
         space.peak = self.meter.tables(space.mm, t, kb)
@@ -215,7 +218,7 @@ class Population:
 
     def _last_look(self, space: AddressSpace, t: int) -> None:
         self.meter.note_rss(space, t)
-        self.walk_if_new_peak(space, t)
+        self.walk_if_new_peak(space, t, step=1 << 60)
         space.end = self.meter.tables(space.mm, t, space.kbs[-1])
         space.end.empty = sum(h.empty for h in self._walker.holders(space.mm))
 
