@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """MADV_FREE, MADV_COLD and MADV_PAGEOUT: advice that goes by pages and keeps the tables (mm/madvise.c; 7.2).
 
-There is no swap and no memory pressure.  So MADV_PAGEOUT only unmaps pages of files, which stay in the page cache and
-are assumed to be the caller's to page out, and drops pages given up by MADV_FREE and not written since; other
-anonymous pages stay, huge ones split.  A folio counts as shared if it is mapped more often than it has pages.
+There is no swap and no memory pressure.  So MADV_PAGEOUT unmaps pages of files, assumed to be the caller's to page out,
+which stay in the page cache unless they are shmem's and were never written; it drops pages given up by MADV_FREE and
+not written since; other anonymous pages stay, huge ones split.  A folio counts as shared if it is mapped more often than it has pages.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from ..machine import (
     store,
     up_read,
 )
+from .filemap import filemap_remove_folio
 from .folio_split import split_folio
 from .huge_memory import madvise_free_huge_pmd
 from .huge_mm import vma_is_anonymous
 from .huge_pmd import pmd_trans_huge_lock
-from .mm_types import folio, vm_area_struct
+from .mm_types import address_space, folio, vm_area_struct
 from .mmu_gather import mmu_gather, tlb_finish_mmu, tlb_flush_range, tlb_gather_mmu
 from .not_modelled import NotModelled
 from .page_alloc import (
@@ -42,6 +43,7 @@ from .page_alloc import (
     folio_nr_pages,
     folio_page,
     folio_put,
+    folio_ref_count,
     folio_test_anon,
 )
 from .pagewalk import walk_page_range_vma
@@ -318,12 +320,23 @@ def reclaim_folio(vma: vm_area_struct, address: int, f: folio) -> None:
         mapping = folio_mapping(f)
         if mapping:
             down_read(mapping.i_mmap_rwsem)
-            unmap_folio(f, migrate=False)
+            unmapped = unmap_folio(f, migrate=False)
             up_read(mapping.i_mmap_rwsem)
+            if unmapped:
+                remove_clean_shmem(mapping, f)
         elif folio_test_anon(f) and f.flags & PG_SWAPBACKED == 0:
             discard_lazyfree(vma, address, f)
         mutex_unlock(f.lock)
     folio_put(f)
+
+
+def remove_clean_shmem(mapping: address_space, f: folio) -> None:
+    """Drop a locked, unmapped folio of shmem that was never written (__remove_mapping), if nobody else uses it.
+
+    One that was written would need swap.  Whether a page of a regular file is clean is not modelled: it stays cached.
+    """
+    if mapping.shmem and f.flags & PG_DIRTY == 0 and folio_ref_count(f) == folio_nr_pages(f) + 1:
+        filemap_remove_folio(mapping, f)
 
 
 def discard_lazyfree(vma: vm_area_struct, address: int, f: folio) -> None:

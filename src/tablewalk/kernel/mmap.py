@@ -105,6 +105,7 @@ MAP_FIXED_NOREPLACE: Final = 0x100000
 NO_FILE: Final = file(0)
 MMAP_MIN_ADDR: Final = 65536  # sysctl vm.mmap_min_addr
 STACK_GUARD_GAP: Final = 256  # pages
+MAX_LFS_FILESIZE: Final = (1 << 63) - 1
 
 
 def page_align(length: int) -> int:
@@ -175,6 +176,8 @@ def do_mmap(
         return -EPERM, 0
     if not mlock_future_ok(mm, vm_flags, length):
         return -EAGAIN, 0
+    if f and not file_mmap_ok(pgoff, length):
+        return -EOVERFLOW, 0
     vm_flags = file_map_flags(f, prot, flags, vm_flags) if f else anon_map_flags(flags, vm_flags)
     if vm_flags < 0:
         return vm_flags, 0
@@ -185,6 +188,11 @@ def do_mmap(
     ret = mmap_region(mm, addr, addr + length, vm_flags, f, pgoff)
     populate = vm_flags & VM_LOCKED or flags & (MAP_POPULATE | MAP_NONBLOCK) == MAP_POPULATE
     return ret, length if populate and ret >= 0 else 0
+
+
+def file_mmap_ok(pgoff: int, length: int) -> bool:
+    """Whether the file could ever reach so far; what a file system allows less than the VFS is not modelled."""
+    return pgoff << arch.page_shift <= MAX_LFS_FILESIZE - length
 
 
 def file_map_flags(f: file, prot: int, flags: int, vm_flags: int) -> int:

@@ -217,14 +217,26 @@ def move_vma(
     move_page_tables(vma, new_vma, addr, new_addr, old_len, need_rmap_locks)
     mremap_userfaultfd_prep(new_vma)
     if flags & MREMAP_DONTUNMAP:
-        dontunmap_complete(vma, addr, addr + old_len)
+        keep_source(vma, addr, addr + old_len, new_len)
+    else:
+        account_move(vma, new_len)
+        do_vmi_munmap(mm, addr, addr + old_len)
+    return new_addr
+
+
+def account_move(vma: vm_area_struct, new_len: int) -> None:
+    """Count the copy as what the source is (vrm_stat_account)."""
+    mm = vma.vm_mm
     pages = new_len >> arch.page_shift
     mm.total_vm += pages
     if vma.vm_flags & VM_LOCKED:
         mm.locked_vm += pages
-    if flags & MREMAP_DONTUNMAP == 0:
-        do_vmi_munmap(mm, addr, addr + old_len)
-    return new_addr
+
+
+def keep_source(vma: vm_area_struct, start: int, end: int, new_len: int) -> None:
+    """MREMAP_DONTUNMAP: the copy is locked instead of the source, so that no more is locked than before."""
+    dontunmap_complete(vma, start, end)
+    account_move(vma, new_len)
 
 
 def prep_move_vma(mm: mm_struct, vma: vm_area_struct, addr: int, old_len: int, flags: int) -> int:

@@ -7,9 +7,12 @@ from ..arch import arch
 from ..kernel.mm_types import mm_struct, vm_area_struct
 from ..kernel.mremap import (
     MREMAP_FIXED,
+    account_move,
     check_prep_vma,
+    dontunmap_complete,
     expand_vma,
     implies_new_addr,
+    keep_source,
     mremap_to,
     pre_split,
 )
@@ -127,6 +130,31 @@ def pre_split_as_ever(vma: vm_area_struct, addr: int, old_len: int, flags: int) 
     """Before, as in 7.2, only what is moved."""
     return pre_split(vma, addr, old_len, flags)
 
+
+
+@patch(
+    "R-mremap-dontunmap-locked",
+    title="MREMAP_DONTUNMAP of locked memory does not count it twice (lost in 6.15; seen in 7.2, not in 6.18.44)",
+    since="7.2",
+    site="mremap.keep_source",
+    files=FILES,
+)
+def keep_source_counted_twice(vma: vm_area_struct, start: int, end: int, new_len: int) -> None:
+    """The source's share of VmLck stays although it is no longer locked."""
+    account_move(vma, new_len)
+    dontunmap_complete(vma, start, end)
+
+
+@patch(
+    "R-mremap-refactor",
+    title="mm/mremap: refactor mremap() system call implementation",
+    since="6.15",
+    site="mremap.keep_source",
+    files=FILES,
+)
+def keep_source_as_ever(vma: vm_area_struct, start: int, end: int, new_len: int) -> None:
+    """Before, as in 7.2, it is counted once."""
+    keep_source(vma, start, end, new_len)
 
 
 @patch(
