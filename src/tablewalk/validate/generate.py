@@ -243,7 +243,7 @@ class Generator:
         return Op(self._process(), "ftruncate", (file, pages * PAGE))
 
     def _punch(self) -> Op:
-        file = self.rng.choice((0, 0, 0, 1, 1, 3))
+        file = self.rng.choice((0, 0, 0, 1, 1, 2, 3))
         start = self.rng.choice((0, TABLE, self.rng.randrange(FILE_PAGES[file])))
         nr = self.rng.choice((*PAGES, TABLE, TABLE, 2 * TABLE))
         return Op(self._process(), "punch", (file, start * PAGE, nr * PAGE))

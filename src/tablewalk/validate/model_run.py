@@ -14,14 +14,19 @@ from .ops import Arena, FileSpec, Op
 
 SIGBUS, SIGSEGV = 7, 11
 EBADF, EINVAL = 9, 22
-NO_FILE = (1 << 64) - 1
+MPOL_MAX_MODE = 6
 
 
 class ModelRun:
     """The processes of a program on a model; `run` executes an operation."""
 
     def __init__(
-        self, config: KernelConfig, arena: Arena, files: Iterable[FileSpec], exact_rss: bool = True, driver: str = "sequential"
+        self,
+        config: KernelConfig,
+        arena: Arena,
+        files: Iterable[FileSpec],
+        exact_rss: bool = True,
+        driver: str = "sequential",
     ) -> None:
         self._config, self._arena, self._specs = config, arena, tuple(files)
         self._exact_rss = exact_rss
@@ -127,6 +132,8 @@ class ModelRun:
         return int(self.k("mlock").sys_munlockall(self.mms[p]))
 
     def _mbind(self, p: int, addr: int, length: int, mode: int, nodes: int, flags: int) -> int:
+        if mode > MPOL_MAX_MODE or bool(mode) != bool(nodes):
+            return -EINVAL
         return int(self.k("mempolicy").sys_mbind(self.mms[p], addr, length, mode, flags))
 
     def _remap_file_pages(self, p: int, addr: int, length: int, prot: int, pgoff: int, flags: int) -> int:
@@ -174,10 +181,20 @@ class ModelRun:
         while True:
             cell = fault.hardware_walk(self.mms[p], addr, write)
             if cell:
+                if write:
+                    self._set_dirty(p, addr)
                 return cell, 0
             ret = fault.do_user_addr_fault(self.mms[p], addr, write)
             if ret & flags.VM_FAULT_ERROR:
                 return 0, SIGBUS if ret & (flags.VM_FAULT_SIGBUS | flags.VM_FAULT_HWPOISON) else SIGSEGV
+
+    def _set_dirty(self, p: int, addr: int) -> None:
+        """What the CPU does to the entry that it writes through."""
+        k, machine = self.k("pgtable"), self.model.machine
+        entry = k.mm_find_pmd(self.mms[p], addr)
+        if machine.load(entry) & k.LEAF == 0:
+            entry = k.pmd_pgtable(machine.load(entry)).entry + k.pte_index(addr)
+        machine.store(entry, machine.load(entry) | k.ACCESSED | k.DIRTY)
 
     def _read(self, p: int, addr: int) -> tuple[int, int]:
         cell, signal = self._access(p, addr, False)

@@ -20,7 +20,7 @@ class Op(NamedTuple):
 
     def line(self, index: int) -> str:
         """It as operation `index` of a program."""
-        return " ".join((str(index), str(self.process), "0", self.kind, *(hex(a) if a > 9 else str(a) for a in self.args)))
+        return " ".join((str(index), str(self.process), "0", self.kind, *(f"{a:#x}" for a in self.args)))
 
 
 class Arena(NamedTuple):

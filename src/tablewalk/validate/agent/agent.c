@@ -231,6 +231,7 @@ static void open_files(void)
 		struct open_file *f = &file[i];
 
 		f->regular = strcmp(wanted[i].kind, "memfd") != 0;
+		f->readonly = !strcmp(wanted[i].kind, "readonly");
 		if (!f->regular) {
 			f->fd = syscall(SYS_memfd_create, "tablewalk", 0);
 		} else if (!strcmp(wanted[i].kind, "regular")) {

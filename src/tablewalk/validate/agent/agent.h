@@ -56,7 +56,7 @@ struct shared {
 struct open_file {
 	int fd;
 	ino_t inode;
-	int regular;
+	int regular, readonly;
 };
 
 extern struct shared *shared;

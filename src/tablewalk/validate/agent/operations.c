@@ -191,17 +191,36 @@ static struct result do_process_madvise(int process, word addr, word len, int ad
 	return r;
 }
 
-/* Give a file another size; a regular file is written where it grows, so that its pages are cached. */
-static struct result do_truncate(int n, word size)
+/* Write where regular files have holes, so that all of their pages stay cached: how the kernel reads is not compared. */
+static void fill_holes(void)
 {
 	static char zero[4096];
-	off_t old = lseek(file[n].fd, 0, SEEK_END);
-	int ret = ftruncate(file[n].fd, size);
 
-	for (off_t at = old; !ret && file[n].regular && at < (off_t)size; at += sizeof(zero))
-		if (pwrite(file[n].fd, zero, sizeof(zero), at) != sizeof(zero))
-			fail("a file cannot be written");
-	return returned(ret);
+	for (int i = 0; i < nr_files; i++) {
+		off_t size, at = 0;
+
+		if (!file[i].regular || file[i].readonly)
+			continue;
+		size = lseek(file[i].fd, 0, SEEK_END);
+		while ((at = lseek(file[i].fd, at, SEEK_HOLE)) >= 0 && at < size)
+			if (pwrite(file[i].fd, zero, sizeof(zero), at) != sizeof(zero))
+				fail("a file cannot be written");
+	}
+}
+
+static struct result with_holes_filled(int ret)
+{
+	struct result r = returned(ret);
+
+	fill_holes(); /* a failure may have made some, too */
+	return r;
+}
+
+static struct result do_madvise(word addr, word len, int advice)
+{
+	int ret = madvise((void *)addr, len, advice);
+
+	return advice == MADV_REMOVE ? with_holes_filled(ret) : returned(ret);
 }
 
 /* Which pages of `shared->span` are in core. */
@@ -269,7 +288,7 @@ struct result execute(const struct operation *op, int self)
 	case MPROTECT:
 		return returned(mprotect((void *)a[0], a[1], a[2]));
 	case MADVISE:
-		return returned(madvise((void *)a[0], a[1], a[2]));
+		return do_madvise(a[0], a[1], a[2]);
 	case MREMAP:
 		return address(mremap((void *)a[0], a[1], a[2], a[3], (void *)a[4]));
 	case MLOCK:
@@ -295,9 +314,9 @@ struct result execute(const struct operation *op, int self)
 	case REMAP_FILE_PAGES:
 		return returned(syscall(SYS_remap_file_pages, a[0], a[1], a[2], a[3], a[4]));
 	case FTRUNCATE:
-		return do_truncate(a[0], a[1]);
+		return with_holes_filled(ftruncate(fd_of(a[0]), a[1]));
 	case PUNCH:
-		return returned(fallocate(fd_of(a[0]), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, a[1], a[2]));
+		return with_holes_filled(fallocate(fd_of(a[0]), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, a[1], a[2]));
 	case PROCESS_MADVISE:
 		return do_process_madvise(a[0], a[1], a[2], a[3]);
 	case THP_DISABLE:
