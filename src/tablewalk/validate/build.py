@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -44,9 +45,10 @@ def static_program(sources: Path, arch: str) -> Path:
 
 
 def _compile(command: tuple[str, ...], what: str, arch: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    environment = os.environ | {"LC_ALL": "C"}
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=environment)
     if done.returncode:
-        errors = [line for line in done.stderr.splitlines() if "error" in line] or [done.stderr.strip() or "failed"]
+        errors = [line for line in done.stderr.splitlines() if "error: " in line] or [done.stderr.strip() or "failed"]
         raise TablewalkError(f"cannot compile the {what} program for {arch}: {errors[0]}")
 
 

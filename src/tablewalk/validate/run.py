@@ -124,7 +124,7 @@ def _in_guest(
 def _end(kernel: Kernel, said: str, hung: float | None, console: str, stderr: str) -> Ended:
     """Why a guest ended early: `said` is init's last word, `hung` the seconds of silence it was ended for."""
     if report := qemu.trouble(console):
-        return Ended(kernel, "oops", f"the kernel says {escape(report.splitlines()[0])}", report)
+        return Ended(kernel, "oops", f"the guest says {escape(report.splitlines()[0])}", report)
     how = said.split(" ")[0]
     if how in ("exit", "signal"):
         return Ended(kernel, how, f"the agent ended early ({said})", console)

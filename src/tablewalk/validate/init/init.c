@@ -25,24 +25,28 @@
 
 #define SWAP_KB "131072"
 
-static void complain(const char *what)
+/* The kernel panics when its first process ends. */
+static void die(const char *what)
 {
 	dprintf(2, "init: %s: %s\n", what, strerror(errno));
+	exit(1);
 }
 
 static void mount_on(const char *type, const char *where)
 {
 	mkdir(where, 0755);
 	if (mount(type, where, type, 0, NULL))
-		complain(where);
+		die(where);
 }
 
-static void write_file(const char *path, const char *text)
+static void write_if_there(const char *path, const char *text)
 {
 	int fd = open(path, O_WRONLY);
 
+	if (fd < 0 && errno == ENOENT)
+		return;
 	if (fd < 0 || write(fd, text, strlen(text)) < 0)
-		complain(path);
+		die(path);
 	close(fd);
 }
 
@@ -73,25 +77,21 @@ static void swap_on_ram_disk(void)
 		return;
 	if (syscall(SYS_finit_module, fd, "rd_nr=1 rd_size=" SWAP_KB, 0) || make_swap("/dev/ram0", atol(SWAP_KB)) ||
 	    swapon("/dev/ram0", 0))
-		complain("swap on a RAM disk");
+		die("swap on a RAM disk");
 	close(fd);
 }
 
 static int open_answers(void)
 {
 	const char *device = getenv("answers");
-	int fd = open(device ? device : "/dev/console", O_RDWR | O_NOCTTY);
+	int fd = open(device ? device : "", O_RDWR | O_NOCTTY);
 	struct termios t;
 
-	if (fd < 0) {
-		complain(device);
-		return open("/dev/console", O_RDWR | O_NOCTTY);
-	}
-	if (!tcgetattr(fd, &t)) {
-		cfmakeraw(&t);
-		cfsetspeed(&t, B115200);
-		tcsetattr(fd, TCSANOW, &t);
-	}
+	if (fd < 0 || tcgetattr(fd, &t))
+		die("the device for the answers");
+	cfmakeraw(&t);
+	cfsetspeed(&t, B115200);
+	tcsetattr(fd, TCSANOW, &t);
 	return fd;
 }
 
@@ -103,14 +103,11 @@ static void run_agent(char **argv, int answers)
 		_exit(0);	/* only to see it boot */
 	argv[0] = "agent";
 	if (chdir("/scratch") || dup2(program, 0) < 0 || dup2(answers, 1) < 0)
-		complain("agent");
-	if (program > 2)
-		close(program);
-	if (answers > 2)
-		close(answers);
+		die("files of the agent");
+	close(program);
+	close(answers);
 	execve("/agent", argv, (char *[]){ NULL });
-	complain("/agent");
-	_exit(127);
+	die("/agent");
 }
 
 int main(int argc, char **argv)
@@ -121,14 +118,15 @@ int main(int argc, char **argv)
 
 	(void)argc;
 	mount_on("devtmpfs", "/dev");
-	dup2(open("/dev/console", O_RDWR | O_NOCTTY), 2);
+	for (int console = open("/dev/console", O_RDWR | O_NOCTTY), fd = 0; fd <= 2; fd++)
+		dup2(console, fd);
 	mount_on("proc", "/proc");
 	mount_on("sysfs", "/sys");
 	mount_on("tmpfs", "/tmp");
 	mount_on("ramfs", "/scratch");
 	swap_on_ram_disk();
 	/* What khugepaged did on its own would depend on time. */
-	write_file("/sys/kernel/mm/transparent_hugepage/khugepaged/scan_sleep_millisecs", "4294967295");
+	write_if_there("/sys/kernel/mm/transparent_hugepage/khugepaged/scan_sleep_millisecs", "4294967295");
 
 	answers = open_answers();
 	uname(&kernel);
@@ -146,6 +144,5 @@ int main(int argc, char **argv)
 		dprintf(answers, "# exit %d\n", WEXITSTATUS(status));
 	tcdrain(answers);
 	reboot(RB_POWER_OFF);
-	complain("power off");
-	return 1;
+	die("power off");
 }
