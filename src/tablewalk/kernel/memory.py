@@ -51,6 +51,7 @@ from .pgtable import (
     SPECIAL,
     UFFD_WP,
     maybe_mkwrite,
+    mm_find_pmd,
     page_folio,
     pmdp_get_lockless,
     pte_page,
@@ -60,14 +61,12 @@ from .pgtable import (
     vm_page_prot,
 )
 from .pgtable_generic import (
-    p4d_alloc,
-    pmd_alloc,
     pte_alloc,
     pte_offset_map_lock,
     pte_offset_map_rw_nolock,
     pte_unmap,
     pte_unmap_unlock,
-    pud_alloc,
+    walk_to_pmd,
 )
 from .rmap import folio_add_new_anon_rmap, folio_remove_rmap_ptes, mm_counter_file, vmf_anon_prepare
 from .swap_pte import do_swap_page
@@ -88,8 +87,7 @@ def handle_mm_fault(vma: vm_area_struct, address: int, flags: int) -> int:
     count(PAGE_FAULTS)
     mm = vma.vm_mm
     address &= -arch.page_size
-    pgd = mm.pgd.entry + (address >> arch.pgdir_shift & arch.ptrs_per_pgd - 1)
-    pmd = pmd_alloc(mm, pud_alloc(mm, p4d_alloc(mm, pgd, address), address), address)
+    pmd = mm_find_pmd(mm, address) or walk_to_pmd(mm, address)
     vmf = vm_fault(vma, address, flags, pmd)
     pmdval = pmdp_get_lockless(pmd)
     if pmdval & (PRESENT | LEAF) != PRESENT:

@@ -12,10 +12,6 @@ from typing import Final
 
 from ..arch import arch
 from ..machine import load, load_range, store, xchg
-from ..machine import load as pmdp_get
-from ..machine import load as pmdp_get_lockless
-from ..machine import load as ptep_get
-from ..machine import load as ptep_get_lockless
 from ..machine import load as pmdp_get_lockless  # noqa: F401
 from ..machine import load as ptep_get  # noqa: F401
 from ..machine import load as ptep_get_lockless  # noqa: F401
@@ -27,6 +23,9 @@ pmd_t = int
 page_t = int  # struct page *: an address
 pte_p = int  # pte_t *: the address of an entry
 pmd_p = int
+
+TABLE_ENTRY: Final[int] = ptdesc(0).entry  # from the address of a table to its first entry,
+TABLE_PTL: Final[int] = ptdesc(0).ptl  # and to its lock
 
 PRESENT: Final = 1
 RW: Final = 2
@@ -213,35 +212,42 @@ def p4d_offset(pgd: int, addr: int) -> int:
     """Address of the P4D entry: `pgd` itself where the level is folded; `pgd` must be present."""
     if arch.p4d_bits == 0:
         return pgd
-    return pmd_pgtable(load(pgd)).entry + (addr >> arch.p4d_shift & arch.ptrs_per_p4d - 1)
+    return (load(pgd) >> PFN_SHIFT) + TABLE_ENTRY + (addr >> arch.p4d_shift & arch.ptrs_per_p4d - 1)
 
 
 def pud_offset(p4d: int, addr: int) -> int:
     """Address of the PUD entry: `p4d` itself where the level is folded."""
     if arch.pud_bits == 0:
         return p4d
-    return pmd_pgtable(load(p4d)).entry + (addr >> arch.pud_shift & arch.ptrs_per_pud - 1)
+    return (load(p4d) >> PFN_SHIFT) + TABLE_ENTRY + (addr >> arch.pud_shift & arch.ptrs_per_pud - 1)
 
 
 def pmd_offset(pud: int, addr: int) -> pmd_p:
     """Address of the PMD entry: `pud` itself where the level is folded."""
     if arch.pmd_bits == 0:
         return pud
-    return pmd_pgtable(load(pud)).entry + (addr >> arch.pmd_shift & arch.ptrs_per_pmd - 1)
+    return (load(pud) >> PFN_SHIFT) + TABLE_ENTRY + (addr >> arch.pmd_shift & arch.ptrs_per_pmd - 1)
 
 
 def mm_find_pmd(mm: mm_struct, addr: int) -> pmd_p:
     """Address of the PMD entry of `addr`, or 0 where an upper table is missing (mm/rmap.c)."""
-    pgd = pgd_offset(mm, addr)
-    if load(pgd) == 0:
+    slot = mm.pgd.entry + (addr >> arch.pgdir_shift & arch.ptrs_per_pgd - 1)
+    value = load(slot)
+    if value == 0:
         return 0
-    p4d = p4d_offset(pgd, addr)
-    if load(p4d) == 0:
+    if arch.p4d_bits:
+        slot = (value >> PFN_SHIFT) + TABLE_ENTRY + (addr >> arch.p4d_shift & arch.ptrs_per_p4d - 1)
+        value = load(slot)
+        if value == 0:
+            return 0
+    if arch.pud_bits:
+        slot = (value >> PFN_SHIFT) + TABLE_ENTRY + (addr >> arch.pud_shift & arch.ptrs_per_pud - 1)
+        value = load(slot)
+    if arch.pmd_bits == 0:
+        return slot
+    if value & (PRESENT | LEAF) != PRESENT:
         return 0
-    pud = pud_offset(p4d, addr)
-    if arch.pmd_bits and load(pud) & (PRESENT | LEAF) != PRESENT:
-        return 0
-    return pmd_offset(pud, addr)
+    return (value >> PFN_SHIFT) + TABLE_ENTRY + (addr >> arch.pmd_shift & arch.ptrs_per_pmd - 1)
 
 
 def page_folio(page: page_t) -> folio:
@@ -255,7 +261,7 @@ def ptes_none(ptep: pte_p, nr: int) -> bool:
 
 
 def vm_page_prot(vm_flags: int) -> int:
-    """Flags of a new entry in a VMA with these flags (vm_get_page_prot): writable only where no fault is wanted first."""
+    """Flags of a new entry in a VMA with these flags (vm_get_page_prot), but for the right to write."""
     if vm_flags & VM_ACCESS_FLAGS == 0:
         return PROTNONE
     return PRESENT

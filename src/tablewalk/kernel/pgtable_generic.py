@@ -34,6 +34,8 @@ from .pgtable import (
     LEAF,
     PFN_SHIFT,
     PRESENT,
+    TABLE_ENTRY,
+    TABLE_PTL,
     p4d_offset,
     pmd_offset,
     pmd_p,
@@ -54,18 +56,15 @@ NO_TABLE = ptdesc(0)
 def pte_lockptr(mm: mm_struct, pmdval: int) -> spinlock_t:
     """The lock of the PTE table that the value `pmdval` points to."""
     if config.split_ptlocks:
-        return ptdesc(pmdval >> PFN_SHIFT).ptl
+        return (pmdval >> PFN_SHIFT) + TABLE_PTL
     return mm.page_table_lock
 
 
 def pmd_lockptr(mm: mm_struct, pmd: pmd_p, addr: int) -> spinlock_t:
     """The lock of the PMD table that the slot `pmd` of address `addr` lies in."""
     if config.split_ptlocks and arch.split_pmd_ptlock:
-        return ptdesc(pmd - (addr >> arch.pmd_shift & arch.pmd_index_mask) - PTDESC_HEADER).ptl
+        return ptdesc(pmd - (addr >> arch.pmd_shift & arch.pmd_index_mask) - TABLE_ENTRY).ptl
     return mm.page_table_lock
-
-
-PTDESC_HEADER = ptdesc(0).entry
 
 
 def pmd_lock(mm: mm_struct, pmd: pmd_p, addr: int) -> spinlock_t:
@@ -85,7 +84,7 @@ def __pte_offset_map(pmd: pmd_p, addr: int) -> tuple[pte_p, int]:
     if pmdval & (PRESENT | LEAF) != PRESENT:
         rcu_read_unlock()
         return 0, pmdval
-    return ptdesc(pmdval >> PFN_SHIFT).entry + (addr >> arch.page_shift & arch.ptrs_per_pte - 1), pmdval
+    return (pmdval >> PFN_SHIFT) + TABLE_ENTRY + (addr >> arch.page_shift & arch.ptrs_per_pte - 1), pmdval
 
 
 def pte_offset_map(pmd: pmd_p, addr: int) -> pte_p:
@@ -268,7 +267,7 @@ def pmdp_collapse_flush(vma: vm_area_struct, addr: int, pmd: pmd_p) -> int:
 
 def pgtable_trans_huge_deposit(mm: mm_struct, pmd: pmd_p, addr: int, pgtable: ptdesc) -> None:
     """Keep a PTE table with the PMD table for the day the huge page is split; under pml."""
-    table = ptdesc(pmd - (addr >> arch.pmd_shift & arch.pmd_index_mask) - PTDESC_HEADER)
+    table = ptdesc(pmd - (addr >> arch.pmd_shift & arch.pmd_index_mask) - TABLE_ENTRY)
     pgtable.deposit_next = table.pmd_huge_pte
     table.pmd_huge_pte = pgtable
     add(mm.nr_deposited, 1)
@@ -276,7 +275,7 @@ def pgtable_trans_huge_deposit(mm: mm_struct, pmd: pmd_p, addr: int, pgtable: pt
 
 def pgtable_trans_huge_withdraw(mm: mm_struct, pmd: pmd_p, addr: int) -> ptdesc:
     """Take a deposited table back; under pml."""
-    table = ptdesc(pmd - (addr >> arch.pmd_shift & arch.pmd_index_mask) - PTDESC_HEADER)
+    table = ptdesc(pmd - (addr >> arch.pmd_shift & arch.pmd_index_mask) - TABLE_ENTRY)
     pgtable = table.pmd_huge_pte
     table.pmd_huge_pte = pgtable.deposit_next
     unpublish(pgtable.addr)

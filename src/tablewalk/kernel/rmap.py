@@ -278,7 +278,8 @@ def folio_add_new_anon_rmap(f: folio, vma: vm_area_struct, address: int, nr: int
     f.mapping = vma.anon_vma.addr << MAPPING_SHIFT | FOLIO_MAPPING_ANON
     f.index = (address - vma.vm_start >> arch.page_shift) + vma.vm_pgoff
     f.flags = PG_SWAPBACKED | PG_UPTODATE
-    for i in range(nr):
+    store(f.page + 1, PAGE_ANON_EXCLUSIVE)
+    for i in range(1, nr):
         store(f.page + PAGE_CELLS * i + 1, PAGE_ANON_EXCLUSIVE)
     add(f._mapcount, nr)
 

@@ -23,7 +23,8 @@ def flush_tlb_range(mm: mm_struct, start: int, end: int, freed_tables: bool = Tr
     That is what callers outside the gather get: they may have cleared a pmd (3ef938c35035).
     """
     count(TLB_FLUSHES)
-    count(TLB_FLUSH_PAGES, end - start >> arch.page_shift)
+    if end - start < arch.task_size:
+        count(TLB_FLUSH_PAGES, end - start >> arch.page_shift)
     if freed_tables:
         count(TLB_FREED_TABLES)
     others = 0

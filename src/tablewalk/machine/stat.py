@@ -8,7 +8,7 @@ from typing import Final
 STAT_NAMES: Final = (
     "page_faults",  # faults that reached handle_mm_fault
     "tlb_flushes",  # flushes of an mm's translations on its CPUs, local and remote
-    "tlb_flush_pages",  # pages those flushes covered
+    "tlb_flush_pages",  # pages those flushes covered, but for those of a whole address space
     "tlb_freed_tables",  # flushes that also covered the paging-structure caches
     "ipis",  # rounds of interrupts to other CPUs: flushes and tlb_remove_table_sync_one
     "rcu_callbacks",  # call_rcu

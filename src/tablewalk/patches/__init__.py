@@ -21,7 +21,7 @@ Release = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """A row of the catalogue.  `site` is `module.function` of `kernel/`; `since` the first release that has the patch."""
+    """A row of the catalogue: `site` is `module.function` of `kernel/`, `since` the first release with the patch."""
 
     id: str
     commit: str
