@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Splitting a large folio into single pages (folio_split in mm/huge_memory.c; 7.2).
+"""Splitting a large folio (folio_split in mm/huge_memory.c; 7.2).
 
-The kernel leaves as large folios as it can; here all become single pages, since no table depends on it.  A page's
-struct page is a new one.  Pages that hold only zeroes are kept, where the kernel may map the zero page.
+Where the kernel keeps the struct pages, the pieces here have new ones, and the folio is left empty.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from ..machine import (
     xa_store,
 )
 from .filemap import i_size_pages
-from .mm_types import folio
+from .mm_types import address_space, folio
 from .page_alloc import (
     copy_page,
     folio_alloc,
@@ -37,18 +36,26 @@ from .vm_flags import EAGAIN
 
 
 def split_folio(f: folio) -> int:
-    """Split a locked folio, of which the caller has a reference: 0 (it is empty then), or -EAGAIN if it is in use."""
+    """Split a locked folio, of which the caller has a reference, into single pages: 0, or -EAGAIN if it is in use."""
     if folio_test_anon(f):
         av = folio_anon_vma(f)
         anon_vma_lock_write(av)
         ret = split_anon_folio(f)
         anon_vma_unlock_write(av)
         return ret
-    mapping = folio_mapping(f)
-    down_read(mapping.i_mmap_rwsem)
-    ret = split_file_folio(f)
-    up_read(mapping.i_mmap_rwsem)
-    return ret
+    return split_file_folio(f, tuple([(i, 0) for i in range(folio_nr_pages(f))]))
+
+
+def split_file_folio_at(f: folio, at: int) -> int:
+    """The same for a file's folio, into pieces as large as they can be with page `at` alone (non-uniform split)."""
+    pieces: tuple[tuple[int, int], ...] = ()
+    start, order = 0, f.order
+    while order:
+        order -= 1
+        middle = start + (1 << order)
+        pieces += ((start if at >= middle else middle, order),)
+        start = middle if at >= middle else start
+    return split_file_folio(f, tuple(sorted((*pieces, (start, 0)))))
 
 
 def split_anon_folio(f: folio) -> int:
@@ -60,47 +67,59 @@ def split_anon_folio(f: folio) -> int:
     if cmpxchg(f._refcount, 1, 0) != 1:
         remove_migration_ptes(f, tuple([folio_page(f, i) for i in range(nr)]))
         return -EAGAIN
-    pages = tuple([split_off(f, i).page for i in range(nr)])
-    remove_migration_ptes(f, pages)
+    pages = tuple([split_off(f, i, 0).page for i in range(nr)])
+    remove_migration_ptes(f, pages, True)
     for page in pages:
         folio_put(folio(load(page)))
     store(f._refcount, 1)
     return 0
 
 
-def split_file_folio(f: folio) -> int:
-    """The file's case, with i_mmap_rwsem held; pages beyond the end of the file are dropped."""
+def split_file_folio(f: folio, pieces: tuple[tuple[int, int], ...]) -> int:
+    """Split a file's folio into (first page, order) pieces; those beyond the end of the file are dropped."""
     mapping = folio_mapping(f)
     nr = folio_nr_pages(f)
+    down_read(mapping.i_mmap_rwsem)
     if folio_ref_count(f) != folio_mapcount(f) + nr + 1:
+        up_read(mapping.i_mmap_rwsem)
         return -EAGAIN
     unmap_folio(f, migrate=False)
-    new = tuple([split_off(f, i) for i in range(nr)])
+    new = tuple([split_off(f, first, order) for first, order in pieces])
     end = i_size_pages(mapping)
     spin_lock(mapping.i_pages_lock)
     frozen = cmpxchg(f._refcount, nr + 1, 0) == nr + 1
     if frozen:
-        for page in new:
-            kept = page.index < end
-            xa_store(mapping.i_pages, page.index, page.addr if kept else 0)
-            if not kept:
-                page.mapping = 0
-                mapping.nrpages -= 1
+        for piece in new:
+            replace_in_cache(mapping, piece, end)
         f.mapping = 0
         store(f._refcount, 1)
     spin_unlock(mapping.i_pages_lock)
-    for page in new:
-        if not frozen or not page.mapping:
-            page.mapping = 0
-            folio_put_refs(page, 1)
+    up_read(mapping.i_mmap_rwsem)
+    for piece in new:
+        if not frozen or not piece.mapping:
+            piece.mapping = 0
+            folio_put_refs(piece, folio_nr_pages(piece))
     return 0 if frozen else -EAGAIN
 
 
-def split_off(f: folio, i: int) -> folio:
-    """A single page that takes the place of page `i`, with the reference that mapping or cache will own."""
-    new = folio_alloc(0)
+def replace_in_cache(mapping: address_space, piece: folio, end: int) -> None:
+    """Let the cache have the piece of a split folio, or nothing from page `end` of the file on."""
+    kept = piece.index < end
+    nr = folio_nr_pages(piece)
+    for index in range(piece.index, piece.index + nr):
+        xa_store(mapping.i_pages, index, piece.addr if kept else 0)
+    if not kept:
+        piece.mapping = 0
+        mapping.nrpages -= nr
+
+
+def split_off(f: folio, first: int, order: int) -> folio:
+    """A folio in place of 2^order pages from page `first` on, with the references that mapping or cache will own."""
+    new = folio_alloc(order)
     new.mapping = f.mapping
-    new.index = f.index + i
+    new.index = f.index + first
+    store(new._refcount, 1 << order)
     WRITE_ONCE(new, "flags", f.flags)
-    copy_page(new.page, folio_page(f, i))
+    for i in range(1 << order):
+        copy_page(folio_page(new, i), folio_page(f, first + i))
     return new

@@ -11,6 +11,8 @@ from typing import Final
 
 from ..arch import arch
 from ..machine import WRITE_ONCE, add, interval_tree_overlapping, load, store
+from .config import config
+from .huge_mm import vma_is_anonymous
 from .huge_pmd import __split_huge_pmd
 from .mm_types import address_space, anon_vma, anon_vma_chain, folio, vm_area_struct
 from .page_alloc import (
@@ -18,13 +20,16 @@ from .page_alloc import (
     MAPPING_SHIFT,
     PAGE_ANON_EXCLUSIVE,
     PG_DIRTY,
+    PG_MLOCKED,
     folio_get,
     folio_nr_pages,
     folio_page,
     folio_page_idx,
     folio_put_refs,
     folio_test_anon,
+    page_content,
     page_flags,
+    zero_page,
 )
 from .pgtable import (
     ACCESSED,
@@ -56,6 +61,8 @@ from .pgtable import (
 from .pgtable_generic import pte_offset_map_lock, pte_unmap_unlock
 from .rmap import folio_remove_rmap_ptes, mm_counter_file, vma_address, vma_last_pgoff
 from .tlb import flush_tlb_range
+from .userfaultfd_k import userfaultfd_pte_wp
+from .vm_flags import VM_LOCKED
 
 MIGRATION_EXCLUSIVE: Final = 16  # flag of a migration entry: the page is the mapper's own
 
@@ -143,18 +150,23 @@ def unmap_page(f: folio, vma: vm_area_struct, pte: pte_p, migrate: bool) -> None
             kept |= MIGRATION_EXCLUSIVE
             store(page_flags(page), 0)
         store(pte, swp_entry(SWP_MIGRATION, page, kept))
-    elif entry & UFFD_WP:
+    elif userfaultfd_pte_wp(vma, entry) and not vma_is_anonymous(vma):
         store(pte, make_pte_marker(PTE_MARKER_UFFD_WP))
 
 
-def remove_migration_ptes(old: folio, pages: tuple[int, ...]) -> None:
-    """Let the migration entries of each page of `old` map the struct page in `pages` instead."""
+def remove_migration_ptes(old: folio, pages: tuple[int, ...], use_zero_page: bool = False) -> None:
+    """Let the migration entries of each page of `old` map the struct page in `pages` instead.
+
+    `use_zero_page` (TTU_USE_SHARED_ZEROPAGE): or the zero page where it holds only zeroes.
+    """
     for vma in rmap_vmas(old):
         for address, nr, _ in folio_tables(old, vma):
-            remove_migration_table(old, vma, address, nr, pages)
+            remove_migration_table(old, vma, address, nr, pages, use_zero_page)
 
 
-def remove_migration_table(old: folio, vma: vm_area_struct, address: int, nr: int, pages: tuple[int, ...]) -> None:
+def remove_migration_table(
+    old: folio, vma: vm_area_struct, address: int, nr: int, pages: tuple[int, ...], use_zero_page: bool
+) -> None:
     """remove_migration_ptes() in one table."""
     pmd = mm_find_pmd(vma.vm_mm, address)
     if not pmd:
@@ -166,10 +178,26 @@ def remove_migration_table(old: folio, vma: vm_area_struct, address: int, nr: in
         entry = ptep_get(pte + i)
         if is_swap_pte(entry) and swp_type(entry) == SWP_MIGRATION and page_folio(swp_offset(entry)) == old:
             page = pages[folio_page_idx(old, swp_offset(entry))]
-            folio_get(page_folio(page))
-            add(page_folio(page)._mapcount, 1)
-            if entry & MIGRATION_EXCLUSIVE:
-                store(page_flags(page), PAGE_ANON_EXCLUSIVE)
-            kept = entry & (RW | ACCESSED | DIRTY | UFFD_WP)
-            store(pte + i, page << PFN_SHIFT | vm_page_prot(vma.vm_flags) | kept)
+            if use_zero_page and may_map_zero_page(vma, page):
+                store(pte + i, zero_page() << PFN_SHIFT | vm_page_prot(vma.vm_flags) | SPECIAL | entry & UFFD_WP)
+                add(vma.vm_mm.anon_rss, -1)
+            else:
+                remove_migration_pte(vma, pte + i, entry, page)
     pte_unmap_unlock(pte, ptl)
+
+
+def remove_migration_pte(vma: vm_area_struct, pte: pte_p, entry: int, page: int) -> None:
+    """Map `page` as the migration entry says."""
+    folio_get(page_folio(page))
+    add(page_folio(page)._mapcount, 1)
+    if entry & MIGRATION_EXCLUSIVE:
+        store(page_flags(page), PAGE_ANON_EXCLUSIVE)
+    kept = entry & (RW | ACCESSED | DIRTY | UFFD_WP)
+    store(pte, page << PFN_SHIFT | vm_page_prot(vma.vm_flags) | kept)
+
+
+def may_map_zero_page(vma: vm_area_struct, page: int) -> bool:
+    """Whether the zero page may take the place of an anonymous page (try_to_map_unused_to_zeropage)."""
+    if not config.known_contents or vma.vm_flags & VM_LOCKED or page_folio(page).flags & PG_MLOCKED:
+        return False
+    return load(page_content(page)) == 0

@@ -8,19 +8,20 @@ is being made (shmem_falloc_wait), and what serializes system calls on an inode 
 from __future__ import annotations
 
 from ..arch import arch
-from ..machine import READ_ONCE, WRITE_ONCE, mutex_unlock, store, xa_range
+from ..machine import READ_ONCE, WRITE_ONCE, mutex_trylock, mutex_unlock, store, xa_range
 from .filemap import (
     MAX_INDEX,
     SIZE_UNKNOWN,
+    filemap_get_folio,
     filemap_lock_folio,
     filemap_remove_folio,
     folio_file_page,
     folio_next_index,
 )
-from .folio_split import split_folio
+from .folio_split import split_file_folio_at
 from .memory_zap import unmap_mapping_range
 from .mm_types import address_space, folio
-from .page_alloc import folio_mapcount, folio_nr_pages, folio_put, page_content
+from .page_alloc import MAPPING_SHIFT, folio_mapcount, folio_nr_pages, folio_put, page_content
 
 
 def shmem_fallocate(mapping: address_space, first: int, nr: int) -> int:
@@ -64,7 +65,9 @@ def truncate_folio_at(mapping: address_space, index: int, first: int, end: int) 
     after = min(folio_next_index(f), end)
     if f.index >= first and folio_next_index(f) <= end:
         truncate_inode_folio(mapping, f)
-    elif split_folio(f) == 0:
+    elif truncate_split(f, max(first - f.index, 0)) == 0:
+        if end < folio_next_index(f):
+            split_end(mapping, end)
         after = index
     else:
         for i in range(index, after):
@@ -72,6 +75,23 @@ def truncate_folio_at(mapping: address_space, index: int, first: int, end: int) 
     mutex_unlock(f.lock)
     folio_put(f)
     return after
+
+
+def truncate_split(f: folio, at: int) -> int:
+    """Split a locked file folio so that a piece begins with its page `at`; 0, or -EAGAIN if it is in use."""
+    return split_file_folio_at(f, at)
+
+
+def split_end(mapping: address_space, end: int) -> None:
+    """Split also what is cached at page `end`, behind the pages to drop, if nobody works on it."""
+    f = filemap_get_folio(mapping, end)
+    if not f:
+        return
+    if f.order and mutex_trylock(f.lock):
+        if f.mapping == mapping.addr << MAPPING_SHIFT:
+            truncate_split(f, end - f.index)
+        mutex_unlock(f.lock)
+    folio_put(f)
 
 
 def truncate_inode_folio(mapping: address_space, f: folio) -> None:

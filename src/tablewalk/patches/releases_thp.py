@@ -7,6 +7,7 @@ from ..arch import arch
 from ..kernel.collapse_huge_page import scan_ptes as scan_ptes_today
 from ..kernel.config import config
 from ..kernel.filemap import folio_next_index
+from ..kernel.folio_split import split_folio
 from ..kernel.huge_pmd import __split_huge_pmd
 from ..kernel.mm_types import address_space, folio, mm_struct, vm_area_struct
 from ..kernel.mmap_lock import NO_VMA
@@ -149,3 +150,27 @@ def goes_on_after(mm: mm_struct, address: int, result: int) -> bool:
 def file_thp_enabled(vma: vm_area_struct) -> bool:
     """Only with READ_ONLY_THP_FOR_FS."""
     return config.read_only_thp_for_fs and bool(vma.vm_file) and vma.vm_file.f_mapping.can_collapse != 0
+
+
+@patch(
+    "R-thp-split-truncate",
+    title="mm/truncate: use folio_split() in truncate operation",
+    since="6.15",
+    site="truncate.truncate_split",
+    files=("mm/truncate.c",),
+)
+def truncate_split(f: folio, at: int) -> int:
+    """All of the folio becomes single pages."""
+    return split_folio(f)
+
+
+@patch(
+    "R-thp-split-zero-page",
+    title="mm: remap unused subpages to shared zeropage when splitting isolated thp",
+    since="6.12",
+    site="rmap_walk.may_map_zero_page",
+    files=("mm/migrate.c",),
+)
+def may_map_zero_page(vma: vm_area_struct, page: page_t) -> bool:
+    """Pages of zeroes stay."""
+    return False
