@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""From the CPU's exception to handle_mm_fault (arch/x86/mm/fault.c, mm/mmap_lock.c; 7.2), and what user code does to memory."""
+"""From the exception to handle_mm_fault (arch/x86/mm/fault.c, mm/mmap_lock.c; 7.2), and user code's own accesses."""
 
 from __future__ import annotations
 

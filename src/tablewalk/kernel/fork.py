@@ -7,9 +7,8 @@ from typing import Final
 
 from ..machine import WRITE_ONCE, load, mt_values
 from .bug import BugOn
-from .collapse_policy import khugepaged_enter
 from .filemap import get_file
-from .huge_mm import MMF_DISABLE_THP_COMPLETELY, MMF_DISABLE_THP_EXCEPT_ADVISED
+from .huge_mm import MMF_DISABLE_THP_COMPLETELY, MMF_DISABLE_THP_EXCEPT_ADVISED, khugepaged_enter
 from .memory_copy import copy_page_range
 from .mm_init import mm_alloc
 from .mm_types import mm_struct, vm_area_struct

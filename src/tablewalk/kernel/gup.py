@@ -170,7 +170,7 @@ def mm_populate(mm: mm_struct, start: int, length: int) -> None:
 
 
 def __mm_populate(mm: mm_struct, start: int, length: int, ignore_errors: bool) -> int:
-    """Populate the VMAs in [start, start + length); 0, or the -errno of the first that fails unless errors are ignored."""
+    """Populate the VMAs in [start, start + length); 0, or unless errors are ignored the -errno of the first to fail."""
     end = start + length
     mmap_read_lock(mm)
     ret = 0

@@ -3,7 +3,8 @@
 
 There is no swap and no memory pressure.  So MADV_PAGEOUT unmaps pages of files, assumed to be the caller's to page out,
 which stay in the page cache unless they are shmem's and were never written; it drops pages given up by MADV_FREE and
-not written since; other anonymous pages stay, huge ones split.  A folio counts as shared if it is mapped more often than it has pages.
+not written since; other anonymous pages stay, huge ones split.  A folio counts as shared if it is mapped more often
+than it has pages.
 """
 
 from __future__ import annotations

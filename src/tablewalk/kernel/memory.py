@@ -83,7 +83,7 @@ from .vm_flags import (
 
 
 def handle_mm_fault(vma: vm_area_struct, address: int, flags: int) -> int:
-    """Serve a fault that the VMA allows; mmap_lock or the VMA's lock is held.  Returns VM_FAULT_* bits, 0 = done or try again."""
+    """Serve a fault that the VMA allows; mmap_lock or the VMA's lock is held.  VM_FAULT_* bits, 0: done or try again."""
     count(PAGE_FAULTS)
     mm = vma.vm_mm
     address &= -arch.page_size

@@ -386,7 +386,7 @@ def free_pgd_range(tlb: mmu_gather, addr: int, end: int, floor: int, ceiling: in
 
 
 def outside(start: int, end: int, floor: int, ceiling: int, size: int) -> bool:
-    """Whether a table that covers `size` bytes around start..end may be shared with what lies beyond floor or ceiling."""
+    """Whether a table that covers `size` bytes around start..end may be shared with what floor or ceiling shut out."""
     if start & -size < floor:
         return True
     if ceiling:

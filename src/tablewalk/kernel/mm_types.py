@@ -7,7 +7,7 @@ only together with its mm's mmap_lock.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from ..machine import (
     all_of,
@@ -41,8 +41,12 @@ anon_vma_t: TypeAlias = "anon_vma"  # where a field has the name of its type
 anon_vma_chain_t: TypeAlias = "anon_vma_chain"
 
 
+# what keeps a VMA's bounds and flags as they are
+STABLE_VMA: Final = any_of("vm_lock", "vm_mm.mmap_lock", "vm_file.f_mapping.i_mmap_rwsem", "anon_vma.root.rwsem")
+
+
 class ptdesc(struct):
-    """A page-table page of any level (struct ptdesc).  An entry is written under `ptl`, which for a PMD table is the pmd lock.
+    """A page-table page of any level (struct ptdesc).  Entries are written under `ptl`, for a PMD table the pmd lock.
 
     `pmd_huge_pte` is the list of tables deposited with a PMD table, linked by `deposit_next`.
     """
@@ -97,14 +101,14 @@ class mm_struct(struct):
 class vm_area_struct(struct):
     """A mapping (struct vm_area_struct)."""
 
-    vm_start: int = plain(any_of("vm_lock", "vm_mm.mmap_lock", "vm_file.f_mapping.i_mmap_rwsem", "anon_vma.root.rwsem"),
+    vm_start: int = plain(STABLE_VMA,
                           all_of("vm_mm.mmap_lock:w", "vm_lock:w"))
-    vm_end: int = plain(any_of("vm_lock", "vm_mm.mmap_lock", "vm_file.f_mapping.i_mmap_rwsem", "anon_vma.root.rwsem"),
+    vm_end: int = plain(STABLE_VMA,
                         all_of("vm_mm.mmap_lock:w", "vm_lock:w"))
     vm_mm: mm_struct = const()
     vm_flags: int = marked(all_of("vm_mm.mmap_lock:w", "vm_lock:w"),
-                           any_of("vm_lock", "vm_mm.mmap_lock", "vm_file.f_mapping.i_mmap_rwsem", "anon_vma.root.rwsem"))
-    vm_pgoff: int = plain(any_of("vm_lock", "vm_mm.mmap_lock", "vm_file.f_mapping.i_mmap_rwsem", "anon_vma.root.rwsem"),
+                           STABLE_VMA)
+    vm_pgoff: int = plain(STABLE_VMA,
                           all_of("vm_mm.mmap_lock:w", "vm_lock:w"))
     vm_file: file = const()
     anon_vma: anon_vma_t = marked(any_of("vm_mm.mmap_lock"),
@@ -165,7 +169,7 @@ class file(struct):
 
 
 class folio(struct):
-    """Physical memory of 2^order pages (struct folio).  An element of `page` is one struct page: folio, flags, content."""
+    """Physical memory of 2^order pages (struct folio).  `page` are its struct pages: folio, flags, content."""
 
     flags: int = marked(any_of())
     _refcount: atomic_t = atomic()
