@@ -83,7 +83,7 @@ from .vm_flags import (
 
 
 def handle_mm_fault(vma: vm_area_struct, address: int, flags: int) -> int:
-    """Serve a fault that the VMA allows; mmap_lock or the VMA's lock is held.  VM_FAULT_* bits, 0: done or try again."""
+    """Serve a fault that the VMA allows; mmap_lock or the VMA's lock is held.  Returns VM_FAULT_* bits."""
     count(PAGE_FAULTS)
     mm = vma.vm_mm
     address &= -arch.page_size
@@ -182,17 +182,24 @@ def do_wp_page(vmf: vm_fault, pte: int, ptl: int, entry: int) -> int:
     page = 0 if entry & SPECIAL else pte_page(entry)
     if vma.vm_flags & VM_SHARED:
         return wp_page_shared(vmf, pte, ptl, entry, page)
-    if page and folio_test_anon(page_folio(page)):
-        if load(page_flags(page)) & PAGE_ANON_EXCLUSIVE or wp_can_reuse_anon_folio(page_folio(page), vma):
-            store(page_flags(page), PAGE_ANON_EXCLUSIVE)
-            if vmf.flags & FAULT_FLAG_UNSHARE == 0:
-                wp_page_reuse(vma, pte, entry)
-            pte_unmap_unlock(pte, ptl)
-            return 0
+    if page and wp_is_exclusive(page, vma):
+        store(page_flags(page), PAGE_ANON_EXCLUSIVE)
+        if vmf.flags & FAULT_FLAG_UNSHARE == 0:
+            wp_page_reuse(vma, pte, entry)
+        pte_unmap_unlock(pte, ptl)
+        return 0
     if page:
         folio_get(page_folio(page))
     pte_unmap_unlock(pte, ptl)
     return wp_page_copy(vmf, entry, page)
+
+
+def wp_is_exclusive(page: int, vma: vm_area_struct) -> bool:
+    """Whether an anonymous page belongs to this mapping alone."""
+    f = page_folio(page)
+    if not folio_test_anon(f):
+        return False
+    return load(page_flags(page)) & PAGE_ANON_EXCLUSIVE != 0 or wp_can_reuse_anon_folio(f, vma)
 
 
 def wp_page_reuse(vma: vm_area_struct, pte: int, entry: int) -> None:
