@@ -172,6 +172,19 @@ def test_a_forked_vma_does_not_take_others_in(p: Process) -> None:
     p.exit()
 
 
+@pytest.mark.parametrize("release, merged", [("6.1", False), ("6.18", False), ("7.x", True)])
+def test_what_dontunmap_leaves_empty(driver: str, release: str, merged: bool) -> None:
+    """Pages that were moved before have the page offset of where they were written to."""
+    p = Process(KernelConfig(release), driver)
+    anon(p, 0, 2)
+    write(p, 0)
+    assert p.mremap(BASE, 2 * PAGE, 2 * PAGE, 3, BASE + 10 * PAGE) == BASE + 10 * PAGE
+    assert p.mremap(BASE + 10 * PAGE, 2 * PAGE, 2 * PAGE, 7, BASE + 20 * PAGE) == BASE + 20 * PAGE
+    anon(p, 12, 14)
+    assert pages(p) == ([(10, 14), (20, 22)] if merged else [(10, 12), (12, 14), (20, 22)])
+    p.exit()
+
+
 def shmat(p: Process, nr: int) -> None:
     f: Any = p.memfd(nr * PAGE)
     f.f_close = 1
