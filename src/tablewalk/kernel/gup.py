@@ -6,12 +6,14 @@ from __future__ import annotations
 from typing import Final
 
 from ..arch import arch
-from ..machine import READ_ONCE, forget, load, local_irq_restore, local_irq_save, spin_unlock
+from ..machine import READ_ONCE, WRITE_ONCE, forget, load, local_irq_restore, local_irq_save, spin_unlock, store
 from .memory import handle_mm_fault
 from .mm_types import mm_struct, vm_area_struct
 from .mmap_lock import mmap_read_lock, mmap_read_unlock
-from .page_alloc import PAGE_CELLS, folio_get, folio_put, folio_try_get
+from .page_alloc import PAGE_CELLS, PG_DIRTY, folio_get, folio_put, folio_try_get
 from .pgtable import (
+    ACCESSED,
+    DIRTY,
     LEAF,
     PFN_SHIFT,
     PRESENT,
@@ -91,8 +93,12 @@ def follow_page_pte(vma: vm_area_struct, address: int, pmd: pmd_p, gup_flags: in
         return 0
     entry = ptep_get(pte)
     page = entry >> PFN_SHIFT if serves(entry, gup_flags) else 0
-    if page and gup_flags & FOLL_GET:
-        folio_get(page_folio(page))
+    if page:
+        f = page_folio(page)
+        if gup_flags & FOLL_WRITE and entry & DIRTY == 0:
+            WRITE_ONCE(f, "flags", f.flags | PG_DIRTY)
+        if gup_flags & FOLL_GET:
+            folio_get(f)
     pte_unmap_unlock(pte, ptl)
     return page
 
@@ -104,6 +110,9 @@ def follow_huge_pmd(vma: vm_area_struct, address: int, pmd: pmd_p, gup_flags: in
     page = 0
     if entry & LEAF and serves(entry, gup_flags):
         page = (entry >> PFN_SHIFT) + PAGE_CELLS * pte_index(address)
+        touched = entry | ACCESSED | DIRTY if gup_flags & FOLL_WRITE else entry | ACCESSED
+        if touched != entry:
+            store(pmd, touched)
         if gup_flags & FOLL_GET:
             folio_get(page_folio(page))
     spin_unlock(pml)
