@@ -150,7 +150,7 @@ def set_option(kconfig: Any, name: str, value: str) -> None:
             raise TablewalkError(f"--set {name}={value}: a number is wanted")
         setattr(kconfig, key, int(value))
     else:
-        choices = ("always", "madvise", "never", "within_size", "advise")
+        choices = ("always", "madvise", "never", "within_size", "advise", "deny", "force")
         if value not in choices:
             raise TablewalkError(f"--set {name}={value}: one of {', '.join(choices)} is wanted")
         setattr(kconfig, key, value)
