@@ -110,7 +110,7 @@ def test_fetch_again_replaces(pool: Path) -> None:
         assert kernel.version == f"linux-binary-{version}+deb14-cloud-amd64 {version}"
         assert kernel.config() == {version.replace(".", "_"): "y"}
         assert sorted(p.name for p in kernel.directory.iterdir()) == ["brd.ko", "config", "image", "package.json"]
-    assert [p.name for p in kernel.directory.parent.iterdir() if p.name.startswith(".")] == []
+    assert [p.name for p in kernel.directory.parent.iterdir() if p.name.startswith(".")] == [".lock"]
 
 
 def test_sources_are_the_machines_own(pool: Path) -> None:

@@ -45,7 +45,7 @@ def static_program(sources: Path, arch: str) -> Path:
 
 
 def _compile(command: tuple[str, ...], what: str, arch: str) -> None:
-    environment = os.environ | {"LC_ALL": "C"}
+    environment = os.environ | {"LC_ALL": "C", "ZIG_GLOBAL_CACHE_DIR": str(cache_dir() / "zig")}
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=environment)
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if "error: " in line] or [done.stderr.strip() or "failed"]

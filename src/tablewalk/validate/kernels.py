@@ -6,6 +6,7 @@ What was fetched of a kernel stays in the cache, and `ensure` takes it from ther
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import json
 import lzma
@@ -124,12 +125,15 @@ def fetch(kernel: Kernel) -> None:
     """Cache the newest package of `kernel`; raises TablewalkError with its name where it cannot be had."""
     if kernel.is_host:
         return
+    kernel.directory.parent.mkdir(parents=True, exist_ok=True)
     try:
         architecture = target(kernel.arch).debian
         archive = Archive(kernel.suite, architecture, cache_dir() / "kernels" / f"apt-{kernel.suite}-{architecture}")
-        package = archive.newest(kernel.package)
-        if kernel.version is None or not kernel.version.startswith(f"{package} "):
-            _unpack(kernel, archive, package)
+        with (kernel.directory.parent / ".lock").open("w") as lock:  # one at a time: others find it done
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            package = archive.newest(kernel.package)
+            if kernel.version is None or not kernel.version.startswith(f"{package} "):
+                _unpack(kernel, archive, package)
     except TablewalkError as e:
         raise TablewalkError(f"kernel {kernel.name} cannot be had: {e}") from None
 
