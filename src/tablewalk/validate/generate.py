@@ -10,23 +10,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from .ops import Arena, FileSpec, Op
+from .ops import Geometry, Op
 
-PAGE = 4096
-TABLE = 512  # pages that a page table covers
 MAX_PROCESSES = 4
-
-ARENA = Arena(0x1000_3F00_0000, 0x1000_4200_0000)  # 24 tables, in two PMD tables
-FILES = (
-    FileSpec("memfd", 4 * TABLE * PAGE),
-    FileSpec("memfd", 2 * TABLE * PAGE + 3 * PAGE),
-    FileSpec("regular", 96 * PAGE),
-    FileSpec("readonly", 0),
-)
-FILE_PAGES = (4 * TABLE, 2 * TABLE + 3, 96, 96)
+NO_FILE = (1 << 64) - 1
+HUGE = 1 << 62
 
 PROTS = (0, 1, 1, 3, 3, 3, 3, 3, 3, 5, 7)
-PAGES = (1, 1, 1, 2, 3, 4, 8, 16, 17, 64, 100, 255, 256, 511, 512, 512, 513, 700)
+SIZES = (1, 1, 1, 2, 3, 4, 8, 16, 17, 64, 100)  # pages
 
 # advice that works on pages, and advice that is kept in the VMA
 ACTIONS = (4, 4, 4, 4, 8, 8, 9, 20, 21, 22, 23, 24, 25, 25, 25, 3, 102, 103)
@@ -71,18 +62,21 @@ FOCUS: dict[str, dict[str, float]] = {
 class Generator:
     """Makes programs from a seed; the same seed and focus make the same program."""
 
-    def __init__(self, seed: int, focus: str = "", arena: Arena = ARENA) -> None:
+    def __init__(self, seed: int, focus: str, geometry: Geometry) -> None:
         self.rng = random.Random(f"{seed} {focus}")
-        self.arena = arena
-        self.pages = (arena.end - arena.start) // PAGE
+        self.geometry = geometry
+        self.page, self.table = geometry.page, geometry.table
+        self.pages = geometry.tables * geometry.table
+        half = self.table // 2
+        self.sizes = (*SIZES, half - 1, half, self.table - 1, self.table, self.table, self.table + 1, half * 3 - 68)
         self.live = [0]
         self.recent: list[tuple[int, int]] = []
         weights = {**WEIGHTS, **FOCUS.get(focus, {})}
         self.kinds: list[Callable[[], Op]] = [getattr(self, f"_{kind}") for kind in weights]
         self.weights = list(weights.values())
         # Some programs stay within a part of the arena: more happens in one place.
-        self.window = self.rng.choice((3, 6, 12, self.pages // TABLE)) * TABLE
-        self.first = self.rng.randrange(self.pages // TABLE - self.window // TABLE + 1) * TABLE
+        self.window = self.rng.choice((3, 6, 12, geometry.tables)) * self.table
+        self.first = self.rng.randrange(geometry.tables - self.window // self.table + 1) * self.table
 
     def program(self, length: int) -> list[Op]:
         """`length` operations, the first of which is a reset."""
@@ -106,16 +100,16 @@ class Generator:
                 cut = rng.randrange(nr)
                 start, nr = start + cut, rng.randrange(nr - cut) + 1
         elif choice < 0.75:
-            start = self.first + rng.randrange(self.window // TABLE) * TABLE
-            nr = rng.choice((1, 1, 1, 2, 2, 3, 4)) * TABLE
+            start = self.first + rng.randrange(self.window // self.table) * self.table
+            nr = rng.choice((1, 1, 1, 2, 2, 3, 4)) * self.table
         else:
             start = self.first + rng.randrange(self.window)
-            nr = rng.choice(PAGES)
+            nr = rng.choice(self.sizes)
         nr = min(nr, self.pages - start)
-        return self.arena.start + start * PAGE, nr * PAGE
+        return self.geometry.start + start * self.page, nr * self.page
 
     def _remember(self, addr: int, length: int) -> None:
-        self.recent.append(((addr - self.arena.start) // PAGE, length // PAGE))
+        self.recent.append(((addr - self.geometry.start) // self.page, length // self.page))
         if len(self.recent) > 8:
             del self.recent[self.rng.randrange(8)]
 
@@ -149,9 +143,9 @@ class Generator:
         addr, length = self._place()
         file = rng.choice((0, 0, 0, 1, 1, 2, 2, 3))
         if rng.random() < 0.7:  # as huge pages want it
-            offset = (addr // PAGE % TABLE + rng.randrange(2) * TABLE) * PAGE
+            offset = (addr // self.page % self.table + rng.randrange(2) * self.table) * self.page
         else:
-            offset = rng.randrange(FILE_PAGES[file]) * PAGE
+            offset = rng.randrange(self.geometry.file_pages[file]) * self.page
         flags = rng.choice((1, 1, 2, 2, 2, 3, 0x8001, 0x8002))
         return self._map(length, addr, 0x10 | flags, file, offset)
 
@@ -173,16 +167,16 @@ class Generator:
         addr, length = self._place()
         to, room = self._place()
         if rng.random() < 0.5:  # to where it fits the tables as it does here
-            to = to - to % (TABLE * PAGE) + addr % (TABLE * PAGE)
+            to = to - to % (self.table * self.page) + addr % (self.table * self.page)
         new = rng.choice((length, length, length, room))
-        to = min(to, self.arena.end - new)
+        to = min(to, self.geometry.end - new)
         self._remember(to, new)
         flags = rng.choice((3, 3, 3, 7))
         return Op(self._process(), "mremap", (addr, length, new, flags, to))
 
     def _resize(self) -> Op:
         addr, length = self._place()
-        new = min(self._place()[1], self.arena.end - addr)
+        new = min(self._place()[1], self.geometry.end - addr)
         return Op(self._process(), "mremap", (addr, length, new, 0, 0))
 
     def _lock(self) -> Op:
@@ -196,18 +190,17 @@ class Generator:
 
     def _read(self) -> Op:
         addr, length = self._place()
-        return Op(self._process(), "read", (addr + self.rng.randrange(length // PAGE) * PAGE,))
+        return Op(self._process(), "read", (addr + self.rng.randrange(length // self.page) * self.page,))
 
     def _write(self) -> Op:
         addr, length = self._place()
-        return Op(
-            self._process(), "write", (addr + self.rng.randrange(length // PAGE) * PAGE, self.rng.randrange(1, 1 << 31))
-        )
+        where = addr + self.rng.randrange(length // self.page) * self.page
+        return Op(self._process(), "write", (where, self.rng.randrange(1, 1 << 31)))
 
     def _fill(self) -> Op:
         rng = self.rng
         addr, length = self._place()
-        step = rng.choice((1, 1, 7, 16, 128, 512)) * PAGE
+        step = rng.choice((1, 1, 7, 16, 128, 512)) * self.page
         value = rng.choice((0, rng.randrange(1, 1 << 31)))
         return Op(self._process(), "fill", (addr, length, step, value))
 
@@ -234,19 +227,20 @@ class Generator:
         return Op(self._process(), "mbind", (*self._place(), mode, 1 if mode else 0, 0))
 
     def _remap(self) -> Op:
-        args = (*self._place(), 0, self.rng.randrange(2 * TABLE), 0)
+        args = (*self._place(), 0, self.rng.randrange(2 * self.table), 0)
         return Op(self._process(), "remap_file_pages", args)
 
     def _truncate(self) -> Op:
         file = self.rng.choice((0, 0, 1, 1, 2, 3))
-        pages = self.rng.choice((0, 1, FILE_PAGES[file], FILE_PAGES[file], self.rng.randrange(FILE_PAGES[file])))
-        return Op(self._process(), "ftruncate", (file, pages * PAGE))
+        full = self.geometry.file_pages[file]
+        pages = self.rng.choice((0, 1, full, full, self.rng.randrange(full)))
+        return Op(self._process(), "ftruncate", (file, pages * self.page))
 
     def _punch(self) -> Op:
         file = self.rng.choice((0, 0, 0, 1, 1, 2, 3))
-        start = self.rng.choice((0, TABLE, self.rng.randrange(FILE_PAGES[file])))
-        nr = self.rng.choice((*PAGES, TABLE, TABLE, 2 * TABLE))
-        return Op(self._process(), "punch", (file, start * PAGE, nr * PAGE))
+        start = self.rng.choice((0, self.table, self.rng.randrange(self.geometry.file_pages[file])))
+        nr = self.rng.choice((*self.sizes, self.table, 2 * self.table))
+        return Op(self._process(), "punch", (file, start * self.page, nr * self.page))
 
     def _process_madvise(self) -> Op:
         process, target = self._process(), self._process()
@@ -257,15 +251,12 @@ class Generator:
         return Op(self._process(), "thp_disable", (self.rng.randrange(2),))
 
 
-NO_FILE = (1 << 64) - 1
-HUGE = 1 << 62
-
 # Arguments by their place, and what they are replaced by (an address: what is added to it).
 SPOILERS: dict[str, tuple[tuple[int, tuple[int, ...]], ...]] = {
     "mmap": ((0, (1, 2048)), (1, (0, HUGE)), (3, (0x10, 0x30, 0x1F)), (5, (1, 0x7FFFFFFFFFFFF000))),
     "munmap": ((0, (1, 2048)), (1, (0, HUGE))),
     "mprotect": ((0, (1, 2048)), (1, (0, HUGE)), (2, (0x1000000, 0x3000000))),
-    "madvise": ((0, (1, 2048)), (1, (0, (1 << 64) - PAGE)), (2, (5, 7, 99))),
+    "madvise": ((0, (1, 2048)), (1, (0, (1 << 64) - 4096)), (2, (5, 7, 99))),
     "mremap": ((0, (1, 2048)), (1, (0,)), (2, (0, HUGE)), (3, (2, 4, 8, 6))),
     "mlock": ((1, (0, HUGE)),),
     "mlock2": ((2, (2, 3)), (1, (0, HUGE))),

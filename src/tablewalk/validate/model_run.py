@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from tablewalk.machine import drivers
 from tablewalk.machine.drivers import KernelConfig
 
 from .observe import Observer
-from .ops import Arena, FileSpec, Op
+from .ops import Geometry, Op
 
 SIGBUS, SIGSEGV = 7, 11
 EBADF, EINVAL = 9, 22
@@ -21,14 +20,9 @@ class ModelRun:
     """The processes of a program on a model; `run` executes an operation."""
 
     def __init__(
-        self,
-        config: KernelConfig,
-        arena: Arena,
-        files: Iterable[FileSpec],
-        exact_rss: bool = True,
-        driver: str = "sequential",
+        self, config: KernelConfig, geometry: Geometry, exact_rss: bool = True, driver: str = "sequential"
     ) -> None:
-        self._config, self._arena, self._specs = config, arena, tuple(files)
+        self._config, self._geometry, self._specs = config, geometry, geometry.files
         self._exact_rss = exact_rss
         self.model = drivers.load(driver)
         self.mms: dict[int, Any] = {}
@@ -48,7 +42,6 @@ class ModelRun:
     def _open_files(self) -> None:
         filemap, shmem = self.k("filemap"), self.k("shmem")
         self.files: list[Any] = []
-        self._regular = [spec.kind != "memfd" for spec in self._specs]
         for i, spec in enumerate(self._specs):
             if spec.kind == "readonly":
                 f = filemap.open_file(self.files[-1].f_mapping, i + 1)
@@ -222,5 +215,5 @@ class ModelRun:
         for at in self.observer.present(self.mms[p], addr, addr + length):
             value, signal = self._read(p, at)
             seen = 0xFFFFFFFF if signal else value
-            total = ((total * 31 + (at - self._arena.start) // size) * 31 + seen) & 0xFFFFFFFF
+            total = ((total * 31 + (at - self._geometry.start) // size) * 31 + seen) & 0xFFFFFFFF
         return total & 0x7FFFFFFF

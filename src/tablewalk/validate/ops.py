@@ -23,18 +23,36 @@ class Op(NamedTuple):
         return " ".join((str(index), str(self.process), "0", self.kind, *(f"{a:#x}" for a in self.args)))
 
 
-class Arena(NamedTuple):
-    """Where programs map memory: [start, end), in bytes."""
-
-    start: int
-    end: int
-
-
 class FileSpec(NamedTuple):
     """A file that each program has: memfd, regular, or readonly (the regular one before it, opened again)."""
 
     kind: str
     size: int
+
+
+class Geometry(NamedTuple):
+    """Where programs map memory: `tables` page tables from `start` on, each of `table` pages of `page` bytes."""
+
+    page: int
+    table: int
+    start: int
+    tables: int = 24
+
+    @property
+    def end(self) -> int:
+        """Address behind the arena."""
+        return self.start + self.tables * self.table * self.page
+
+    @property
+    def file_pages(self) -> tuple[int, ...]:
+        """Pages of each file."""
+        return 4 * self.table, 2 * self.table + 3, 96, 96
+
+    @property
+    def files(self) -> tuple[FileSpec, ...]:
+        """The files of every program."""
+        kinds = ("memfd", "memfd", "regular", "readonly")
+        return tuple(FileSpec(kind, pages * self.page) for kind, pages in zip(kinds, self.file_pages, strict=True))
 
 
 ARGUMENTS = {
@@ -117,11 +135,9 @@ def kind_of(op: Op) -> str:
     return op.kind
 
 
-def program_text(
-    ops: Iterable[Op], arena: Arena, files: Iterable[FileSpec], exact_rss: bool, first: int = 0
-) -> str:
-    """A program for the agent, its operations numbered from `first` on."""
-    lines = [f"arena {arena.start:#x} {arena.end:#x}", f"rss {int(exact_rss)}"]
-    lines += [f"file {f.kind} {f.size}" for f in files]
-    lines += [op.line(i) for i, op in enumerate(ops, first)]
+def program_text(ops: Iterable[Op], geometry: Geometry, exact_rss: bool) -> str:
+    """A program for the agent."""
+    lines = [f"arena {geometry.start:#x} {geometry.end:#x}", f"rss {int(exact_rss)}"]
+    lines += [f"file {f.kind} {f.size}" for f in geometry.files]
+    lines += [op.line(i) for i, op in enumerate(ops)]
     return "\n".join(lines) + "\n"

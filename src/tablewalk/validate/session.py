@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A validation of the model against one kernel: programs by seed, outcomes kept, disagreements reduced."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tablewalk.errors import TablewalkError
+from tablewalk.machine import native
+
+from .compare import Comparison, Outcome
+from .generate import Generator
+from .kernels import Kernel
+from .ops import NEVER_FAILS, Op
+from .results import Key, Results, Row
+from .run import Ended
+from .setup import Setup, setup
+from .shrink import shrink
+
+LENGTH = 250  # operations of a program
+PROGRAMS_A_RUN = {True: 8, False: 40}  # on the host; in one boot of a guest
+ENOUGH = 20  # operations of a kind after which one should have succeeded
+
+
+@dataclass(slots=True)
+class Disagreement:
+    """A program on which kernel and model differ; `small` is it reduced."""
+
+    seed: int
+    report: list[str]
+    program: list[Op]
+    small: list[Op] = field(default_factory=list)
+    small_report: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Validation:
+    """What a session found; `coverage` by kind of operation: succeeded, failed.  `ended` is why it ended early."""
+
+    kernel: str
+    operations: int = 0
+    programs: int = 0
+    noise: int = 0
+    disagreements: list[Disagreement] = field(default_factory=list)
+    coverage: dict[str, list[int]] = field(default_factory=dict)
+    ended: str = ""
+    oops: str = ""
+
+    @property
+    def never_succeeded(self) -> list[str]:
+        """Kinds that were tried often enough, in vain: nothing was compared there."""
+        return sorted(
+            kind for kind, (ok, bad) in self.coverage.items() if not ok and bad >= ENOUGH and "unknown" not in kind
+        )
+
+    @property
+    def failed(self) -> bool:
+        """Whether something was found."""
+        return bool(self.disagreements or self.never_succeeded or self.oops)
+
+
+def validate(
+    kernel: Kernel,
+    operations: int,
+    seed: int,
+    focus: str,
+    driver: str,
+    results: Results,
+    step: Callable[[int], None] = lambda n: None,
+    reduce: bool = True,
+) -> Validation:
+    """Compare the model with `kernel` on `operations` operations, in programs of seeds from `seed` on.
+
+    `step` is told how many more operations are done.  What `results` has is not run again.
+    """
+    on = setup(kernel)
+    comparison = Comparison(on, driver)
+    seeds = list(range(seed, seed + math.ceil(operations / LENGTH)))
+    validation = Validation(kernel.name)
+    version = _version(kernel)
+    keys = {s: Key(kernel.name, version, focus, s, LENGTH) for s in seeds}
+    open_ = [s for s in seeds if not _take(validation, s, results.get(keys[s]), on, focus, step)]
+    batch = PROGRAMS_A_RUN[kernel.is_host]
+    try:
+        for i in range(0, len(open_), batch):
+            for s, outcome in _run(comparison, open_[i : i + batch], on, focus, step):
+                row = Row(
+                    outcome.compared,
+                    -1 if outcome.at is None else outcome.at,
+                    outcome.report,
+                    outcome.noise,
+                    outcome.coverage,
+                )
+                results.put(keys[s], row)
+                _take(validation, s, row, on, focus, lambda n: None)
+    except Ended as e:
+        validation.ended = str(e)
+        validation.oops = e.report if e.reason == "oops" else ""
+    if reduce:
+        for d in validation.disagreements:
+            _reduce(d, comparison, on)
+    return validation
+
+
+def program(on: Setup, seed: int, focus: str) -> list[Op]:
+    """The program of a seed."""
+    return Generator(seed, focus, on.geometry).program(LENGTH)
+
+
+def _run(
+    comparison: Comparison, seeds: list[int], on: Setup, focus: str, step: Callable[[int], None]
+) -> Iterator[tuple[int, Outcome]]:
+    programs = [program(on, s, focus) for s in seeds]
+    yield from zip(seeds, comparison.compare(programs, lambda: step(1)), strict=True)
+
+
+def _take(v: Validation, seed: int, row: Row | None, on: Setup, focus: str, step: Callable[[int], None]) -> bool:
+    """Add the outcome of a seed; whether there is one."""
+    if row is None:
+        return False
+    v.operations += row.compared
+    v.programs += 1
+    v.noise += row.noise
+    for kind, (ok, bad) in row.coverage.items():
+        counts = v.coverage.setdefault(kind, [0, 0])
+        counts[0] += ok
+        counts[1] += bad
+    if row.at >= 0:
+        v.disagreements.append(Disagreement(seed, row.report, program(on, seed, focus)[: row.at + 1]))
+    step(LENGTH)
+    return True
+
+
+def _reduce(d: Disagreement, comparison: Comparison, on: Setup) -> None:
+    try:
+        d.small = shrink(d.program, comparison.disagree, on.geometry)
+        d.small_report = next(comparison.compare([d.small])).report
+    except TablewalkError:
+        d.small, d.small_report = d.program, d.report
+
+
+def _version(kernel: Kernel) -> str:
+    """What an outcome depends on: the kernel, and the texts of model and validation."""
+    here = Path(__file__).parent
+    digest = hashlib.sha256(f"{native.fingerprint()} {kernel.version or kernel.release}".encode())
+    for file in sorted((*here.glob("*.py"), *here.glob("agent/*"))):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def coverage_rows(coverage: dict[str, list[int]]) -> list[tuple[str, int, int, str]]:
+    """(kind, succeeded, failed, remark) for a table."""
+    return [
+        (kind, ok, bad, "never succeeds" if not ok else ("cannot fail" if kind.split()[0] in NEVER_FAILS else ""))
+        for kind, (ok, bad) in sorted(coverage.items())
+    ]

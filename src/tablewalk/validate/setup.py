@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a comparison with a kernel needs: the model's configuration for it, where programs map memory, their files."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from tablewalk.machine import drivers
+from tablewalk.machine.drivers import KernelConfig
+
+from .kernels import Kernel
+from .ops import Geometry
+
+_THP = Path("/sys/kernel/mm/transparent_hugepage")
+ARENA_64BIT = 0x1000_0000_0000
+ARENA_32BIT = 0x4000_0000
+
+# The first release whose RSS counters in /proc/PID/status are summed up over all CPUs, not estimated.
+EXACT_RSS = (6, 18)
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """A kernel as the model knows it; `exact_rss`: the RSS counters of /proc/PID/status can be compared."""
+
+    kernel: Kernel
+    config: KernelConfig
+    geometry: Geometry
+    exact_rss: bool
+
+
+def setup(kernel: Kernel) -> Setup:
+    """How to compare the model with `kernel`.  Raises TablewalkError for an architecture that is not modelled."""
+    release = drivers.release_of(kernel.release)
+    arch = drivers.load().module("arch.table").by_name(kernel.arch, release)
+    options = {"known_contents": "y"} | (_host_options() if kernel.is_host else {})
+    config = KernelConfig(kernel.release, kernel.arch, tuple(sorted(options.items())))
+    upper = min(arch.pud_size, 1 << 30)
+    base = ARENA_32BIT if arch.task_size <= 1 << 32 else ARENA_64BIT
+    # A third of the tables lies below a boundary of PMD tables, so that there are two of those.
+    start = base + upper - 8 * arch.pmd_size if upper > 8 * arch.pmd_size else base
+    geometry = Geometry(arch.page_size, arch.ptrs_per_pte, start)
+    return Setup(kernel, config, geometry, release >= EXACT_RSS)
+
+
+def _host_options() -> dict[str, str]:
+    """Kernel settings that matter, where this machine's differ from the model's defaults."""
+    options = {}
+    for name, file in (("transparent_hugepage", "enabled"), ("shmem_enabled", "shmem_enabled")):
+        chosen = re.search(r"\[(.+?)\]", _read(_THP / file))
+        if chosen:
+            options[name] = chosen[1]
+    if _read(_THP / "use_zero_page").strip() == "0":
+        options["use_zero_page"] = "n"
+    for name in ("max_ptes_none", "max_ptes_swap", "max_ptes_shared"):
+        value = _read(_THP / "khugepaged" / name).strip()
+        if value:
+            options[name] = value
+    return options
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
