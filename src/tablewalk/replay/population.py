@@ -8,7 +8,7 @@ from typing import Any, Final
 from tablewalk.errors import TablewalkError, escape
 from tablewalk.machine.drivers import Model
 from tablewalk.record.recording import Kind
-from tablewalk.replay.results import Holders
+from tablewalk.replay.results import Holder, Holders
 from tablewalk.replay.spaces import AddressSpace, Meter, Process
 from tablewalk.replay.stream import Event
 from tablewalk.replay.syscalls import CannotFit
@@ -200,27 +200,28 @@ class Population:
 
     # --- looking at tables -----------------------------------------------------------------------------------
 
-    def walk_if_new_peak(self, space: AddressSpace, t: int, step: int = WALK_STEP) -> None:
-        """Before tables may go: remember which mappings hold them, if there were never so many.
-
-        Not for less than a `step`th more than the last time.
-        """
+    def walk_if_new_peak(self, space: AddressSpace, t: int) -> None:
+        """Before tables may go: look which mappings hold them, if there were never so many (or nearly)."""
         kb, last = space.kbs[-1], space.holders.vmpte_kb if space.holders else 0
-        if kb <= last + last // step or kb < space.peak.vmpte_kb:
-            return
-        found = self._walker.holders(space.mm)
-        space.peak = self.meter.tables(space.mm, t, kb)
+        if kb > last + last // WALK_STEP and kb >= space.peak.vmpte_kb:
+            self._peaked(space, t, self._walker.holders(space.mm))
+
+    def _peaked(self, space: AddressSpace, t: int, found: list[Holder]) -> None:
+        """VmPTE is at its peak, and these mappings hold the tables."""
+        space.peak = self.meter.tables(space.mm, t, space.kbs[-1])
         space.peak.empty = sum(h.empty for h in found)
-        found.sort(key=lambda h: -h.pte)
-        rest = found[HOLDERS_SHOWN:]
+        ranked = sorted(found, key=lambda h: -h.pte)
+        rest = ranked[HOLDERS_SHOWN:]
         pte = sum(h.pte for h in rest)
-        space.holders = Holders(t, kb, found[:HOLDERS_SHOWN], len(rest), pte)
+        space.holders = Holders(t, space.peak.vmpte_kb, ranked[:HOLDERS_SHOWN], len(rest), pte)
 
     def _last_look(self, space: AddressSpace, t: int) -> None:
         self.meter.note_rss(space, t)
-        self.walk_if_new_peak(space, t, step=1 << 60)
+        found = self._walker.holders(space.mm)
         space.end = self.meter.tables(space.mm, t, space.kbs[-1])
-        space.end.empty = sum(h.empty for h in self._walker.holders(space.mm))
+        space.end.empty = sum(h.empty for h in found)
+        if space.kbs[-1] >= space.peak.vmpte_kb:
+            self._peaked(space, t, found)
 
 
 def _shares(fork: Event) -> bool:

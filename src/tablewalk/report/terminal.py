@@ -69,8 +69,7 @@ def summary(report: Report) -> RenderableType:
         table.add_row(*map(Text, row))
     most = max((len(r.processes) + r.more_processes for r in report.results), default=0)
     if most > len(table.rows):
-        table.caption = Text(f"and {most - len(table.rows):,} more processes with smaller peaks")
-        table.caption_justify = "left"
+        return Group(table, Text(f"and {most - len(table.rows):,} more processes with smaller peaks"))
     return table
 
 
