@@ -433,27 +433,24 @@ def test_too_many_vmas(p: Process) -> None:
 # --- userfaultfd -------------------------------------------------------------------------------------------
 
 
-def test_userfaultfd_does_not_follow_and_its_bits_neither(p: Process) -> None:
-    pgtable = p.k("pgtable")
+@pytest.mark.parametrize("follows", [False, True])
+def test_userfaultfd_and_its_bits_follow_if_it_hears_of_moves(p: Process, follows: bool) -> None:
+    uffd, pgtable, features = p.k("fs_userfaultfd"), p.k("pgtable"), p.k("userfaultfd_k")
+    asked = features.UFFD_FEATURE_WP_UNPOPULATED | (features.UFFD_FEATURE_EVENT_REMAP if follows else 0)
     p.mmap(BASE, 2 * M)
     p.fill(BASE, 8 * K)
-    lock = p.k("mmap_lock")
-    lock.mmap_write_lock(p.mm)
-    vma = p.k("vma").vma_lookup(p.mm, BASE)
-    lock.vma_start_write(vma)
-    vma.vm_userfaultfd_ctx = 1
-    p.k("vma_change").vm_flags_reset(vma, vma.vm_flags | p.k("vm_flags").VM_UFFD_WP)
-    pte, ptl = p.k("pgtable_generic").pte_offset_map_lock(p.mm, pgtable.mm_find_pmd(p.mm, BASE), BASE)
-    machine = p.model.machine
-    machine.store(pte, machine.load(pte) | pgtable.UFFD_WP)
-    machine.store(pte + 2, pgtable.make_pte_marker(pgtable.PTE_MARKER_UFFD_WP))
-    p.k("pgtable_generic").pte_unmap_unlock(pte, ptl)
-    lock.mmap_write_unlock(p.mm)
+    ctx = uffd.uffd_alloc(p.mm, asked)
+    assert uffd.uffdio_register(ctx, BASE, 2 * M, 2)[0] == 0
+    assert uffd.uffdio_writeprotect(ctx, BASE, PAGE, 1) == 0
+    assert uffd.uffdio_writeprotect(ctx, BASE + 8 * K, PAGE, 1) == 0
     assert cost(p, BASE, 2 * M, 2 * M, MOVE, TO) == 0
     pte = p.k("pgtable_generic").pte_offset_map(pgtable.mm_find_pmd(p.mm, TO), TO)
-    entries = [machine.load(pte + i) for i in range(3)]
+    entries = [p.model.machine.load(pte + i) for i in range(3)]
     p.k("pgtable_generic").pte_unmap(pte)
-    assert entries[0] & pgtable.UFFD_WP == 0 and entries[0] and entries[1] and entries[2] == 0
+    assert bool(entries[0] & pgtable.UFFD_WP) == follows and entries[0] and entries[1]
+    assert entries[2] == (pgtable.make_pte_marker(pgtable.PTE_MARKER_UFFD_WP) if follows else 0)
+    assert bool(p.field(TO, "vm_userfaultfd_ctx")) == p.has(TO, "VM_UFFD_WP") == follows
+    uffd.uffd_close(ctx)
     assert p.field(TO, "vm_userfaultfd_ctx") == 0 and not p.has(TO, "VM_UFFD_WP")
     p.exit()
 

@@ -27,6 +27,7 @@ from .scan_result import (
     collapse_test_exit,
 )
 from .shmem import shmem_allowable_huge_pmd
+from .userfaultfd_k import userfaultfd_armed
 from .vm_flags import VM_HUGETLB, VM_SPECIAL
 
 
@@ -76,7 +77,7 @@ def hugepage_vma_revalidate(
 
 def collapse_max_ptes_none(is_khugepaged: bool, vma: vm_area_struct) -> int:
     """Empty entries that a huge page may fill; none where userfaultfd is to be told of each."""
-    if vma and vma.vm_userfaultfd_ctx:
+    if vma and userfaultfd_armed(vma):
         return 0
     return config.max_ptes_none if is_khugepaged else arch.hpage_pmd_nr
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from ..arch import arch
 from ..machine import forget, load, store, tlb_fill, tlb_lookup
 from .config import config
@@ -37,10 +39,13 @@ from .vm_flags import (
     VM_FAULT_ERROR,
     VM_FAULT_RETRY,
     VM_FAULT_SIGSEGV,
+    VM_FAULT_USERFAULT,
     VM_GROWSDOWN,
     VM_WRITE,
 )
 from .vma import find_vma
+
+WOULD_WAIT: Final = -2  # the access goes on when a userfaultfd has resolved its fault
 
 
 def access_error(vm_flags: int, write: bool) -> bool:
@@ -59,7 +64,7 @@ def do_user_addr_fault(mm: mm_struct, address: int, write: bool) -> int:
                 return VM_FAULT_SIGSEGV
             ret = handle_mm_fault(vma, address, flags | FAULT_FLAG_VMA_LOCK)
             vma_end_read(vma)
-            if ret & VM_FAULT_RETRY == 0:
+            if ret & VM_FAULT_RETRY == 0 or ret & VM_FAULT_USERFAULT:
                 return ret
     vma = lock_mm_and_find_vma(mm, address)
     if not vma:
@@ -131,23 +136,25 @@ def hardware_walk(mm: mm_struct, address: int, write: bool) -> int:
 
 
 def user_read(mm: mm_struct, address: int) -> int:
-    """Read the content of the page at `address` as user code does; -1 if it is killed for it."""
+    """Read the content of the page at `address` as user code does; -1 if it is killed for it, WOULD_WAIT."""
     while True:
         cell = hardware_walk(mm, address, False)
         if cell:
             return load(cell)
-        if do_user_addr_fault(mm, address, False) & VM_FAULT_ERROR:
-            return -1
+        ret = do_user_addr_fault(mm, address, False)
+        if ret & (VM_FAULT_ERROR | VM_FAULT_USERFAULT):
+            return WOULD_WAIT if ret & VM_FAULT_USERFAULT else -1
         forget(())
 
 
 def user_write(mm: mm_struct, address: int, value: int) -> int:
-    """Write the content of the page at `address` as user code does; 0, or -1 if it is killed for it."""
+    """Write the content of the page at `address` as user code does; 0, or -1 if it is killed for it, or WOULD_WAIT."""
     while True:
         cell = hardware_walk(mm, address, True)
         if cell:
             store(cell, value)
             return 0
-        if do_user_addr_fault(mm, address, True) & VM_FAULT_ERROR:
-            return -1
+        ret = do_user_addr_fault(mm, address, True)
+        if ret & (VM_FAULT_ERROR | VM_FAULT_USERFAULT):
+            return WOULD_WAIT if ret & VM_FAULT_USERFAULT else -1
         forget(())

@@ -56,7 +56,7 @@ from .pgtable import ACCESSED, PFN_SHIFT, RW, page_t, pmd_trans_huge, pmdp_get_l
 from .pgtable_generic import NO_TABLE, pmd_install, pte_offset_map_lock, pte_unmap_unlock
 from .rmap import folio_add_file_rmap_ptes, mm_counter_file, vma_address, vma_pages
 from .vm_fault import vm_fault
-from .vm_flags import VM_FAULT_NOPAGE, VM_FAULT_SIGBUS, VM_SHARED, VM_WRITE
+from .vm_flags import VM_FAULT_NOPAGE, VM_FAULT_SIGBUS, VM_SHARED, VM_UFFD_WP, VM_WRITE
 
 NO_FILE: Final = file(0)
 NO_MAPPING: Final = address_space(0)
@@ -265,7 +265,7 @@ def filemap_fault(vmf: vm_fault) -> tuple[int, folio]:
 def file_pte_flags(vma: vm_area_struct) -> int:
     """Flags of a new entry of a file mapping: writable at once only where nobody wants to know of the first write."""
     flags = vm_page_prot(vma.vm_flags) | ACCESSED
-    if vma.vm_flags & (VM_SHARED | VM_WRITE) == VM_SHARED | VM_WRITE and vma.vm_file.f_mapping.shmem:
+    if vma.vm_flags & (VM_SHARED | VM_WRITE | VM_UFFD_WP) == VM_SHARED | VM_WRITE and vma.vm_file.f_mapping.shmem:
         return flags | RW
     return flags
 

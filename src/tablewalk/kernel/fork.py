@@ -15,7 +15,8 @@ from .mm_types import mm_struct, vm_area_struct
 from .mmap_lock import mmap_write_lock, mmap_write_lock_nested, mmap_write_unlock, vma_start_write
 from .rmap import NO_ANON_VMA, anon_vma_fork, vma_pages
 from .tlb import flush_tlb_mm
-from .vm_flags import VM_DONTCOPY, VM_LOCKED_MASK, VM_NOHUGEPAGE, VM_UFFD_FLAGS, VM_WIPEONFORK
+from .userfaultfd_events import dup_userfaultfd, dup_userfaultfd_complete, uffd_forks
+from .vm_flags import VM_DONTCOPY, VM_LOCKED_MASK, VM_NOHUGEPAGE, VM_WIPEONFORK
 from .vma_change import vm_area_dup, vma_link
 
 VM_INIT_DEF_MASK: Final = VM_NOHUGEPAGE
@@ -34,13 +35,15 @@ def dup_mmap(mm: mm_struct, oldmm: mm_struct) -> None:
     mmap_write_lock(oldmm)
     mmap_write_lock_nested(mm)
     mm_init_from(mm, oldmm)
+    forks: uffd_forks = ()
     for address in mt_values(oldmm.mm_mt):
-        dup_vma(mm, vm_area_struct(address))
+        forks = dup_vma(mm, vm_area_struct(address), forks)
     if load(oldmm.khugepaged):
         khugepaged_enter(mm)
     mmap_write_unlock(mm)
     flush_tlb_mm(oldmm)
     mmap_write_unlock(oldmm)
+    dup_userfaultfd_complete(forks)
 
 
 def mm_init_from(mm: mm_struct, oldmm: mm_struct) -> None:
@@ -56,15 +59,15 @@ def mm_init_from(mm: mm_struct, oldmm: mm_struct) -> None:
     mm.total_vm = oldmm.total_vm
 
 
-def dup_vma(mm: mm_struct, mpnt: vm_area_struct) -> None:
-    """Give the child its copy of the parent's VMA, unless MADV_DONTFORK forbids it."""
+def dup_vma(mm: mm_struct, mpnt: vm_area_struct, forks: uffd_forks) -> uffd_forks:
+    """Give the child its copy of the parent's VMA, unless MADV_DONTFORK forbids it; `forks`, and the context made for it."""
     vma_start_write(mpnt)
     if mpnt.vm_flags & VM_DONTCOPY:
         mm.total_vm -= vma_pages(mpnt)
-        return
+        return forks
     vma = vm_area_dup(mpnt, mm)
-    WRITE_ONCE(vma, "vm_flags", vma.vm_flags & ~(VM_LOCKED_MASK | VM_UFFD_FLAGS))
-    vma.vm_userfaultfd_ctx = 0  # it does not follow: UFFD_FEATURE_EVENT_FORK is not modelled
+    WRITE_ONCE(vma, "vm_flags", vma.vm_flags & ~VM_LOCKED_MASK)
+    forks = dup_userfaultfd(vma, forks)
     if vma.vm_flags & VM_WIPEONFORK:
         WRITE_ONCE(vma, "anon_vma", NO_ANON_VMA)
     else:
@@ -74,3 +77,4 @@ def dup_vma(mm: mm_struct, mpnt: vm_area_struct) -> None:
     vma_link(mm, vma)
     if vma.vm_flags & VM_WIPEONFORK == 0 and copy_page_range(vma, mpnt):
         raise BugOn("fork: the child's page table is gone under mmap_lock")
+    return forks

@@ -34,12 +34,14 @@ from .vm_flags import (
     EFAULT,
     EHWPOISON,
     ENOMEM,
+    EUSERFAULT,
     FAULT_FLAG_REMOTE,
     FAULT_FLAG_WRITE,
     VM_ACCESS_FLAGS,
     VM_FAULT_ERROR,
     VM_FAULT_HWPOISON,
     VM_FAULT_OOM,
+    VM_FAULT_USERFAULT,
     VM_IO,
     VM_LOCKONFAULT,
     VM_PFNMAP,
@@ -120,9 +122,11 @@ def follow_huge_pmd(vma: vm_area_struct, address: int, pmd: pmd_p, gup_flags: in
 
 
 def faultin_page(vma: vm_area_struct, address: int, gup_flags: int) -> int:
-    """Fault a page in; 0 to look again, or -errno."""
+    """Fault a page in; 0 to look again, or -errno (-EUSERFAULT: the kernel would wait here)."""
     flags = FAULT_FLAG_REMOTE | (FAULT_FLAG_WRITE if gup_flags & FOLL_WRITE else 0)
     ret = handle_mm_fault(vma, address, flags)
+    if ret & VM_FAULT_USERFAULT:
+        return -EUSERFAULT
     if ret & VM_FAULT_ERROR == 0:
         return 0
     if ret & VM_FAULT_OOM:

@@ -87,6 +87,15 @@ from .pgtable_generic import (
 )
 from .rmap import folio_add_rmap_pmd, vmf_anon_prepare
 from .tlb import flush_tlb_range
+from .userfaultfd_fault import handle_userfault
+from .userfaultfd_k import (
+    pte_mkuffd_wp,
+    userfaultfd_missing,
+    userfaultfd_pte_wp,
+    userfaultfd_wp,
+    userfaultfd_wp_async,
+    vma_has_uffd_without_event_remap,
+)
 from .vm_fault import vm_fault
 from .vm_flags import (
     EAGAIN,
@@ -98,6 +107,8 @@ from .vm_flags import (
     VM_FAULT_FALLBACK,
     VM_SHARED,
     VM_SPECIAL,
+    VM_UFFD_MISSING,
+    VM_UFFD_WP,
 )
 
 # --- faults ----------------------------------------------------------------------------------------------
@@ -123,9 +134,12 @@ def create_huge_pmd(vmf: vm_fault) -> int:
         if not zero:
             folio_put(f)
         return 0
-    if vma.vm_userfaultfd_ctx:
+    if userfaultfd_missing(vma):
         spin_unlock(pml)
-        raise NotModelled("userfaultfd missing fault")
+        pte_free(vma.vm_mm, pgtable)
+        if not zero:
+            folio_put(f)
+        return handle_userfault(vmf, VM_UFFD_MISSING)
     haddr = vmf.address & -arch.pmd_size
     pgtable_trans_huge_deposit(vma.vm_mm, vmf.pmd, haddr, pgtable)
     mm_inc_nr_ptes(vma.vm_mm)
@@ -174,9 +188,10 @@ def wp_huge_pmd(vmf: vm_fault, pmdval: int) -> int:
     """A write (or unshare) fault on a huge pmd without write permission."""
     vma = vmf.vma
     if vma_is_anonymous(vma):
-        if pmdval & UFFD_WP and vma.vm_userfaultfd_ctx and vmf.flags & FAULT_FLAG_UNSHARE == 0:
-            raise NotModelled("userfaultfd write-protect fault")
-        return do_huge_pmd_wp_page(vmf, pmdval)
+        if vmf.flags & FAULT_FLAG_UNSHARE or not userfaultfd_pte_wp(vma, pmdval):
+            return do_huge_pmd_wp_page(vmf, pmdval)
+        if not userfaultfd_wp_async(vma):
+            return handle_userfault(vmf, VM_UFFD_WP)
     __split_huge_pmd(vma, vmf.pmd, vmf.address)
     return VM_FAULT_FALLBACK
 
@@ -258,7 +273,7 @@ def change_huge_pmd(
         entry = pmdval & ~(PRESENT | PROTNONE | RW) | newprot
         ret = arch.hpage_pmd_nr
     if cp_flags & MM_CP_UFFD_WP:
-        entry |= UFFD_WP
+        entry = pte_mkuffd_wp(entry)
     elif cp_flags & MM_CP_UFFD_WP_RESOLVE:
         entry &= ~UFFD_WP
     if ret > 1 and cp_flags & MM_CP_TRY_CHANGE_WRITABLE and can_change_pmd_writable(vma, entry):
@@ -272,7 +287,7 @@ def change_huge_pmd(
 
 def can_change_pmd_writable(vma: vm_area_struct, pmdval: int) -> bool:
     """Whether a write needs no fault: nobody tracks it, and the page is the VMA's own, or shared and dirty already."""
-    if pmdval & PROTNONE or (pmdval & UFFD_WP and vma.vm_userfaultfd_ctx):
+    if pmdval & PROTNONE or userfaultfd_pte_wp(vma, pmdval):
         return False
     if vma.vm_flags & VM_SHARED:
         return pmdval & DIRTY != 0
@@ -297,7 +312,7 @@ def move_huge_pmd(vma: vm_area_struct, old_addr: int, new_addr: int, old_pmd: pm
     if arch.file_thp_deposits or vma_is_anonymous(vma):
         pgtable = pgtable_trans_huge_withdraw(mm, old_pmd, old_addr)
         pgtable_trans_huge_deposit(mm, new_pmd, new_addr, pgtable)
-    if vma.vm_userfaultfd_ctx:
+    if vma_has_uffd_without_event_remap(vma):
         pmdval &= ~UFFD_WP
     store(new_pmd, pmdval)
     if pmd_present(pmdval):
@@ -346,7 +361,7 @@ def copy_huge_pmd(
     mm_inc_nr_ptes(dst_mm)
     pgtable_trans_huge_deposit(dst_mm, dst_pmd, addr, pgtable)
     pmdp_set_wrprotect(src_pmd)
-    if not dst_vma.vm_userfaultfd_ctx:
+    if not userfaultfd_wp(dst_vma):
         pmdval &= ~UFFD_WP
     store(dst_pmd, pmdval & ~(RW | ACCESSED))
     spin_unlock(src_ptl)

@@ -60,7 +60,7 @@ from .pgtable_generic import (
 from .rmap import folio_add_rmap_pmd, folio_remove_rmap_pmd, mm_counter_file
 from .tlb import flush_tlb_range
 from .vm_fault import vm_fault
-from .vm_flags import FAULT_FLAG_WRITE, VM_FAULT_FALLBACK, VM_SHARED, VM_WRITE
+from .vm_flags import FAULT_FLAG_WRITE, VM_FAULT_FALLBACK, VM_SHARED, VM_UFFD_WP, VM_WRITE
 
 
 def pmdp_huge_clear_flush(vma: vm_area_struct, haddr: int, pmd: pmd_p) -> int:
@@ -99,7 +99,7 @@ def do_set_pmd(vmf: vm_fault, f: folio, prealloc: ptdesc) -> tuple[int, ptdesc]:
         spin_unlock(pml)
         return VM_FAULT_FALLBACK, prealloc
     entry = f.page << PFN_SHIFT | vm_page_prot(vma.vm_flags) | LEAF
-    if vma.vm_flags & (VM_SHARED | VM_WRITE) == VM_SHARED | VM_WRITE and f.flags & PG_SWAPBACKED:
+    if vma.vm_flags & (VM_SHARED | VM_WRITE | VM_UFFD_WP) == VM_SHARED | VM_WRITE and f.flags & PG_SWAPBACKED:
         entry |= RW
     if vmf.flags & FAULT_FLAG_WRITE:
         entry = maybe_mkwrite(entry | DIRTY, vma.vm_flags)

@@ -57,6 +57,8 @@ from .mmu_gather import mmu_gather, tlb_finish_mmu, tlb_gather_mmu
 from .not_modelled import NotModelled
 from .rmap import linear_page_index
 from .truncate import shmem_fallocate
+from .userfaultfd_events import userfaultfd_remove
+from .userfaultfd_k import userfaultfd_armed
 from .vm_flags import (
     EACCES,
     EFAULT,
@@ -64,6 +66,7 @@ from .vm_flags import (
     EINTR,
     EINVAL,
     ENOMEM,
+    EUSERFAULT,
     VM_HUGETLB,
     VM_LOCKED,
     VM_MAYWRITE,
@@ -228,7 +231,7 @@ def madvise_finish_tlb(tlb: mmu_gather) -> None:
 
 def is_vma_lock_sufficient(vma: vm_area_struct, end: int, behavior: int, remote: bool) -> bool:
     """Whether the VMA's lock protects all that is needed; anon_vma_prepare() asks for mmap_lock."""
-    if end > vma.vm_end or remote or vma.vm_userfaultfd_ctx:
+    if end > vma.vm_end or remote or userfaultfd_armed(vma):
         return False
     return behavior != MADV_GUARD_INSTALL or bool(vma.anon_vma) or not vma_is_anonymous(vma)
 
@@ -329,6 +332,15 @@ def madvise_dontneed_free(tlb: mmu_gather, vma: vm_area_struct, start: int, end:
     forbidden = VM_PFNMAP if behavior == MADV_DONTNEED_LOCKED else VM_PFNMAP | VM_LOCKED
     if vma.vm_flags & forbidden:
         return -EINVAL
+    mm = vma.vm_mm
+    if not userfaultfd_remove(vma):
+        mmap_read_lock(mm)
+        vma = vma_lookup(mm, start)
+        if not vma:
+            return -ENOMEM
+        if vma.vm_flags & forbidden:
+            return -EINVAL
+        end = min(end, vma.vm_end)
     if behavior == MADV_FREE:
         return madvise_free_single_vma(tlb, vma, start, end)
     madvise_dontneed_single_vma(tlb, vma, start, end)
@@ -350,7 +362,7 @@ def madvise_populate(mm: mm_struct, start: int, end: int, write: bool) -> int:
             return -EINVAL
         pages = faultin_page_range(mm, start, min(end, vma.vm_end), write)
         if pages < 0:
-            return pages if pages in (-EINTR, -EINVAL, -EHWPOISON, -EFAULT) else -ENOMEM
+            return pages if pages in (-EINTR, -EINVAL, -EHWPOISON, -EFAULT, -EUSERFAULT) else -ENOMEM
         start += pages << arch.page_shift
         forget((start,))
     return 0
@@ -366,7 +378,8 @@ def madvise_remove(vma: vm_area_struct, start: int, end: int) -> int:
     f = vma.vm_file
     first = linear_page_index(vma, start)
     get_file(f)
-    mmap_read_unlock(mm)
+    if userfaultfd_remove(vma):
+        mmap_read_unlock(mm)
     error = shmem_fallocate(f.f_mapping, first, end - start >> arch.page_shift)
     fput(f)
     mmap_read_lock(mm)

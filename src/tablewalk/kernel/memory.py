@@ -22,7 +22,6 @@ from ..machine import (
 from .huge_memory import create_huge_pmd, huge_pmd_fault, thp_vma_allowable_pmd
 from .memory_file import do_fault
 from .mm_types import folio, vm_area_struct
-from .not_modelled import NotModelled
 from .page_alloc import (
     FOLIO_MAPPING_ANON,
     MAPPING_SHIFT,
@@ -47,6 +46,7 @@ from .pgtable import (
     PFN_SHIFT,
     PRESENT,
     PROTNONE,
+    PTE_MARKER_UFFD_WP,
     RW,
     SPECIAL,
     UFFD_WP,
@@ -54,6 +54,7 @@ from .pgtable import (
     mm_find_pmd,
     page_folio,
     pmdp_get_lockless,
+    pte_marker,
     pte_page,
     ptep_get,
     ptep_get_and_clear,
@@ -71,13 +72,17 @@ from .pgtable_generic import (
 from .rmap import folio_add_new_anon_rmap, folio_remove_rmap_ptes, mm_counter_file, vmf_anon_prepare
 from .swap_pte import do_swap_page
 from .tlb import flush_tlb_range
-from .vm_fault import NO_PTE, vm_fault
+from .userfaultfd_fault import handle_userfault
+from .userfaultfd_k import pte_mkuffd_wp, userfaultfd_missing, userfaultfd_wp, userfaultfd_wp_async
+from .vm_fault import vm_fault
 from .vm_flags import (
     FAULT_FLAG_UNSHARE,
     FAULT_FLAG_WRITE,
     VM_FAULT_FALLBACK,
     VM_SHARED,
     VM_SPECIAL_MAPPING,
+    VM_UFFD_MISSING,
+    VM_UFFD_WP,
     VM_WRITE,
 )
 
@@ -106,16 +111,18 @@ def handle_pte_fault(vmf: vm_fault) -> int:
     """Serve a fault at PTE level."""
     vma = vmf.vma
     if pmdp_get_lockless(vmf.pmd) == 0:
-        return do_pte_missing(vmf, NO_PTE)
+        return do_pte_missing(vmf)
     pte, _, ptl = pte_offset_map_rw_nolock(vma.vm_mm, vmf.pmd, vmf.address)
     if not pte:
         return 0
     entry = ptep_get_lockless(pte)
     if entry == 0:
         pte_unmap(pte)
-        return do_pte_missing(vmf, 0)
+        return do_pte_missing(vmf)
     if entry & (PRESENT | PROTNONE) == 0:
         pte_unmap(pte)
+        if userfaultfd_wp(vma) and pte_marker(entry) == PTE_MARKER_UFFD_WP:
+            return do_pte_missing(vm_fault(vma, vmf.address, vmf.flags, vmf.pmd, entry))
         return do_swap_page(vmf, entry)
     spin_lock(ptl)
     if ptep_get(pte) != entry:
@@ -130,8 +137,8 @@ def handle_pte_fault(vmf: vm_fault) -> int:
     return 0
 
 
-def do_pte_missing(vmf: vm_fault, orig_pte: int) -> int:
-    """Nothing is mapped; `orig_pte` is 0 if that was seen in a table, NO_PTE if there was no table."""
+def do_pte_missing(vmf: vm_fault) -> int:
+    """Nothing is mapped."""
     vma = vmf.vma
     if not vma.vm_file and vma.vm_flags & (VM_SHARED | VM_SPECIAL_MAPPING) == 0:
         return do_anonymous_page(vmf)
@@ -147,10 +154,13 @@ def do_anonymous_page(vmf: vm_fault) -> int:
         pte, ptl = pte_offset_map_lock(mm, vmf.pmd, vmf.address)
         if not pte:
             return 0
-        if ptep_get(pte) == 0:
-            store(pte, zero_page() << PFN_SHIFT | vm_page_prot(vma.vm_flags) & ~RW | SPECIAL | ACCESSED)
+        same = ptep_get(pte) == vmf.orig_pte
+        missing = same and userfaultfd_missing(vma)
+        if same and not missing:
+            wp = UFFD_WP if vmf.orig_pte else 0
+            store(pte, zero_page() << PFN_SHIFT | vm_page_prot(vma.vm_flags) & ~RW | SPECIAL | ACCESSED | wp)
         pte_unmap_unlock(pte, ptl)
-        return 0
+        return handle_userfault(vmf, VM_UFFD_MISSING) if missing else 0
     ret = vmf_anon_prepare(vmf)
     if ret:
         return ret
@@ -158,14 +168,20 @@ def do_anonymous_page(vmf: vm_fault) -> int:
     entry = new.page << PFN_SHIFT | vm_page_prot(vma.vm_flags) | ACCESSED
     if vma.vm_flags & VM_WRITE:
         entry |= RW | DIRTY
+    if vmf.orig_pte:
+        entry = pte_mkuffd_wp(entry)
     pte, ptl = pte_offset_map_lock(mm, vmf.pmd, vmf.address)
     if not pte:
         folio_put(new)
         return 0
-    if load(pte) != 0:
+    if load(pte) != vmf.orig_pte:
         pte_unmap_unlock(pte, ptl)
         folio_put(new)
         return 0
+    if userfaultfd_missing(vma):
+        pte_unmap_unlock(pte, ptl)
+        folio_put(new)
+        return handle_userfault(vmf, VM_UFFD_MISSING)
     add(mm.anon_rss, 1)
     folio_add_new_anon_rmap(new, vma, vmf.address)
     store(pte, entry)
@@ -176,9 +192,14 @@ def do_anonymous_page(vmf: vm_fault) -> int:
 def do_wp_page(vmf: vm_fault, pte: int, ptl: int, entry: int) -> int:
     """A write (or unshare) fault on a present entry without write permission; ptl is held, and released here."""
     vma = vmf.vma
-    if entry & UFFD_WP and vmf.flags & FAULT_FLAG_UNSHARE == 0 and vma.vm_userfaultfd_ctx:
-        pte_unmap_unlock(pte, ptl)
-        raise NotModelled("userfaultfd write-protect fault")
+    if userfaultfd_wp(vma) and vmf.flags & FAULT_FLAG_UNSHARE == 0:
+        if entry & UFFD_WP:
+            if not userfaultfd_wp_async(vma):
+                pte_unmap_unlock(pte, ptl)
+                return handle_userfault(vmf, VM_UFFD_WP)
+            entry &= ~UFFD_WP
+            store(pte, entry)
+        flush_tlb_before_copy(vmf)
     page = 0 if entry & SPECIAL else pte_page(entry)
     if vma.vm_flags & VM_SHARED:
         return wp_page_shared(vmf, pte, ptl, entry, page)
@@ -192,6 +213,13 @@ def do_wp_page(vmf: vm_fault, pte: int, ptl: int, entry: int) -> int:
         folio_get(page_folio(page))
     pte_unmap_unlock(pte, ptl)
     return wp_page_copy(vmf, entry, page)
+
+
+def flush_tlb_before_copy(vmf: vm_fault) -> None:
+    """UFFDIO_WRITEPROTECT flushes after it has dropped ptl: nobody may write any more to what is copied now."""
+    mm = vmf.vma.vm_mm
+    if load(mm.tlb_flush_pending):
+        flush_tlb_range(mm, vmf.address, vmf.address + arch.page_size)
 
 
 def wp_is_exclusive(page: int, vma: vm_area_struct) -> bool:

@@ -81,6 +81,7 @@ from .pgtable_generic import (
 )
 from .rmap import folio_add_new_anon_rmap, mm_counter_file
 from .rmap_walk import MIGRATION_EXCLUSIVE
+from .userfaultfd_k import pte_mkuffd_wp
 from .vm_flags import (
     EAGAIN,
     ENOMEM,
@@ -297,7 +298,7 @@ def copy_present_page(dst_vma: vm_area_struct, dst_pte: pte_p, entry: int, addre
     add(dst_vma.vm_mm.anon_rss, 1)
     copied = maybe_mkwrite(mk_pte(new.page, vm_page_prot(dst_vma.vm_flags) | DIRTY), dst_vma.vm_flags)
     if dst_vma.vm_flags & VM_UFFD_WP:
-        copied |= entry & UFFD_WP
+        copied = pte_mkuffd_wp(copied) if entry & UFFD_WP else copied
     store(dst_pte, copied)
 
 

@@ -56,6 +56,7 @@ from .pgtable_generic import (
 )
 from .rmap import folio_add_file_rmap_ptes, folio_add_new_anon_rmap, mm_counter_file, vma_pages, vmf_anon_prepare
 from .shmem import shmem_fault
+from .userfaultfd_k import pte_mkuffd_wp, uffd_disable_fault_around, userfaultfd_armed
 from .vm_fault import vm_fault
 from .vm_flags import (
     FAULT_FLAG_WRITE,
@@ -114,7 +115,7 @@ def do_fault_around(vmf: vm_fault) -> tuple[int, ptdesc]:
 def do_read_fault(vmf: vm_fault) -> tuple[int, ptdesc]:
     """A read fault, around it first; (VM_FAULT bits, table not used)."""
     prealloc = NO_TABLE
-    if config.fault_around_bytes > arch.page_size and not vmf.vma.vm_userfaultfd_ctx:
+    if config.fault_around_bytes > arch.page_size and not uffd_disable_fault_around(vmf.vma):
         ret, prealloc = do_fault_around(vmf)
         if ret:
             return ret, prealloc
@@ -154,12 +155,12 @@ def finish_cow_fault(vmf: vm_fault, cow: folio) -> int:
     pte, ptl = pte_alloc_map_lock(mm, vmf.pmd, vmf.address)
     if not pte:
         return VM_FAULT_NOPAGE
-    if ptep_get(pte) != 0:
+    if ptep_get(pte) != vmf.orig_pte:
         pte_unmap_unlock(pte, ptl)
         return VM_FAULT_NOPAGE
     folio_add_new_anon_rmap(cow, vma, vmf.address)
-    entry = cow.page << PFN_SHIFT | vm_page_prot(vma.vm_flags) | ACCESSED | DIRTY
-    store(pte, maybe_mkwrite(entry, vma.vm_flags))
+    entry = maybe_mkwrite(cow.page << PFN_SHIFT | vm_page_prot(vma.vm_flags) | ACCESSED | DIRTY, vma.vm_flags)
+    store(pte, pte_mkuffd_wp(entry) if vmf.orig_pte else entry)
     add(mm.anon_rss, 1)
     pte_unmap_unlock(pte, ptl)
     return 0
@@ -216,7 +217,7 @@ def finish_fault(vmf: vm_fault, page: page_t, prealloc: ptdesc) -> tuple[int, pt
                 prealloc = NO_TABLE
         else:
             pte_alloc(mm, vmf.pmd, vmf.address)
-    nr_pages = 1 if single or vma.vm_userfaultfd_ctx else folio_nr_pages(f)
+    nr_pages = 1 if single or userfaultfd_armed(vma) else folio_nr_pages(f)
     if nr_pages > 1:
         ret, whole = map_whole_folio(vmf, f, page, nr_pages)
         if whole:
@@ -225,7 +226,7 @@ def finish_fault(vmf: vm_fault, page: page_t, prealloc: ptdesc) -> tuple[int, pt
     if not pte:
         return VM_FAULT_NOPAGE, prealloc
     ret = VM_FAULT_NOPAGE
-    if ptep_get(pte) == 0:
+    if ptep_get(pte) == vmf.orig_pte:
         set_pte_range(vmf, f, page, 1, pte)
         ret = 0
     pte_unmap_unlock(pte, ptl)
@@ -258,6 +259,8 @@ def set_pte_range(vmf: vm_fault, f: folio, page: page_t, nr: int, pte: int) -> N
     entry = page << PFN_SHIFT | file_pte_flags(vma)
     if vmf.flags & FAULT_FLAG_WRITE:
         entry = maybe_mkwrite(entry | DIRTY, vma.vm_flags)
+    if vmf.orig_pte:
+        entry = pte_mkuffd_wp(entry)
     folio_add_file_rmap_ptes(f, nr)
     add(mm_counter_file(vma.vm_mm, f), nr)
     for i in range(nr):

@@ -31,6 +31,7 @@ from ..machine import (
 )
 from .config import config
 from .huge_memory import __split_huge_pmd, zap_huge_pmd
+from .huge_mm import vma_is_anonymous
 from .mm_types import address_space, folio, mm_struct, vm_area_struct
 from .mmu_gather import (
     mmu_gather,
@@ -52,6 +53,7 @@ from .pgtable import (
     PFN_SHIFT,
     PRESENT,
     PROTNONE,
+    PTE_MARKER_GUARD,
     PTE_MARKER_UFFD_WP,
     SPECIAL,
     SWP_MARKER,
@@ -86,6 +88,7 @@ from .pgtable_generic import (
     pte_unmap_unlock,
 )
 from .rmap import unlink_anon_vmas, vma_address, vma_last_pgoff
+from .userfaultfd_k import userfaultfd_pte_wp
 from .vm_flags import VM_HUGETLB
 from .vma_change import unlink_file_vma
 
@@ -277,6 +280,8 @@ def zap_ptes(tlb: mmu_gather, vma: vm_area_struct, pte: int, addr: int, end: int
         page = entry >> PFN_SHIFT
         if entry & SPECIAL:
             xchg(pte + i, 0)
+            if entry & UFFD_WP and zap_install_uffd_wp_if_needed(vma, pte + i, entry, details):
+                found |= SKIPPED
             first = i if first < 0 else first
             last = i
             continue
@@ -286,6 +291,8 @@ def zap_ptes(tlb: mmu_gather, vma: vm_area_struct, pte: int, addr: int, end: int
                 found |= SKIPPED
                 continue
             xchg(pte + i, 0)
+            if entry & UFFD_WP and zap_install_uffd_wp_if_needed(vma, pte + i, entry, details):
+                found |= SKIPPED
             anon += 1
             add(f._mapcount, -1)
             full = tlb_remove_page(tlb, page)
@@ -318,8 +325,7 @@ def zap_present_file_pte(vma: vm_area_struct, pte: int, f: folio, details: int) 
     """Clear an entry that maps a file page.  Returns (its rmap waits for the flush, SKIPPED and FORCE_FLUSH bits)."""
     entry = xchg(pte, 0)
     found = 0
-    if entry & UFFD_WP and details & ZAP_DROP_MARKERS == 0:
-        store(pte, make_pte_marker(PTE_MARKER_UFFD_WP))
+    if entry & UFFD_WP and zap_install_uffd_wp_if_needed(vma, pte, entry, details):
         found = SKIPPED
     if entry & DIRTY:
         WRITE_ONCE(f, "flags", f.flags | PG_DIRTY)
@@ -328,12 +334,26 @@ def zap_present_file_pte(vma: vm_area_struct, pte: int, f: folio, details: int) 
     return False, found
 
 
+def zap_install_uffd_wp_if_needed(vma: vm_area_struct, pte: int, entry: int, details: int) -> bool:
+    """Leave a marker where a file's page was write-protected by userfaultfd: whether one was, in the cleared entry."""
+    if details & ZAP_DROP_MARKERS or vma_is_anonymous(vma) or not userfaultfd_pte_wp(vma, entry):
+        return False
+    store(pte, make_pte_marker(PTE_MARKER_UFFD_WP))
+    return True
+
+
 def zap_nonpresent_pte(vma: vm_area_struct, pte: int, entry: int, details: int) -> bool:
     """Clear a non-present entry; false if it has to stay."""
     kind = swp_type(entry)
     if kind == SWP_MARKER:
         marker = swp_offset(entry)
-        if details & ZAP_DROP_MARKERS == 0 and not (marker == PTE_MARKER_UFFD_WP and not vma.vm_file):
+        if marker & PTE_MARKER_UFFD_WP:
+            keep = not vma_is_anonymous(vma) and details & ZAP_DROP_MARKERS == 0
+        elif marker & PTE_MARKER_GUARD:
+            keep = details & ZAP_DROP_MARKERS == 0
+        else:
+            keep = details & ZAP_KEEP_COWS != 0
+        if keep:
             return False
     elif kind in (SWP_SWAP, SWP_MIGRATION):
         raise NotModelled("swap and migration entries")

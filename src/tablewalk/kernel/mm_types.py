@@ -123,6 +123,18 @@ class vm_area_struct(struct):
     detached: int = plain()
 
 
+class userfaultfd_ctx(struct):
+    """A userfaultfd (struct userfaultfd_ctx); its readers, and who waits for them, are not in memory."""
+
+    refcount: atomic_t = atomic()
+    mm: mm_struct = const()
+    flags: int = const()  # UFFD_USER_MODE_ONLY
+    features: atomic_t = atomic()  # UFFD_FEATURE_*, 0 before UFFDIO_API
+    released: int = marked(any_of())
+    map_changing_lock: rwsem_t = rwsem()
+    mmap_changing: atomic_t = atomic()  # events that change mappings and that nobody has read yet
+
+
 class anon_vma(struct):
     """The reverse map of anonymous pages (struct anon_vma); `root` carries the lock that counts."""
 

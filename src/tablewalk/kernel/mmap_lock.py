@@ -112,6 +112,14 @@ def vma_start_read(mm: mm_struct, vma: vm_area_struct) -> bool:
     return True
 
 
+def vma_start_read_locked(vma: vm_area_struct) -> bool:
+    """Lock the VMA shared while mmap_lock is held for reading, so no writer is there; false for too many readers."""
+    if not inc_not_zero_limited(vma.vm_refcnt, VM_REFCNT_EXCLUDE_READERS):
+        return False
+    lock_map_acquire_read(vma.vm_lock)
+    return True
+
+
 def vma_end_read(vma: vm_area_struct) -> None:
     """Release the VMA locked shared."""
     lock_map_release(vma.vm_lock)

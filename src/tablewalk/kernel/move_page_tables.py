@@ -16,9 +16,7 @@ from .mm_types import mm_struct, vm_area_struct
 from .pgtable import (
     PRESENT,
     PROTNONE,
-    PTE_MARKER_UFFD_WP,
     UFFD_WP,
-    make_pte_marker,
     p4d_offset,
     pgd_offset,
     pmd_clear,
@@ -45,6 +43,7 @@ from .pgtable_generic import (
 )
 from .rmap import anon_vma_lock_write, anon_vma_unlock_write
 from .tlb import flush_tlb_range
+from .userfaultfd_k import pte_is_uffd_wp_marker, vma_has_uffd_without_event_remap
 from .vma import find_vma
 
 
@@ -176,11 +175,6 @@ def drop_rmap_locks(vma: vm_area_struct) -> None:
         up_write(vma.vm_file.f_mapping.i_mmap_rwsem)
 
 
-def vma_has_uffd_without_event_remap(vma: vm_area_struct) -> bool:
-    """Whether a userfaultfd is registered that does not follow the move (UFFD_FEATURE_EVENT_REMAP is not modelled)."""
-    return vma.vm_userfaultfd_ctx != 0
-
-
 def page_table_move_supported(old: vm_area_struct, new: vm_area_struct) -> bool:
     """Whether whole tables may move: uffd-wp bits that have to go are found only entry by entry.
 
@@ -299,6 +293,6 @@ def move_entries(vma: vm_area_struct, old_pte: pte_p, new_pte: pte_p, nr: int) -
             present = True
         entry = ptep_get_and_clear(old_pte + i)
         if clear_uffd_wp:
-            entry = 0 if entry == make_pte_marker(PTE_MARKER_UFFD_WP) else entry & ~UFFD_WP
+            entry = 0 if pte_is_uffd_wp_marker(entry) else entry & ~UFFD_WP
         store(new_pte + i, entry)
     return present

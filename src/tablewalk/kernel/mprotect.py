@@ -27,9 +27,15 @@ from .pgtable import (
     PFN_SHIFT,
     PRESENT,
     PROTNONE,
+    PTE_MARKER_GUARD,
+    PTE_MARKER_POISONED,
+    PTE_MARKER_UFFD_WP,
     RW,
     SPECIAL,
+    SWP_MARKER,
     SWP_MIGRATION,
+    UFFD_WP,
+    make_pte_marker,
     p4d_addr_end,
     p4d_offset,
     page_folio,
@@ -39,18 +45,29 @@ from .pgtable import (
     pmd_offset,
     pmd_p,
     pmdp_get_lockless,
+    pte_marker,
     pte_p,
     pud_addr_end,
     pud_offset,
     swp_type,
     vm_page_prot,
 )
-from .pgtable_generic import pte_offset_map_lock, pte_unmap_unlock
+from .pgtable_generic import (
+    p4d_alloc,
+    pmd_alloc,
+    pte_alloc,
+    pte_offset_map_lock,
+    pte_unmap_unlock,
+    pud_alloc,
+)
+from .userfaultfd_k import pte_mkuffd_wp, userfaultfd_pte_wp, userfaultfd_wp_use_markers
 from .vm_flags import (
     EACCES,
     EINVAL,
     ENOMEM,
     MM_CP_TRY_CHANGE_WRITABLE,
+    MM_CP_UFFD_WP,
+    MM_CP_UFFD_WP_RESOLVE,
     PROT_EXEC,
     PROT_READ,
     PROT_WRITE,
@@ -104,7 +121,7 @@ def vma_wants_manual_pte_write_upgrade(vma: vm_area_struct) -> bool:
 
 def can_change_pte_writable(vma: vm_area_struct, pte: int) -> bool:
     """Whether a write fault would do nothing but make the entry writable."""
-    if pte & PROTNONE or vma.vm_flags & VM_UFFD_WP:
+    if pte & PROTNONE or userfaultfd_pte_wp(vma, pte):
         return False
     if vma.vm_flags & VM_SHARED:
         return pte & DIRTY != 0
@@ -118,16 +135,31 @@ def change_present_pte(vma: vm_area_struct, ptep: pte_p, newprot: int, cp_flags:
     """Give a present entry other permissions; whether it has to be flushed."""
     old = xchg(ptep, 0)
     new = old & ~(PRESENT | PROTNONE | RW) | newprot
+    if cp_flags & MM_CP_UFFD_WP:
+        new = pte_mkuffd_wp(new)
+    elif cp_flags & MM_CP_UFFD_WP_RESOLVE:
+        new &= ~UFFD_WP
     if cp_flags & MM_CP_TRY_CHANGE_WRITABLE and new & RW == 0 and can_change_pte_writable(vma, new):
         new |= RW
     store(ptep, new)
     return old & PRESENT != 0 and (cp_flags & CP_NX_CHANGES != 0 or (old ^ new) & (PRESENT | RW) != 0)
 
 
-def change_nonpresent_pte(ptep: pte_p, pte: int) -> None:
-    """Take write permission from a migration entry; others have none."""
-    if swp_type(pte) == SWP_MIGRATION and pte & RW:
-        store(ptep, pte & ~RW)
+def change_nonpresent_pte(ptep: pte_p, pte: int, cp_flags: int) -> None:
+    """Take write permission from a migration entry; do what MM_CP_UFFD_WP* asks for, which drops a uffd-wp marker."""
+    new = pte
+    if swp_type(pte) == SWP_MARKER:
+        if cp_flags & MM_CP_UFFD_WP_RESOLVE and pte_marker(pte) & (PTE_MARKER_POISONED | PTE_MARKER_GUARD) == 0:
+            new = 0
+    else:
+        if swp_type(pte) == SWP_MIGRATION:
+            new &= ~RW
+        if cp_flags & MM_CP_UFFD_WP:
+            new |= UFFD_WP
+        elif cp_flags & MM_CP_UFFD_WP_RESOLVE:
+            new &= ~UFFD_WP
+    if new != pte:
+        store(ptep, new)
 
 
 def change_pte_range(
@@ -138,11 +170,13 @@ def change_pte_range(
     if not pte:
         return False
     first = last = -1
+    mark = pgtable_populate_needed(vma, cp_flags)
     for i, entry in enumerate(load_range(pte, end - addr >> arch.page_shift)):
         if entry == 0:
-            continue
-        if entry & (PRESENT | PROTNONE) == 0:
-            change_nonpresent_pte(pte + i, entry)
+            if mark:
+                store(pte + i, make_pte_marker(PTE_MARKER_UFFD_WP))
+        elif entry & (PRESENT | PROTNONE) == 0:
+            change_nonpresent_pte(pte + i, entry, cp_flags)
         elif change_present_pte(vma, pte + i, newprot, cp_flags):
             first = i if first < 0 else first
             last = i
@@ -152,19 +186,33 @@ def change_pte_range(
     return True
 
 
+def pgtable_split_needed(vma: vm_area_struct, cp_flags: int) -> bool:
+    """Whether a huge page must go for markers, which only entries of PTE tables can be: a file's is unmapped."""
+    return cp_flags & MM_CP_UFFD_WP != 0 and not vma_is_anonymous(vma)
+
+
+def pgtable_populate_needed(vma: vm_area_struct, cp_flags: int) -> bool:
+    """Whether missing tables are allocated, and none entries filled with markers."""
+    return cp_flags & MM_CP_UFFD_WP != 0 and userfaultfd_wp_use_markers(vma)
+
+
 def change_pmd(
     tlb: mmu_gather, vma: vm_area_struct, pmd: pmd_p, addr: int, end: int, newprot: int, cp_flags: int
 ) -> bool:
     """Change what one PMD entry maps of [addr, end); false: look at the entry again."""
+    populate = pgtable_populate_needed(vma, cp_flags)
+    if populate:
+        pte_alloc(vma.vm_mm, pmd, addr)
     pmdval = pmdp_get_lockless(pmd)
     if pmdval == 0:
         return True
     if pmdval & (PRESENT | LEAF) != PRESENT:
-        if end - addr == arch.pmd_size:
-            if change_huge_pmd(tlb, vma, pmd, addr, newprot, cp_flags):
-                return True
-        else:
+        if end - addr != arch.pmd_size or pgtable_split_needed(vma, cp_flags):
             __split_huge_pmd(vma, pmd, addr)
+            if populate:
+                pte_alloc(vma.vm_mm, pmd, addr)
+        elif change_huge_pmd(tlb, vma, pmd, addr, newprot, cp_flags):
+            return True
     return change_pte_range(tlb, vma, pmd, addr, end, newprot, cp_flags)
 
 
@@ -185,9 +233,12 @@ def change_pud_range(
     tlb: mmu_gather, vma: vm_area_struct, p4d: int, addr: int, end: int, newprot: int, cp_flags: int
 ) -> None:
     """Walk the PUD table."""
+    populate = pgtable_populate_needed(vma, cp_flags)
     while addr < end:
         pud = pud_offset(p4d, addr)
         next_addr = pud_addr_end(addr, end)
+        if populate:
+            pmd_alloc(vma.vm_mm, pud, addr)
         if load(pud):
             change_pmd_range(tlb, vma, pud, addr, next_addr, newprot, cp_flags)
         addr = next_addr
@@ -197,23 +248,32 @@ def change_p4d_range(
     tlb: mmu_gather, vma: vm_area_struct, pgd: int, addr: int, end: int, newprot: int, cp_flags: int
 ) -> None:
     """Walk the P4D table."""
+    populate = pgtable_populate_needed(vma, cp_flags)
     while addr < end:
         p4d = p4d_offset(pgd, addr)
         next_addr = p4d_addr_end(addr, end)
+        if populate:
+            pud_alloc(vma.vm_mm, p4d, addr)
         if load(p4d):
             change_pud_range(tlb, vma, p4d, addr, next_addr, newprot, cp_flags)
         addr = next_addr
 
 
 def change_protection(tlb: mmu_gather, vma: vm_area_struct, start: int, end: int, cp_flags: int) -> None:
-    """Give the present entries of [start, end) the VMA's permissions; mmap_lock is held for writing."""
+    """Give the present entries of [start, end) the VMA's permissions, and do to all what MM_CP_* asks for.
+
+    mmap_lock is held: for writing, where the permissions are others than before.
+    """
     if vma.vm_flags & VM_HUGETLB:
         raise NotModelled("hugetlb")
     newprot = vma_page_prot(vma)
+    populate = pgtable_populate_needed(vma, cp_flags)
     addr = start
     while addr < end:
         pgd = pgd_offset(vma.vm_mm, addr)
         next_addr = pgd_addr_end(addr, end)
+        if populate:
+            p4d_alloc(vma.vm_mm, pgd, addr)
         if load(pgd):
             change_p4d_range(tlb, vma, pgd, addr, next_addr, newprot, cp_flags)
         addr = next_addr

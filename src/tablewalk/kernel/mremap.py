@@ -19,6 +19,7 @@ from .mmap_lock import NO_VMA, mmap_write_lock, mmap_write_unlock, vma_start_wri
 from .move_page_tables import move_page_tables
 from .not_modelled import NotModelled
 from .rmap import anon_vma_clone, linear_page_index, unlink_anon_vmas
+from .userfaultfd_k import userfaultfd_armed, vma_has_uffd_without_event_remap
 from .vm_flags import (
     EAGAIN,
     EFAULT,
@@ -180,7 +181,7 @@ def remap_move(mm: mm_struct, start: int, length: int, flags: int, new_addr: int
 
 def vma_multi_allowed(vma: vm_area_struct) -> bool:
     """Whether the VMA may be moved with others: nobody wants to be told, and its file has no say in where it goes."""
-    return not vma.vm_userfaultfd_ctx and not (vma.vm_file and vma.vm_file.f_close)
+    return not userfaultfd_armed(vma) and not (vma.vm_file and vma.vm_file.f_close)
 
 
 # --- moving one ------------------------------------------------------------------------------------------
@@ -318,8 +319,8 @@ def without_self(
 
 
 def mremap_userfaultfd_prep(vma: vm_area_struct) -> None:
-    """A userfaultfd does not follow the move (UFFD_FEATURE_EVENT_REMAP is not modelled)."""
-    if vma.vm_userfaultfd_ctx:
+    """The new VMA of a move keeps its userfaultfd only if that wants to hear of it, which here takes no time."""
+    if vma_has_uffd_without_event_remap(vma):
         vma_start_write(vma)
         vma.vm_userfaultfd_ctx = 0
         vm_flags_reset(vma, vma.vm_flags & ~VM_UFFD_FLAGS)

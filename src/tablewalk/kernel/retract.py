@@ -69,6 +69,7 @@ from .scan_result import (
     find_pmd_or_thp_or_none,
 )
 from .tlb import flush_tlb_mm, pmdp_get_lockless_sync
+from .userfaultfd_k import userfaultfd_armed
 from .vm_fault import vm_fault
 from .vm_flags import VM_MAYBE_GUARD, VM_SHARED, VM_UFFD_WP
 from .vma import vma_lookup
@@ -213,7 +214,7 @@ def remove_pte_mapped_table(vma: vm_area_struct, haddr: int, pmd: pmd_p, f: foli
     if result != SCAN_SUCCEED:
         return result
     # UFFDIO_COPY into private memory doesn't take the folio's lock: there ptl must be held to the end, so pml first
-    pml = pmd_lock(mm, pmd, haddr) if vma.vm_userfaultfd_ctx and vma.vm_flags & VM_SHARED == 0 else 0
+    pml = pmd_lock(mm, pmd, haddr) if uffd_may_fill_table(vma) else 0
     pte, pmdval, ptl = pte_offset_map_rw_nolock(mm, pmd, haddr)
     if not pte:
         if pml:
@@ -249,6 +250,11 @@ def remove_pte_mapped_table(vma: vm_area_struct, haddr: int, pmd: pmd_p, f: foli
                 return SCAN_FAIL
     detach_pte_mapped_table(vma, haddr, pmd, pte, ptl, pml)
     return SCAN_SUCCEED
+
+
+def uffd_may_fill_table(vma: vm_area_struct) -> bool:
+    """Whether UFFDIO_COPY can fill the table while only the folio's lock is held."""
+    return userfaultfd_armed(vma) and vma.vm_flags & VM_SHARED == 0
 
 
 def clear_entries(pte: pte_p, f: folio) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from typing import Final
 from ..arch import arch
 from ..machine import WRITE_ONCE, add, interval_tree_overlapping, load, store
 from .config import config
+from .huge_mm import vma_is_anonymous
 from .huge_pmd import __split_huge_pmd
 from .mm_types import address_space, anon_vma, anon_vma_chain, folio, vm_area_struct
 from .page_alloc import (
@@ -60,6 +61,7 @@ from .pgtable import (
 from .pgtable_generic import pte_offset_map_lock, pte_unmap_unlock
 from .rmap import folio_remove_rmap_ptes, mm_counter_file, vma_address, vma_last_pgoff
 from .tlb import flush_tlb_range
+from .userfaultfd_k import userfaultfd_pte_wp
 from .vm_flags import VM_LOCKED
 
 MIGRATION_EXCLUSIVE: Final = 16  # flag of a migration entry: the page is the mapper's own
@@ -148,7 +150,7 @@ def unmap_page(f: folio, vma: vm_area_struct, pte: pte_p, migrate: bool) -> None
             kept |= MIGRATION_EXCLUSIVE
             store(page_flags(page), 0)
         store(pte, swp_entry(SWP_MIGRATION, page, kept))
-    elif entry & UFFD_WP:
+    elif userfaultfd_pte_wp(vma, entry) and not vma_is_anonymous(vma):
         store(pte, make_pte_marker(PTE_MARKER_UFFD_WP))
 
 

@@ -15,16 +15,19 @@ from .filemap import (
     SIZE_UNKNOWN,
     file_mapping,
     filemap_add_folio,
-    filemap_lock_folio,
+    filemap_get_folio,
+    filemap_remove_folio,
     i_size_pages,
     iput,
     open_file,
 )
 from .huge_mm import thp_vma_suitable_pmd, vma_thp_disabled
 from .mm_types import address_space, file, folio, vm_area_struct
-from .page_alloc import NO_FOLIO, PG_SWAPBACKED, PG_UPTODATE, folio_alloc, folio_put
+from .page_alloc import MAPPING_SHIFT, NO_FOLIO, PG_SWAPBACKED, PG_UPTODATE, folio_alloc, folio_put
+from .userfaultfd_fault import handle_userfault
+from .userfaultfd_k import userfaultfd_minor, userfaultfd_missing
 from .vm_fault import vm_fault
-from .vm_flags import VM_FAULT_SIGBUS, VM_HUGEPAGE
+from .vm_flags import VM_FAULT_SIGBUS, VM_HUGEPAGE, VM_UFFD_MINOR, VM_UFFD_MISSING
 
 # address_space.huge of a tmpfs mount; INTERNAL: the kernel's own mount (memfd, shared anonymous and System V memory)
 SHMEM_HUGE_NEVER: Final = 0
@@ -86,23 +89,35 @@ def shmem_allowable_huge_pmd(mapping: address_space, vma: vm_area_struct, index:
     return shmem_huge_global_enabled(mapping, index, force, vm_flags)
 
 
-def shmem_get_folio(mapping: address_space, index: int, vma: vm_area_struct, address: int) -> folio:
-    """The folio at page `index`, allocated if need be, locked and referenced; NULL beyond the end of the file.
+def shmem_get_folio(vmf: vm_fault) -> tuple[int, folio]:
+    """(VM_FAULT bits, the folio of the page, allocated if need be, locked and referenced).
 
-    `vma` and `address` of the fault that asks, or NULL and 0.
+    A userfaultfd may want to know of a page that is cached (minor) or is not (missing).
     """
+    vma = vmf.vma
+    mapping = vma.vm_file.f_mapping
     while True:
-        if index >= i_size_pages(mapping):
-            return NO_FOLIO
-        f = filemap_lock_folio(mapping, index)
+        if vmf.pgoff >= i_size_pages(mapping):
+            return VM_FAULT_SIGBUS, NO_FOLIO
+        f = filemap_get_folio(mapping, vmf.pgoff)
         if f:
-            return f
-        f = shmem_alloc_and_add_folio(mapping, index, vma, address)
-        if f:
-            if index < i_size_pages(mapping):
-                return f
+            if userfaultfd_minor(vma):
+                folio_put(f)
+                return handle_userfault(vmf, VM_UFFD_MINOR), NO_FOLIO
+            mutex_lock(f.lock)
+            if f.mapping == mapping.addr << MAPPING_SHIFT:
+                return 0, f
             mutex_unlock(f.lock)
             folio_put(f)
+        elif userfaultfd_missing(vma):
+            return handle_userfault(vmf, VM_UFFD_MISSING), NO_FOLIO
+        else:
+            f = shmem_alloc_and_add_folio(mapping, vmf.pgoff, vma, vmf.address)
+            if f:
+                if vmf.pgoff < i_size_pages(mapping):
+                    return 0, f
+                mutex_unlock(f.lock)
+                folio_put(f)
         forget(())
 
 
@@ -131,5 +146,23 @@ def shmem_suitable_pmd(mapping: address_space, index: int, vma: vm_area_struct, 
 
 def shmem_fault(vmf: vm_fault) -> tuple[int, folio]:
     """(VM_FAULT bits, the locked and referenced folio of the page)."""
-    f = shmem_get_folio(vmf.vma.vm_file.f_mapping, vmf.pgoff, vmf.vma, vmf.address)
-    return (0, f) if f else (VM_FAULT_SIGBUS, f)
+    return shmem_get_folio(vmf)
+
+
+# --- userfaultfd -----------------------------------------------------------------------------------------
+
+
+def shmem_mfill_filemap_add(f: folio, mapping: address_space, index: int) -> bool:
+    """Lock a new folio and put it into the cache; false, and unlocked again, if a page is there."""
+    mutex_lock(f.lock)
+    WRITE_ONCE(f, "flags", PG_SWAPBACKED | PG_UPTODATE)
+    if filemap_add_folio(mapping, f, index):
+        return True
+    mutex_unlock(f.lock)
+    return False
+
+
+def shmem_mfill_filemap_remove(f: folio, mapping: address_space) -> None:
+    """Undo it: nothing could be mapped."""
+    filemap_remove_folio(mapping, f)
+    mutex_unlock(f.lock)

@@ -8,7 +8,6 @@ from .not_modelled import NotModelled
 from .pgtable import (
     PTE_MARKER_GUARD,
     PTE_MARKER_POISONED,
-    PTE_MARKER_UFFD_WP,
     SWP_HWPOISON,
     SWP_MARKER,
     SWP_MIGRATION,
@@ -34,15 +33,13 @@ def do_swap_page(vmf: vm_fault, entry: int) -> int:
 
 
 def handle_pte_marker(vmf: vm_fault, entry: int) -> int:
-    """A guard region or a poisoned page kills; a uffd-wp marker goes where no userfaultfd is left to care."""
+    """A guard region or a poisoned page kills; a uffd-wp marker goes: no userfaultfd is left to care."""
     marker = swp_offset(entry)
     if marker & PTE_MARKER_POISONED:
         return VM_FAULT_HWPOISON
     if marker & PTE_MARKER_GUARD:
         return VM_FAULT_SIGSEGV
-    if marker & PTE_MARKER_UFFD_WP and vmf.vma.vm_userfaultfd_ctx == 0:
-        return pte_marker_clear(vmf, entry)
-    raise NotModelled("userfaultfd write-protect marker")
+    return pte_marker_clear(vmf, entry)
 
 
 def pte_marker_clear(vmf: vm_fault, entry: int) -> int:

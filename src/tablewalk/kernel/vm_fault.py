@@ -3,25 +3,25 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from ..arch import arch
 from .mm_types import vm_area_struct
 from .pgtable import pmd_p
 
-NO_PTE: Final = -1  # in place of an entry's value: there was no table to look at
-
 
 class vm_fault:
-    """A fault at page `address` of `vma`; `pgoff` is the page's offset in the file or its virtual page number."""
+    """A fault at page `address` of `vma`; `pgoff` is the page's offset in the file or its virtual page number.
 
-    __slots__ = ("address", "flags", "pgoff", "pmd", "vma")
+    `orig_pte` is what a fault on a missing page replaces: 0, or the marker that write-protects the page.
+    """
 
-    def __init__(self, vma: vm_area_struct, address: int, flags: int, pmd: pmd_p) -> None:
+    __slots__ = ("address", "flags", "orig_pte", "pgoff", "pmd", "vma")
+
+    def __init__(self, vma: vm_area_struct, address: int, flags: int, pmd: pmd_p, orig_pte: int = 0) -> None:
         self.vma = vma
         self.address = address
         self.flags = flags
         self.pmd = pmd
+        self.orig_pte = orig_pte
         self.pgoff = (address - vma.vm_start >> arch.page_shift) + vma.vm_pgoff
 
     def __eq__(self, other: object) -> bool:
@@ -30,5 +30,5 @@ class vm_fault:
     def __hash__(self) -> int:
         return hash(self._key())
 
-    def _key(self) -> tuple[int, int, int, int]:
-        return (self.vma.addr, self.address, self.flags, self.pmd)
+    def _key(self) -> tuple[int, int, int, int, int]:
+        return (self.vma.addr, self.address, self.flags, self.pmd, self.orig_pte)

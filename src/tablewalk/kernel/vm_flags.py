@@ -64,9 +64,13 @@ VM_FAULT_SIGSEGV: Final = 0x40
 VM_FAULT_NOPAGE: Final = 0x100
 VM_FAULT_RETRY: Final = 0x400
 VM_FAULT_FALLBACK: Final = 0x800
+VM_FAULT_USERFAULT: Final = 0x10000  # the model's own: until it is resolved by a userfaultfd the access waits
 VM_FAULT_ERROR: Final = VM_FAULT_OOM | VM_FAULT_SIGBUS | VM_FAULT_SIGSEGV | VM_FAULT_HWPOISON
 
 EPERM: Final = 1
+ENOENT: Final = 2
+ESRCH: Final = 3
+EIO: Final = 5
 EBADF: Final = 9
 EAGAIN: Final = 11
 ENOMEM: Final = 12
@@ -79,6 +83,7 @@ ENOSPC: Final = 28
 EOVERFLOW: Final = 75
 EHWPOISON: Final = 133
 EOPNOTSUPP: Final = 95
+EUSERFAULT: Final = 600  # no errno of the kernel: the call would wait until a userfaultfd resolves a fault
 EINTR: Final = 4
 
 PROT_READ: Final = 1
