@@ -261,6 +261,7 @@ class Engine:
     def _run(self, space: AddressSpace, e: Event) -> None:
         """Run a call that may change the address space, and account for it."""
         meter = self.population.meter
+        space.calls += 1
         meter.note_rss(space, e.t)
         if e.nr != MADVISE or self._reclaims:
             self.population.walk_if_new_peak(space, e.t)

@@ -18,7 +18,8 @@ CLONE_VM: Final = 0x100
 CLONE, VFORK, CLONE3 = 56, 58, 435
 FORKS: Final = (CLONE, 57, VFORK, CLONE3)
 THP_DISABLED: Final = 3  # the bits of mm.flags that survive an exec: prctl(PR_SET_THP_DISABLE)
-WALK_STEP: Final = 32  # tables are walked again when VmPTE passed the last walk's by this part
+WALK_STEP: Final = 32  # tables are walked again when VmPTE passed the last walk's by this part,
+WALK_KB_A_CALL: Final = 2  # or at all, and a call or fault was replayed for so many kB: a walk costs little then
 BYTES_PER_CELL: Final = 40  # of the model's memory: a list's slot and an int object
 
 
@@ -203,7 +204,11 @@ class Population:
     def walk_if_new_peak(self, space: AddressSpace, t: int) -> None:
         """Before tables may go: look which mappings hold them, if there were never so many (or nearly)."""
         kb, last = space.kbs[-1], space.holders.vmpte_kb if space.holders else 0
-        if kb > last + last // WALK_STEP and kb >= space.peak.vmpte_kb:
+        if kb <= last or kb < space.peak.vmpte_kb:
+            return
+        done = space.faults + space.calls
+        if kb > last + last // WALK_STEP or done - space.walked > kb // WALK_KB_A_CALL:
+            space.walked = done
             self._peaked(space, t, self._walker.holders(space.mm))
 
     def _peaked(self, space: AddressSpace, t: int, found: list[Holder]) -> None:

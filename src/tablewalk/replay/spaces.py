@@ -33,6 +33,8 @@ class AddressSpace:
         self.sites: dict[tuple[str, int], Site] = {}  # by call and start of the mapping
         self.transients: dict[int, tuple[int, int]] = {}  # t: lowest and highest kB inside the call
         self.faults = 0
+        self.calls = 0
+        self.walked = 0  # faults and calls when its tables were last walked
         self.stopped: str | None = None
         self.stopped_t = 0
 
