@@ -33,3 +33,17 @@ def test_a_run_is_repeatable() -> None:
 def test_releases_differ_where_they_should() -> None:
     """Table reclaim and retraction show in any program long enough."""
     assert run("sequential", "6.1", 5, 300) != run("sequential", "7.x", 5, 300)
+
+
+def test_of_two_overrides_of_a_site_the_older_stays() -> None:
+    model = drivers.load("sequential")
+    rows = model.module("patches").catalogue()
+    sites = {r.site for r in rows if sum(r.site == other.site for other in rows) > 1}
+    for site in sites:
+        oldest = min((r for r in rows if r.site == site), key=lambda r: r.since)
+        model.configure(KernelConfig("6.1"))
+        module, _, name = site.rpartition(".")
+        where, _, override = oldest.override.rpartition(".")
+        if oldest.since > (6, 1):
+            assert getattr(model.kernel(module), name) is getattr(model.module(f"patches.{where}"), override)
+    model.configure(KernelConfig())

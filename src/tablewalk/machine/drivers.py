@@ -80,7 +80,7 @@ class Model:
         unknown = set(config.without) - {row.id for row in rows}
         if unknown:
             raise TablewalkError(f"no such patch: {', '.join(sorted(unknown))}; `tablewalk patches` lists them")
-        for row in rows:
+        for row in sorted(rows, key=lambda row: row.since, reverse=True):  # of two overrides of a site the older stays
             if row.since > release or row.id in config.without:
                 self._replace(row.site, row.override)
         self.boot()
