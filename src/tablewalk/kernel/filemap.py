@@ -44,6 +44,7 @@ from .page_alloc import (
     MAPPING_SHIFT,
     NO_FOLIO,
     PAGE_CELLS,
+    PG_RECLAIM,
     PG_UPTODATE,
     folio_alloc,
     folio_nr_pages,
@@ -56,7 +57,7 @@ from .pgtable import ACCESSED, PFN_SHIFT, RW, page_t, pmd_trans_huge, pmdp_get_l
 from .pgtable_generic import NO_TABLE, pmd_install, pte_offset_map_lock, pte_unmap_unlock
 from .rmap import folio_add_file_rmap_ptes, mm_counter_file, vma_address, vma_pages
 from .vm_fault import vm_fault
-from .vm_flags import VM_FAULT_NOPAGE, VM_FAULT_SIGBUS, VM_SHARED, VM_UFFD_WP, VM_WRITE
+from .vm_flags import VM_FAULT_NOPAGE, VM_FAULT_SIGBUS, VM_RAND_READ, VM_SHARED, VM_UFFD_WP, VM_WRITE
 
 NO_FILE: Final = file(0)
 NO_MAPPING: Final = address_space(0)
@@ -138,6 +139,12 @@ def folio_test_uptodate(f: folio) -> bool:
     """Whether its content is valid."""
     flags: int = READ_ONCE(f, "flags")
     return flags & PG_UPTODATE != 0
+
+
+def may_map_around(f: folio) -> bool:
+    """Whether its content is valid, and no fault of its own is wanted to go on with read-ahead."""
+    flags: int = READ_ONCE(f, "flags")
+    return flags & (PG_UPTODATE | PG_RECLAIM) == PG_UPTODATE
 
 
 def folio_file_page(f: folio, index: int) -> page_t:
@@ -259,6 +266,8 @@ def filemap_fault(vmf: vm_fault) -> tuple[int, folio]:
         mutex_unlock(f.lock)
         folio_put(f)
         return VM_FAULT_SIGBUS, NO_FOLIO
+    if f.flags & PG_RECLAIM and vmf.vma.vm_flags & VM_RAND_READ == 0:
+        WRITE_ONCE(f, "flags", f.flags & ~PG_RECLAIM)
     return 0, f
 
 
@@ -283,8 +292,8 @@ def get_uptodate_folio(mapping: address_space, index: int, f: folio) -> bool:
     """Try to lock a folio seen at `index`, without sleeping."""
     if not folio_try_get(f):
         return False
-    if xa_load(mapping.i_pages, index) == f.addr and folio_test_uptodate(f) and mutex_trylock(f.lock):
-        if f.mapping == mapping.addr << MAPPING_SHIFT and folio_test_uptodate(f) and index < i_size_pages(mapping):
+    if xa_load(mapping.i_pages, index) == f.addr and may_map_around(f) and mutex_trylock(f.lock):
+        if f.mapping == mapping.addr << MAPPING_SHIFT and may_map_around(f) and index < i_size_pages(mapping):
             return True
         mutex_unlock(f.lock)
     folio_put(f)

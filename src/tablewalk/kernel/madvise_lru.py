@@ -18,6 +18,7 @@ from ..machine import (
     down_read,
     forget,
     load,
+    load_range,
     mutex_lock,
     mutex_trylock,
     mutex_unlock,
@@ -30,7 +31,7 @@ from .folio_split import split_folio
 from .huge_memory import madvise_free_huge_pmd
 from .huge_mm import vma_is_anonymous
 from .huge_pmd import pmd_trans_huge_lock
-from .mm_types import address_space, folio, vm_area_struct
+from .mm_types import address_space, folio, mm_struct, vm_area_struct
 from .mmu_gather import mmu_gather, tlb_finish_mmu, tlb_flush_range, tlb_gather_mmu
 from .not_modelled import NotModelled
 from .page_alloc import (
@@ -38,6 +39,7 @@ from .page_alloc import (
     PAGE_CELLS,
     PG_DIRTY,
     PG_MLOCKED,
+    PG_RECLAIM,
     PG_SWAPBACKED,
     folio_get,
     folio_mapcount,
@@ -71,7 +73,7 @@ from .pgtable import (
     ptep_get_and_clear,
     swp_type,
 )
-from .pgtable_generic import pte_offset_map_lock, pte_unmap_unlock
+from .pgtable_generic import pte_offset_map, pte_offset_map_lock, pte_unmap, pte_unmap_unlock
 from .rmap import folio_remove_rmap_ptes
 from .rmap_walk import folio_mapping, unmap_folio
 from .tlb import flush_tlb_range
@@ -233,7 +235,7 @@ def advise_ptes_locked(
             f = page_folio(pte_page(entry))
             nr = folio_pte_batch(f, ptep, entry, end - addr >> arch.page_shift)
             if nr < folio_nr_pages(f):
-                if folio_mapcount(f) <= folio_nr_pages(f) and mutex_trylock(f.lock):
+                if not folio_maybe_mapped_shared(f, vma.vm_mm, addr) and mutex_trylock(f.lock):
                     folio_get(f)
                     pte_unmap_unlock(pte, ptl)
                     return addr, nr << arch.page_shift, f, isolated
@@ -243,6 +245,27 @@ def advise_ptes_locked(
         addr += nr << arch.page_shift
     pte_unmap_unlock(pte, ptl)
     return end, 0, NO_FOLIO, isolated
+
+
+def folio_maybe_mapped_shared(f: folio, mm: mm_struct, addr: int) -> bool:
+    """Whether others than `mm`, which maps the folio at `addr`, map pages of it.
+
+    The kernel keeps count of up to two address spaces a folio (_mm_ids).  Here an anonymous folio's mappings are
+    counted in the table of `addr` and those beside it; a file's is shared if it is mapped more often than it has pages.
+    """
+    mapcount = folio_mapcount(f)
+    if not folio_test_anon(f) or f.order == 0:
+        return mapcount > folio_nr_pages(f)
+    first, last = f.page, folio_page(f, folio_nr_pages(f) - 1)
+    for at in (addr - arch.pmd_size, addr, addr + arch.pmd_size):
+        pmd = mm_find_pmd(mm, at)
+        pte = pte_offset_map(pmd, at & -arch.pmd_size) if pmd else 0
+        if pte:
+            for entry in load_range(pte, arch.ptrs_per_pte):
+                if entry & (PRESENT | PROTNONE) and first <= pte_page(entry) <= last:
+                    mapcount -= 1
+            pte_unmap(pte)
+    return mapcount != 0
 
 
 def folio_pte_batch(f: folio, ptep: pte_p, entry: int, max_nr: int) -> int:
@@ -323,8 +346,10 @@ def reclaim_folio(vma: vm_area_struct, address: int, f: folio) -> None:
             down_read(mapping.i_mmap_rwsem)
             unmapped = unmap_folio(f, migrate=False)
             up_read(mapping.i_mmap_rwsem)
-            if unmapped:
+            if unmapped and mapping.shmem:
                 remove_clean_shmem(mapping, f)
+            elif f.flags & PG_DIRTY:
+                WRITE_ONCE(f, "flags", f.flags | PG_RECLAIM)
         elif folio_test_anon(f) and f.flags & PG_SWAPBACKED == 0:
             discard_lazyfree(vma, address, f)
         mutex_unlock(f.lock)
@@ -336,7 +361,7 @@ def remove_clean_shmem(mapping: address_space, f: folio) -> None:
 
     One that was written would need swap.  Whether a page of a regular file is clean is not modelled: it stays cached.
     """
-    if mapping.shmem and f.flags & PG_DIRTY == 0 and folio_ref_count(f) == folio_nr_pages(f) + 1:
+    if f.flags & PG_DIRTY == 0 and folio_ref_count(f) == folio_nr_pages(f) + 1:
         filemap_remove_folio(mapping, f)
 
 

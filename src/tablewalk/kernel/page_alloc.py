@@ -21,6 +21,7 @@ PG_SWAPBACKED: Final = 4
 PG_WORKINGSET: Final = 8
 PG_MLOCKED: Final = 16
 PG_SWAPCACHE: Final = 32
+PG_RECLAIM: Final = 64  # to be reclaimed once it is written; PG_readahead is the same bit
 
 PAGE_ANON_EXCLUSIVE: Final = 1  # flag of a struct page
 

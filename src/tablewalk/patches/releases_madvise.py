@@ -93,8 +93,8 @@ def free_with_own_gather(tlb: mmu_gather, vma: vm_area_struct, start: int, end: 
 
 @patch(
     "R-guard-flag",
-    title="VM_MAYBE_GUARD: a VMA is known to have guard regions",
-    since="6.19",
+    title="VM_MAYBE_GUARD: a VMA is known to have guard regions (new in 6.19; seen in 6.18.44 too)",
+    since="6.18",
     site="guard.guard_prepare_vma",
     files=FILES,
 )

@@ -241,11 +241,11 @@ class Generator:
         if rng.random() < 0.5:  # to where it fits the tables as it does here
             huge = self.table * self.page
             to = to - to % huge + addr % huge
-        new = rng.choice((length, length, length, room))
+        flags = rng.choice((3, 3, 3, 7))
+        new = length if flags == 7 else rng.choice((length, length, length, room))
         to = min(to, self.geometry.end - new)
         self._remember(to, new)
-        flags = rng.choice((3, 3, 3, 7))
-        return Op(process, "mremap", (addr, length, length if flags & 4 else new, flags, to))
+        return Op(process, "mremap", (addr, length, new, flags, to))
 
     def _resize(self) -> Op:
         process = self._process()

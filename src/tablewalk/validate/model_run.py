@@ -11,9 +11,11 @@ from tablewalk.machine.drivers import KernelConfig
 from .observe import Observer
 from .ops import Geometry, Op
 
+HUGE_BY_HEAD = (6, 15)  # first release whose pagemap tells of a huge page what is true of its first page
 SIGBUS, SIGSEGV = 7, 11
 EBADF, EINVAL = 9, 22
 MPOL_MAX_MODE = 6
+MADV_REMOVE = 9
 
 
 class ModelRun:
@@ -34,6 +36,7 @@ class ModelRun:
         self.k = self.model.kernel
         self.observer = Observer(self.model)
         self.observer.exact_rss = self._exact_rss
+        self.observer.huge_by_head = drivers.release_of(self._config.release) >= HUGE_BY_HEAD
         self._page_size = self.model.module("arch").arch.page_size
         self._no_file = self.k("mm_types").file(0)
         self._open_files()
@@ -53,7 +56,22 @@ class ModelRun:
                 f = filemap.open_file(mapping, i + 1)
                 filemap.iput(mapping)
             self.files.append(f)
+            self._fill_holes()
             self.observer.names.setdefault(f.f_mapping.addr, f"f{i}")
+
+    def _fill_holes(self) -> None:
+        """Regular files are written where they have holes: all pages are cached and dirty, as the agent's are."""
+        filemap, page_alloc, folio = self.k("filemap"), self.k("page_alloc"), self.k("mm_types").folio
+        machine = self.model.machine
+        for f in self.files:
+            mapping = f.f_mapping
+            if mapping.shmem:
+                continue
+            last = filemap.i_size_pages(mapping) - 1
+            filemap.page_cache_present(mapping, 0, last)
+            for _, cached in machine.xa_range(mapping.i_pages, 0, last):
+                page = folio(cached)
+                machine.WRITE_ONCE(page, "flags", page.flags | page_alloc.PG_DIRTY)
 
     def run(self, op: Op) -> tuple[int, int]:
         """(what it returns, errno or signal)."""
@@ -61,6 +79,8 @@ class ModelRun:
             self.reset()
             return 0, 0
         result = getattr(self, f"_{op.kind}")(op.process, *op.args)
+        if op.kind in ("ftruncate", "punch") or (op.kind == "madvise" and op.args[2] == MADV_REMOVE):
+            self._fill_holes()
         self.model.machine.quiescent()
         if isinstance(result, tuple):
             return result[0], result[1]

@@ -3,20 +3,26 @@
 
 The readers' rules are those of fs/proc/task_mmu.c and mm/mincore.c (7.2), but without locks: between two operations
 nothing changes.  How often a page of a large folio is mapped is counted over the tables of all processes.
+
+The loops here are run after each operation for each mapped page, and are written for speed.
 """
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
 
+import tablewalk.kernel.mm_types  # noqa: F401  (its layouts)
 from tablewalk.machine.drivers import Model
+from tablewalk.machine.memory import layouts
 
 FLAGS = {
     "rd": 0x1, "wr": 0x2, "ex": 0x4, "sh": 0x8, "mr": 0x10, "mw": 0x20, "me": 0x40, "ms": 0x80, "gd": 0x100,
-    "lo": 0x2000, "sr": 0x8000, "rr": 0x10000, "dc": 0x20000, "de": 0x40000, "lf": 0x80000, "ac": 0x100000,
+    "gu": 0x800, "lo": 0x2000, "sr": 0x8000, "rr": 0x10000, "dc": 0x20000, "de": 0x40000, "lf": 0x80000, "ac": 0x100000,
     "nr": 0x200000, "wf": 0x2000000, "dd": 0x4000000, "hg": 0x20000000, "nh": 0x40000000, "mg": 0x80000000,
 }  # fmt: skip
 PSS_SHIFT = 12
@@ -25,26 +31,30 @@ PSS_SHIFT = 12
 EXCLUSIVE, UFFD, GUARD, FILE, SWAPPED, IS_PRESENT = 1, 2, 4, 8, 16, 32
 LETTERS = tuple("".join(c for i, c in enumerate("xwgfsp") if kind >> i & 1) for kind in range(64))
 
+_FOLIO = {slot.name: slot.offset for slot in next(s for s in layouts if s.name == "folio").slots}
+_ORDER, _MAPPING, _PTES, _ENTIRE = (_FOLIO[name] for name in ("order", "mapping", "_mapcount", "_entire_mapcount"))
+_ONES = re.compile(b"\x01+")
 
-class Page(NamedTuple):
-    """An entry that is not none: its pages (a huge pmd: many), bits but EXCLUSIVE, struct page (0: none) and folio."""
-
-    start: int
-    nr: int
-    kind: int
-    page: int
-    folio: Any
+Run = tuple[int, int, int]  # address, pages, bits
 
 
-class Mapping(NamedTuple):
-    """A VMA and its entries."""
+@dataclass(slots=True)
+class Smaps:
+    """A VMA's line: sizes in pages, `pss` in bytes << PSS_SHIFT; `runs` are its entries as pagemap shows them."""
 
-    vma: Any
     start: int
     end: int
     flags: int
+    pgoff: int
     file: Any
-    pages: list[Page]
+    rss: int = 0
+    pss: int = 0
+    anon: int = 0
+    anon_huge: int = 0
+    shmem_huge: int = 0
+    file_huge: int = 0
+    swap: int = 0
+    runs: list[Run] = field(default_factory=list)
 
 
 class Observer:
@@ -53,38 +63,42 @@ class Observer:
     def __init__(self, model: Model) -> None:
         self.names: dict[int, str] = {}
         self.exact_rss = True
+        self.huge_by_head = True  # pagemap says of all of a huge page what is true of its first
         self._machine = model.machine
+        self._load: Any = model.machine.load
         self._arch = model.module("arch").arch
         self._types = model.kernel("mm_types")
-        self._pagewalk = model.kernel("pagewalk")
+        self._find_pmd = model.kernel("pagewalk").find_pmd
         self._pgtable = model.kernel("pgtable")
         self._filemap = model.kernel("filemap")
         self._pgtables_bytes = model.kernel("pgtable_generic").mm_pgtables_bytes
         self._page_cells = model.kernel("page_alloc").PAGE_CELLS
-        self._kb = self._arch.page_size >> 10
+        self._size = self._arch.page_size
+        self._mms: dict[int, Any] = {}
+        self._counts: Counter[int] | None = None
 
     def text(self, mms: dict[int, Any]) -> str:
         """The observation of all processes, by number."""
-        walked = {process: [self._mapping(v) for v in self._vmas(mm)] for process, mm in sorted(mms.items())}
-        counts = self._large_mapcounts(walked)
+        self._mms, self._counts = mms, None
         lines: list[str] = []
-        for process, mappings in walked.items():
-            lines.append(self._counters(process, mms[process]))
-            lines += [self._smaps(m, counts) for m in mappings]
-            lines += self._runs("m", self._pagemap(mappings, counts), self._arch.page_size)
-            lines += self._runs("c", self._mincore(mappings), self._arch.page_size)
+        for process, mm in sorted(mms.items()):
+            vmas = [self._smaps(vma) for vma in self._vmas(mm)]
+            lines.append(self._counters(process, mm))
+            lines += map(self._line, vmas)
+            lines += (f"m{at:x} {nr} {LETTERS[kind]}" for at, nr, kind in self._joined(r for s in vmas for r in s.runs))
+            lines += (f"c{at:x} {nr}" for at, nr, _ in self._joined(r for s in vmas for r in self._mincore(s)))
         lines.append("")
         return "\n".join(lines)
 
     def present(self, mm: Any, start: int, end: int) -> list[int]:
         """Addresses of the pages in [start, end) that are mapped."""
-        size = self._arch.page_size
+        self._mms, self._counts = {0: mm}, None
         return [
-            addr
+            page
             for vma in self._vmas(mm)
-            for p in self._entries(mm, max(start, vma.vm_start), min(end, vma.vm_end))
-            if p.kind & IS_PRESENT
-            for addr in range(p.start, p.start + p.nr * size, size)
+            for at, nr, kind in self._smaps(vma).runs
+            if kind & IS_PRESENT
+            for page in range(max(at, start), min(at + nr * self._size, end), self._size)
         ]
 
     # --- walking -----------------------------------------------------------------------------------------
@@ -92,144 +106,166 @@ class Observer:
     def _vmas(self, mm: Any) -> list[Any]:
         return [self._types.vm_area_struct(found) for found in self._machine.mt_values(mm.mm_mt)]
 
-    def _mapping(self, vma: Any) -> Mapping:
-        start, end = vma.vm_start, vma.vm_end
-        return Mapping(vma, start, end, vma.vm_flags, vma.vm_file, list(self._entries(vma.vm_mm, start, end)))
-
-    def _entries(self, mm: Any, start: int, end: int) -> Iterator[Page]:
-        load, load_range, pgtable = self._machine.load, self._machine.load_range, self._pgtable
-        size, shift = self._arch.page_size, self._arch.page_shift
-        addr = start
+    def _entries(self, mm: Any, start: int, end: int) -> Iterator[tuple[int, int, list[int]]]:
+        """Each PMD entry that maps something: (address, value of a huge pmd or 0, entries of a table)."""
+        p, addr = self._pgtable, start
         while addr < end:
-            pmd, next_ = self._pagewalk.find_pmd(mm, addr, end)
-            value = load(pmd) if pmd else 0
-            if pgtable.pmd_is_table(value):
-                table = pgtable.pmd_pgtable(value).entry + pgtable.pte_index(addr)
-                entries = load_range(table, next_ - addr >> shift)
+            pmd, next_ = self._find_pmd(mm, addr, end)
+            value = self._load(pmd) if pmd else 0
+            if p.pmd_is_table(value):
+                table = p.pmd_pgtable(value).entry + p.pte_index(addr)
+                entries = self._machine.load_range(table, next_ - addr >> self._arch.page_shift)
                 if any(entries):
-                    for i, entry in enumerate(entries):
-                        if entry:
-                            yield self._page(addr + i * size, entry)
+                    yield addr, 0, entries
             elif value:
-                yield self._huge(addr, next_ - addr >> shift, value)
+                yield addr, value, []
             addr = next_
 
-    def _page(self, addr: int, entry: int) -> Page:
+    def _smaps(self, vma: Any) -> Smaps:
+        s = Smaps(vma.vm_start, vma.vm_end, vma.vm_flags, vma.vm_pgoff, vma.vm_file)
+        for addr, huge, entries in self._entries(vma.vm_mm, s.start, s.end):
+            if huge:
+                self._add_huge(s, addr, huge)
+            else:
+                self._add_table(s, addr, entries)
+        return s
+
+    def _add_table(self, s: Smaps, addr: int, entries: list[int]) -> None:
+        """Add what a table maps from `addr` on."""
+        p, load, size = self._pgtable, self._load, self._size
+        present, special, uffd, shift = p.PRESENT | p.PROTNONE, p.SPECIAL, p.UFFD_WP, p.PFN_SHIFT
+        whole = size << PSS_SHIFT
+        rss = anon = pss = 0
+        run_at = run_end = run_kind = -1
+        for at, entry in zip(range(addr, addr + len(entries) * size, size), entries, strict=True):
+            if not entry:
+                continue
+            if entry & present == 0:
+                kind = self._nonpresent(entry)
+            elif entry & special:
+                kind = IS_PRESENT
+            else:
+                page = entry >> shift
+                folio = load(page)
+                rss += 1
+                count = self._count(page, folio) if load(folio + _ORDER) else load(folio + _PTES)
+                kind = IS_PRESENT | EXCLUSIVE if count == 1 else IS_PRESENT
+                pss += whole if count < 2 else whole // count
+                if load(folio + _MAPPING) & 1:
+                    anon += 1
+                else:
+                    kind |= FILE
+            if entry & uffd and entry & present:
+                kind |= UFFD
+            if kind != run_kind or at != run_end:
+                if run_end >= 0:
+                    s.runs.append((run_at, (run_end - run_at) // size, run_kind))
+                run_at, run_kind = at, kind
+            run_end = at + size
+        s.runs.append((run_at, (run_end - run_at) // size, run_kind))
+        s.rss += rss
+        s.pss += pss
+        s.anon += anon
+
+    def _nonpresent(self, entry: int) -> int:
         p = self._pgtable
-        if entry & (p.PRESENT | p.PROTNONE):
-            kind = IS_PRESENT | (UFFD if entry & p.UFFD_WP else 0)
-            if entry & p.SPECIAL:
-                return Page(addr, 1, kind, 0, None)
-            page = entry >> p.PFN_SHIFT
-            folio = self._types.folio(self._machine.load(page))
-            return Page(addr, 1, kind if folio.mapping & 1 else kind | FILE, page, folio)
         marker = p.pte_marker(entry)
-        kind = SWAPPED | (UFFD if marker & p.PTE_MARKER_UFFD_WP else 0) | (GUARD if marker & p.PTE_MARKER_GUARD else 0)
-        return Page(addr, 1, kind, 0, None)
+        kind = SWAPPED | (GUARD if marker & p.PTE_MARKER_GUARD else 0)
+        return kind | UFFD if marker & p.PTE_MARKER_UFFD_WP else kind
 
-    def _huge(self, addr: int, nr: int, value: int) -> Page:
-        page = value >> self._pgtable.PFN_SHIFT
-        folio = self._types.folio(self._machine.load(page))
-        return Page(addr, nr, IS_PRESENT if folio.mapping & 1 else IS_PRESENT | FILE, page, folio)
+    def _add_huge(self, s: Smaps, addr: int, value: int) -> None:
+        """Add a huge pmd; the huge zero page counts as no memory, but shows as a file's."""
+        nr, page = self._arch.hpage_pmd_nr, value >> self._pgtable.PFN_SHIFT
+        folio = self._load(page)
+        entire, in_ptes = self._load(folio + _ENTIRE), self._load(folio + _PTES)
+        is_anon = self._load(folio + _MAPPING) & 1
+        kind = IS_PRESENT if is_anon else IS_PRESENT | FILE
+        if value & self._pgtable.UFFD_WP:
+            kind |= UFFD
+        counts = [entire] * nr
+        if in_ptes:
+            counts = [self._count(page + i * self._page_cells, folio) for i in range(nr)]
+        if folio != self._types.system(64).huge_zero_folio:
+            s.rss += nr
+            s.pss += sum((self._size << PSS_SHIFT) // max(count, 1) for count in counts)
+            if is_anon:
+                s.anon += nr
+                s.anon_huge += nr
+            elif s.file.f_mapping.shmem:
+                s.shmem_huge += nr
+            else:
+                s.file_huge += nr
+        if self.huge_by_head:
+            counts = counts[:1] * nr
+        for i, count in enumerate(counts):
+            s.runs.append((addr + i * self._size, 1, kind | EXCLUSIVE if count == 1 else kind))
 
-    def _large_mapcounts(self, walked: dict[int, list[Mapping]]) -> Counter[int]:
-        """How many PTEs map each page of a large folio, by struct page."""
-        return Counter(
-            p.page for ms in walked.values() for m in ms for p in m.pages if p.page and p.nr == 1 and p.folio.order
-        )
+    def _count(self, page: int, folio: int) -> int:
+        """How often a page of a large folio is mapped, by PTEs or whole."""
+        if self._counts is None:
+            self._counts = Counter(self._mapped_pages())
+        return self._counts[page] + int(self._load(folio + _ENTIRE))
 
-    def _mapcount(self, p: Page, counts: Counter[int]) -> int:
-        load, folio = self._machine.load, p.folio
-        if folio.order == 0:
-            return int(load(folio._mapcount))
-        return counts[p.page] + int(load(folio._entire_mapcount))
+    def _mapped_pages(self) -> Iterator[int]:
+        """struct page of each present PTE of all processes."""
+        p = self._pgtable
+        present, special, shift = p.PRESENT | p.PROTNONE, p.SPECIAL, p.PFN_SHIFT
+        for mm in self._mms.values():
+            for vma in self._vmas(mm):
+                for _, _, entries in self._entries(mm, vma.vm_start, vma.vm_end):
+                    yield from (e >> shift for e in entries if e & present and not e & special)
 
     # --- what the readers say ----------------------------------------------------------------------------
 
     def _counters(self, process: int, mm: Any) -> str:
-        load, kb = self._machine.load, self._kb
+        load, kb = self._load, self._size >> 10
         text = f"p{process} pte={self._pgtables_bytes(mm) >> 10}"
         if self.exact_rss:
             text += f" anon={load(mm.anon_rss) * kb} file={load(mm.file_rss) * kb} shmem={load(mm.shmem_rss) * kb}"
             text += f" swap={load(mm.swapents) * kb}"
         return f"{text} lck={mm.locked_vm * kb}"
 
-    def _smaps(self, m: Mapping, counts: Counter[int]) -> str:
-        rss = pss = anon = anon_huge = shmem_huge = file_huge = swap = 0
-        page_pss = self._arch.page_size << PSS_SHIFT
-        zero = self._types.system(64).huge_zero_folio
-        for p in m.pages:
-            if not p.page or p.folio == zero:
-                continue
-            rss += p.nr
-            is_anon = p.kind & FILE == 0
-            anon += p.nr if is_anon else 0
-            if p.nr > 1:
-                anon_huge += p.nr if is_anon else 0
-                shmem_huge += p.nr if not is_anon and m.file.f_mapping.shmem else 0
-                file_huge += p.nr if not is_anon and not m.file.f_mapping.shmem else 0
-            pss += self._pss(p, counts, page_pss)
-        pss >>= PSS_SHIFT + 10
-        kb = self._kb
-        fields = (rss * kb, pss, anon * kb, anon_huge * kb, shmem_huge * kb, file_huge * kb, swap * kb)
-        locked = pss if m.flags & FLAGS["lo"] else 0
-        offset = m.vma.vm_pgoff * self._arch.page_size if m.file else 0
-        name = self.names.get(m.file.f_mapping.addr, "s") if m.file else "-"
+    def _line(self, s: Smaps) -> str:
+        kb, flags = self._size >> 10, s.flags
+        pss = s.pss >> PSS_SHIFT + 10
+        sizes = (s.rss * kb, pss, s.anon * kb, s.anon_huge * kb, s.shmem_huge * kb, s.file_huge * kb, s.swap * kb)
+        prot = "".join(c if flags & bit else "-" for c, bit in (("r", 1), ("w", 2), ("x", 4)))
+        offset, name = (s.pgoff * self._size, self.names.get(s.file.f_mapping.addr, "s")) if s.file else (0, "-")
         return (
-            f"v{m.start:x}-{m.end:x} {self._prot(m.flags)} {offset:x} {name} {','.join(map(str, fields))},{locked} "
-            + "".join(letters for letters, bit in FLAGS.items() if m.flags & bit)
+            f"v{s.start:x}-{s.end:x} {prot}{'s' if flags & FLAGS['ms'] else 'p'} {offset:x} {name} "
+            f"{','.join(map(str, sizes))},{pss if flags & FLAGS['lo'] else 0} "
+            + "".join(letters for letters, bit in FLAGS.items() if flags & bit)
         )
 
-    def _pss(self, p: Page, counts: Counter[int], page_pss: int) -> int:
-        if p.nr == 1:
-            return page_pss // max(self._mapcount(p, counts), 1)
-        entire = self._machine.load(p.folio._entire_mapcount)
-        step = self._page_cells
-        return sum(page_pss // max(entire + counts[p.page + i * step], 1) for i in range(p.nr))
-
-    def _prot(self, flags: int) -> str:
-        prot = "".join(c if flags & bit else "-" for c, bit in (("r", 1), ("w", 2), ("x", 4)))
-        return prot + ("s" if flags & FLAGS["ms"] else "p")
-
-    def _pagemap(self, mappings: list[Mapping], counts: Counter[int]) -> Iterator[tuple[int, int, str]]:
-        for m in mappings:
-            for p in m.pages:
-                exclusive = p.page and self._mapcount(p, counts) == 1
-                yield p.start, p.nr, " " + LETTERS[p.kind | EXCLUSIVE if exclusive else p.kind]
-
-    def _mincore(self, mappings: list[Mapping]) -> Iterator[tuple[int, int, str]]:
-        size = self._arch.page_size
-        for m in mappings:
-            if not m.file:
-                yield from ((p.start, p.nr, "") for p in m.pages if p.kind & IS_PRESENT)
-                continue
-            present = {p.start + i * size for p in m.pages if p.kind & IS_PRESENT for i in range(p.nr)}
-            present |= set(self._cached(m))
-            yield from ((addr, 1, "") for addr in sorted(present))
-
-    def _cached(self, m: Mapping) -> Iterator[int]:
-        """Addresses whose page of the file is cached, which of a regular file is all that there is."""
-        mapping, size = m.file.f_mapping, self._arch.page_size
-        first = m.vma.vm_pgoff
-        last = first + (m.end - m.start) // size - 1
+    def _mincore(self, s: Smaps) -> list[Run]:
+        """What is mapped, or else cached: of a regular file all that there is."""
+        present = [(at, nr, 1) for at, nr, kind in s.runs if kind & IS_PRESENT]
+        if not s.file:
+            return present
+        mapping, nr_pages = s.file.f_mapping, (s.end - s.start) // self._size
+        core = bytearray(nr_pages)
         if mapping.shmem:
-            indices = [index for index, _ in self._machine.xa_range(mapping.i_pages, first, last)]
+            for index, _ in self._machine.xa_range(mapping.i_pages, s.pgoff, s.pgoff + nr_pages - 1):
+                core[index - s.pgoff] = 1
         else:
-            indices = list(range(first, min(last + 1, self._filemap.i_size_pages(mapping))))
-        return (m.start + (index - first) * size for index in indices)
+            cached = min(max(self._filemap.i_size_pages(mapping) - s.pgoff, 0), nr_pages)
+            core[:cached] = b"\1" * cached
+        for at, nr, _ in present:
+            first = (at - s.start) // self._size
+            core[first : first + nr] = b"\1" * nr
+        return [(s.start + m.start() * self._size, m.end() - m.start(), 1) for m in _ONES.finditer(core)]
 
-    def _runs(self, what: str, pages: Iterator[tuple[int, int, str]], size: int) -> Iterator[str]:
-        """Neighbours of the same kind as one line."""
-        start = end = -1
-        kind = ""
-        for addr, nr, this in pages:
-            if addr != end or this != kind:
+    def _joined(self, runs: Iterable[Run]) -> Iterator[Run]:
+        """Neighbours of the same kind as one."""
+        start = end = kind = -1
+        for at, nr, this in runs:
+            if at != end or this != kind:
                 if end >= 0:
-                    yield f"{what}{start:x} {(end - start) // size}{kind}"
-                start, kind = addr, this
-            end = addr + nr * size
+                    yield start, (end - start) // self._size, kind
+                start, kind = at, this
+            end = at + nr * self._size
         if end >= 0:
-            yield f"{what}{start:x} {(end - start) // size}{kind}"
+            yield start, (end - start) // self._size, kind
 
 
 def digest(text: str) -> int:
