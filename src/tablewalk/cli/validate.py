@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,7 @@ def command(
     with _progress() as progress:
         for kernel in kernels:
             task = progress.add_task(kernel.name, total=ops)
-            found.append(
-                validate(kernel, ops, seed, focus or "", fastest(), results, lambda n, t=task: progress.advance(t, n))
-            )
+            found.append(validate(kernel, ops, seed, focus or "", fastest(), results, partial(progress.advance, task)))
     results.close()
     if save:
         for kernel, v in zip(kernels, found, strict=True):

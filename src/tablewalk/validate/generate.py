@@ -111,17 +111,17 @@ class Generator:
         elif op.kind == "mmap":
             self._set(op.process, op.args[0], op.args[1], 8 | op.args[2] & 7)
         elif op.kind == "munmap":
-            self._set(op.process, *op.args, 0)
+            self._set(op.process, op.args[0], op.args[1], 0)
         elif op.kind == "mprotect":
             pages = self.mapped[op.process]
-            first, end = self._range(*op.args[:2])
+            first, end = self._range(op.args[0], op.args[1])
             pages[first:end] = bytes(8 | op.args[2] & 7 if p else 0 for p in pages[first:end])
         elif op.kind == "mremap" and op.args[3] & 2:
-            first, end = self._range(*op.args[:2])
+            first, end = self._range(op.args[0], op.args[1])
             moved = self.mapped[op.process][first:end]
             if all(moved):
                 if not op.args[3] & 4:
-                    self._set(op.process, *op.args[:2], 0)
+                    self._set(op.process, op.args[0], op.args[1], 0)
                 self._set(op.process, op.args[4], op.args[2], moved[0] if moved else 0)
 
     def _range(self, addr: int, length: int) -> tuple[int, int]:

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The comparison with a real kernel: agent, generator, disagreements that are made on purpose, the verb."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tablewalk.cli import run as tablewalk
+from tablewalk.errors import TablewalkError
+from tablewalk.validate.compare import Comparison, host_difference
+from tablewalk.validate.emit import c_program, python_test
+from tablewalk.validate.generate import FOCUS, Generator
+from tablewalk.validate.kernels import find
+from tablewalk.validate.model_run import ModelRun
+from tablewalk.validate.observe import digest
+from tablewalk.validate.ops import ARGUMENTS, Geometry, Op, kind_of, program_text
+from tablewalk.validate.results import Key, Results, Row
+from tablewalk.validate.run import run
+from tablewalk.validate.setup import setup
+from tablewalk.validate.shrink import shrink, valid
+
+GEOMETRY = Geometry(4096, 512, 0x1000_3F00_0000)
+ANON = 0x32
+NO_FILE = (1 << 64) - 1
+
+needs_host = pytest.mark.skipif(
+    sys.platform != "linux"
+    or platform.machine() != "x86_64"
+    or os.geteuid() != 0
+    or tuple(map(int, platform.release().split(".")[:2])) < (6, 18)
+    or not shutil.which("gcc"),
+    reason="compares with the running kernel: needs Linux 6.18 or newer on x86-64, root, and gcc",
+)
+
+
+def anon(addr: int, length: int, prot: int = 3) -> Op:
+    return Op(0, "mmap", (addr, length, prot, ANON, NO_FILE, 0))
+
+
+HUGE_SPLIT = [
+    Op(0, "reset"),
+    anon(GEOMETRY.start, 0x400000),
+    Op(0, "madvise", (GEOMETRY.start, 0x400000, 14)),
+    Op(0, "write", (GEOMETRY.start, 5)),
+    Op(0, "fork", (1,)),
+    Op(1, "write", (GEOMETRY.start + 0x1000, 6)),
+    Op(0, "madvise", (GEOMETRY.start, 0x100000, 4)),
+    Op(0, "sum", (GEOMETRY.start, 0x400000)),
+]
+
+
+@pytest.mark.parametrize("focus", ["", *FOCUS])
+def test_programs_are_those_of_their_seed(focus: str) -> None:
+    program = Generator(7, focus, GEOMETRY).program(200)
+    assert program == Generator(7, focus, GEOMETRY).program(200)
+    assert program != Generator(8, focus, GEOMETRY).program(200)
+    assert program[0] == Op(0, "reset") and len(program) == 200
+    assert valid(program) == program
+    for op in program:
+        assert len(op.args) == len(ARGUMENTS[op.kind].split()), op
+        assert kind_of(op)
+
+
+def test_digest_is_that_of_the_agent() -> None:
+    assert digest("") == 1
+    assert digest("abc") == 0x352441C2 << 32 | 0x024D0127
+
+
+@needs_host
+@pytest.mark.parametrize(("seed", "focus"), [(s, "") for s in range(4)] + [(1, focus) for focus in FOCUS])
+def test_host_agrees(seed: int, focus: str) -> None:
+    program = Generator(seed, focus, setup(find("host")).geometry).program(120)
+    assert host_difference(program) == []
+
+
+@needs_host
+def test_agent_tells_what_it_sees() -> None:
+    lines = list(run(find("host"), program_text(HUGE_SPLIT[:4], GEOMETRY, True), 3))
+    assert [line.split()[0] for line in lines if not line.startswith(" ")] == ["0", "1", "2", "3"]
+    assert lines[3].split()[1:3] == ["0", "0"]
+    seen = [line[1:] for line in lines if line.startswith(" ")]
+    assert seen[0] == "p0 pte=12 anon=2048 file=0 shmem=0 swap=0 lck=0"
+    assert seen[1] == "v10003f000000-10003f400000 rw-p 0 - 2048,2048,2048,2048,0,0,0,0 rdwrmrmwmeachg"
+    assert seen[2:] == ["m10003f000000 512 xp", "c10003f000000 512"]
+    assert int(lines[3].split()[3], 16) == digest("\n".join([*seen, ""]))
+
+
+@needs_host
+def test_a_program_that_makes_no_sense_is_one_line() -> None:
+    comparison = Comparison(setup(find("host")), "sequential")
+    with pytest.raises(TablewalkError, match="no such operation or process") as e:
+        list(comparison.compare([[Op(0, "reset"), Op(5, "read", (1,))]]))
+    assert "\n" not in str(e.value)
+
+
+@needs_host
+def test_an_error_of_the_model_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    comparison = Comparison(setup(find("host")), "sequential")
+    rightly = ModelRun._munlock
+
+    def forgetful(self: ModelRun, p: int, addr: int, length: int) -> int:
+        return 0 if self.mms[p].locked_vm else rightly(self, p, addr, length)
+
+    monkeypatch.setattr(ModelRun, "_munlock", forgetful)
+    start = GEOMETRY.start
+    program = [Op(0, "reset"), anon(start, 0x3000), Op(0, "mlock", (start, 0x3000)), Op(0, "munlock", (start, 0x1000))]
+    outcome = next(comparison.compare([program]))
+    assert outcome.at == 3 and outcome.compared == 4 and not outcome.noise
+    assert "  kernel p0 pte=12 anon=12 file=0 shmem=0 swap=0 lck=8" in outcome.report
+    assert "  model  p0 pte=12 anon=12 file=0 shmem=0 swap=0 lck=12" in outcome.report
+    small = shrink(program, comparison.disagree, GEOMETRY)
+    assert [op.kind for op in small] == ["reset", "mmap", "mlock", "munlock"]
+    monkeypatch.setattr(ModelRun, "_munlock", rightly)
+    assert next(comparison.compare([program])).at is None
+
+
+def test_shrinking_leaves_what_is_needed() -> None:
+    program = Generator(3, "", GEOMETRY).program(150)
+    wanted = next(op for op in program if op.kind == "mremap")
+
+    def disagree(candidates: list[list[Op]]) -> list[bool]:
+        return [any(op.kind == "mremap" and op.process == wanted.process for op in ops) for ops in candidates]
+
+    small = shrink(program, disagree, GEOMETRY)  # type: ignore[arg-type]
+    assert [op.kind for op in small if op.kind != "fork"] == ["reset", "mremap"]
+    assert valid(small) == small
+
+
+@pytest.mark.skipif(not shutil.which("gcc"), reason="needs gcc")
+def test_reduced_programs_compile(tmp_path: Path) -> None:
+    source = tmp_path / "p.c"
+    ops = [*HUGE_SPLIT, *Generator(5, "", GEOMETRY).program(150)[1:]]
+    source.write_text(c_program(valid(ops), GEOMETRY, "A title", ["operation 1", "  kernel /* x */"]))
+    done = subprocess.run(["gcc", "-Wall", "-o", tmp_path / "p", source], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    text = python_test(HUGE_SPLIT, "seed_1", "host", ["operation 1"])
+    compile(text, "test.py", "exec")
+    assert 'Op(0, "fork", (1,)),' in text
+
+
+def test_outcomes_are_kept(tmp_path: Path) -> None:
+    key = Key("host", "v", "", 1, 250)
+    row = Row(100, -1, [], False, {"read": [3, 1]})
+    results = Results(tmp_path / "r.sqlite")
+    assert results.get(key) is None
+    results.put(key, row)
+    results.close()
+    assert Results(tmp_path / "r.sqlite").get(key) == row
+    with pytest.raises(TablewalkError, match="results cannot be kept"):
+        Results(tmp_path)
+
+
+@needs_host
+def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["validate", "--ops", "250", "--seed", "11", "--json", "-o", str(tmp_path / "r.sqlite")]
+    assert tablewalk(args) == 0
+    first = json.loads(capsys.readouterr().out)["kernels"]
+    assert first[0]["kernel"] == "host" and first[0]["operations"] == 250 and first[0]["disagreements"] == []
+    assert sum(c["succeeded"] + c["failed"] for c in first[0]["coverage"].values()) == 250
+    assert tablewalk(args) == 0  # from what was kept
+    assert json.loads(capsys.readouterr().out)["kernels"] == first
