@@ -60,7 +60,7 @@ def mm_init_from(mm: mm_struct, oldmm: mm_struct) -> None:
 
 
 def dup_vma(mm: mm_struct, mpnt: vm_area_struct, forks: uffd_forks) -> uffd_forks:
-    """Give the child its copy of the parent's VMA, unless MADV_DONTFORK forbids it; `forks`, and the context made for it."""
+    """Give the child its copy of the parent's VMA, unless MADV_DONTFORK forbids it.  Returns `forks`, or more."""
     vma_start_write(mpnt)
     if mpnt.vm_flags & VM_DONTCOPY:
         mm.total_vm -= vma_pages(mpnt)

@@ -322,12 +322,17 @@ def unregister_check(ctx: userfaultfd_ctx, start: int, end: int) -> int:
     error = -EINVAL
     vma = find_vma(ctx.mm, start)
     while vma and vma.vm_start < end:
-        if vma.vm_userfaultfd_ctx not in (0, ctx.addr) or not vma_can_userfault(vma, vma.vm_flags, wp_async):
+        if unregister_forbidden(ctx, vma) or not vma_can_userfault(vma, vma.vm_flags, wp_async):
             return -EINVAL
         error = 0
         vma = find_vma(ctx.mm, vma.vm_end)
         forget((vma, error))
     return error
+
+
+def unregister_forbidden(ctx: userfaultfd_ctx, vma: vm_area_struct) -> bool:
+    """Whether another userfaultfd has the VMA."""
+    return vma.vm_userfaultfd_ctx not in (0, ctx.addr)
 
 
 def unregister_range(ctx: userfaultfd_ctx, start: int, end: int) -> int:
@@ -358,11 +363,16 @@ def ioctl_begins(ctx: userfaultfd_ctx, start: int, length: int) -> tuple[int, in
     if not userfaultfd_is_initialized(ctx):
         return -EINVAL, 0
     if load(ctx.mmap_changing):
-        return -EAGAIN, -EAGAIN
+        return -EAGAIN, eagain_output()
     error = validate_range(start, length)
     if error == 0 and not inc_not_zero(ctx.mm.mm_users):
         error = -ESRCH
     return error, 0
+
+
+def eagain_output() -> int:
+    """What is written into the output field while an event is not read."""
+    return -EAGAIN
 
 
 def ioctl_ends(ctx: userfaultfd_ctx, done: int, length: int) -> tuple[int, int]:

@@ -239,7 +239,7 @@ def change_pud_range(
         next_addr = pud_addr_end(addr, end)
         if populate:
             pmd_alloc(vma.vm_mm, pud, addr)
-        if load(pud):
+        if populate or load(pud):
             change_pmd_range(tlb, vma, pud, addr, next_addr, newprot, cp_flags)
         addr = next_addr
 
@@ -254,7 +254,7 @@ def change_p4d_range(
         next_addr = p4d_addr_end(addr, end)
         if populate:
             pud_alloc(vma.vm_mm, p4d, addr)
-        if load(p4d):
+        if populate or load(p4d):
             change_pud_range(tlb, vma, p4d, addr, next_addr, newprot, cp_flags)
         addr = next_addr
 
@@ -274,7 +274,7 @@ def change_protection(tlb: mmu_gather, vma: vm_area_struct, start: int, end: int
         next_addr = pgd_addr_end(addr, end)
         if populate:
             p4d_alloc(vma.vm_mm, pgd, addr)
-        if load(pgd):
+        if populate or load(pgd):
             change_p4d_range(tlb, vma, pgd, addr, next_addr, newprot, cp_flags)
         addr = next_addr
 

@@ -19,7 +19,7 @@ from .mmap_lock import NO_VMA, mmap_write_lock, mmap_write_unlock, vma_start_wri
 from .move_page_tables import move_page_tables
 from .not_modelled import NotModelled
 from .rmap import anon_vma_clone, linear_page_index, unlink_anon_vmas
-from .userfaultfd_k import userfaultfd_armed, vma_has_uffd_without_event_remap
+from .userfaultfd_k import UFFD_FEATURE_EVENT_REMAP, ctx_has, userfaultfd_armed, vma_ctx
 from .vm_flags import (
     EAGAIN,
     EFAULT,
@@ -320,7 +320,7 @@ def without_self(
 
 def mremap_userfaultfd_prep(vma: vm_area_struct) -> None:
     """The new VMA of a move keeps its userfaultfd only if that wants to hear of it, which here takes no time."""
-    if vma_has_uffd_without_event_remap(vma):
+    if vma.vm_userfaultfd_ctx and not ctx_has(vma_ctx(vma), UFFD_FEATURE_EVENT_REMAP):
         vma_start_write(vma)
         vma.vm_userfaultfd_ctx = 0
         vm_flags_reset(vma, vma.vm_flags & ~VM_UFFD_FLAGS)

@@ -281,7 +281,7 @@ def mfill_copy_folio_retry(
 ) -> tuple[int, vm_area_struct, pmd_p]:
     """Drop the locks, copy with page faults, and take the locks: (0 or -errno, VMA locked or NULL, PMD entry)."""
     mode = vma.vm_flags & (VM_UFFD_FLAGS | VM_SHARED)
-    was_file, pgoff = vma.vm_file.addr, vma.vm_pgoff
+    was_file, pgoff = vma.vm_file, vma.vm_pgoff
     mfill_put_vma(ctx, vma)
     value = user_read(src_mm, src)
     if value < 0:
@@ -290,7 +290,7 @@ def mfill_copy_folio_retry(
     vma = mfill_get_vma(ctx, start, length, MFILL_ATOMIC_COPY, wp)
     if IS_ERR(vma):
         return PTR_ERR(vma), vm_area_struct(0), 0
-    if vma.vm_flags & (VM_UFFD_FLAGS | VM_SHARED) != mode or vma.vm_file.addr != was_file:
+    if vma.vm_flags & (VM_UFFD_FLAGS | VM_SHARED) != mode or vma.vm_file != was_file:
         return -EAGAIN, vma, 0
     if was_file and vma.vm_pgoff != pgoff:
         return -EAGAIN, vma, 0

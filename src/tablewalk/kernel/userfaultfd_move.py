@@ -484,7 +484,7 @@ def look_at_ptes(
 def pin_and_trylock(src_pte: pte_p, src_ptl: spinlock_t, entry: int) -> tuple[int, folio, bool]:
     """Get a reference of the source's folio: (0, it, whether its lock was free), or (-errno, NULL, false).
 
-    The reference comes after the trylock: those who wait for a large folio with one keep each other from splitting it.
+    Those who wait for a large folio with a reference keep each other from splitting it.
     """
     error = -EAGAIN
     f = NO_FOLIO
@@ -496,13 +496,18 @@ def pin_and_trylock(src_pte: pte_p, src_ptl: spinlock_t, entry: int) -> tuple[in
             error = -EBUSY
         else:
             locked = mutex_trylock(f.lock)
-            error = 0 if locked or f.order == 0 else -EAGAIN
+            error = 0 if locked or waits_for_lock(f) else -EAGAIN
         if error:
             f = NO_FOLIO
         else:
             folio_get(f)
     spin_unlock(src_ptl)
     return error, f, locked
+
+
+def waits_for_lock(f: folio) -> bool:
+    """Whether to wait, with a reference, for the folio's lock."""
+    return f.order == 0
 
 
 def move_present_ptes(
