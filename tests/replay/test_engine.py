@@ -386,3 +386,19 @@ def test_a_32_bit_program_stops(run: Replay) -> None:
     story.row(Kind.COMM, 1, name="old")
     story.row(Kind.MMAP, 0, (0xFFF00000, 0x21000, 0, 3, 2, 0), name="[stack]")
     assert "32-bit programs" in (only(run(story)).stopped or "")
+
+
+def test_a_collapse_takes_tables_from_other_processes_at_once(story: Story, run: Replay) -> None:
+    memfd = (1, 7, "/memfd:x (deleted)")
+    story.mmap(ANON, TABLE, flags=SHARED, fd=3, inside=[story.mapping(ANON, TABLE, shared=True, file=memfd)])
+    story.fault(*range(ANON, ANON + TABLE, 4096))
+    story.fork(200)
+    story.pid = story.tid = 200
+    story.touch(ANON)
+    story.madvise(ANON, TABLE, 25)
+    collapsed = story.rows[-1].t
+    story.t += 1000
+    story.exit()
+    parent, child = sorted(run(story).processes, key=lambda p: p.pid)
+    assert (parent.final_kb, child.final_kb) == (FIRST - 4, FIRST - 4)
+    assert parent.times[-1] == collapsed

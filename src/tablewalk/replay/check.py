@@ -153,6 +153,7 @@ class Comparison:
 
 
 def _calls_of(process: Process, in_flight: InFlight) -> list[tuple[int, int, int]]:
-    """The calls of every process that used the address spaces of this one."""
+    """The calls of every process that used the address spaces of this one, and others' that reached into them."""
     pids = {process.pid, *(pid for _, space, _ in process.spaces for pid in space.pids)}
-    return sorted(call for pid in pids for call in in_flight.by_pid.get(pid, ()))
+    foreign = [call for _, space, _ in process.spaces for call in space.foreign]
+    return sorted([call for pid in pids for call in in_flight.by_pid.get(pid, ())] + foreign)

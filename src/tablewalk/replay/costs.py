@@ -32,8 +32,11 @@ class Costs:
 
     def __init__(self, model: Model, peek: Peek, walker: Walker) -> None:
         self._peek, self._walker = peek, walker
-        self._stats, self._locks = model.machine.stats, model.machine.lockstat
-        self._at: list[int] = [model.module("machine.stat").STAT_NAMES.index(name) for name in _COUNTED]
+        self._stats: list[int] = model.machine.stats
+        self._locks: list[int] = model.machine.lockstat
+        names: tuple[str, ...] = model.module("machine.stat").STAT_NAMES
+        self._at = [names.index(name) for name in _COUNTED]
+        self._retracted = names.index("retracted")
         arch = model.module("arch").arch
         self._pte_kb, self._pmd_kb = arch.pte_bytes >> 10, arch.pmd_bytes >> 10
 
@@ -57,6 +60,10 @@ class Costs:
             what = "anonymous memory" if what == "//anon" else what
             site = space.sites.setdefault((name + what, 0), Site(name, what))
         return Call(site, self._stats[:], sum(self._locks))
+
+    def reached_others(self, call: Call) -> bool:
+        """Whether it has taken tables from mappings of a file, and so perhaps from other processes."""
+        return self._stats[self._retracted] != call.stats[self._retracted]
 
     def end(self, call: Call, change: int) -> tuple[int, int]:
         """It has changed VmPTE by `change` kB; returns the kB of tables that it made and freed on its way."""

@@ -18,7 +18,7 @@ from tablewalk.replay.population import FORKS, Population
 from tablewalk.replay.results import Accuracy, Mismatch
 from tablewalk.replay.spaces import AddressSpace
 from tablewalk.replay.stream import EXECS, Chunk, Event, How, chunks
-from tablewalk.replay.syscalls import Calls, CannotFit
+from tablewalk.replay.syscalls import MADV_COLLAPSE, Calls, CannotFit
 from tablewalk.replay.walk import Walker
 
 FIRST_SHOWN: Final = 5  # examples kept of what went wrong
@@ -264,7 +264,7 @@ class Engine:
         meter = self.population.meter
         space.calls += 1
         meter.note_rss(space, e.t)
-        if e.nr != MADVISE or self._reclaims:
+        if e.nr != MADVISE or self._reclaims or e.a[2] == MADV_COLLAPSE:
             self.population.walk_if_new_peak(space, e.t)
         before = space.kbs[-1]
         call = self._costs.begin(space, e)
@@ -278,6 +278,8 @@ class Engine:
         finally:
             self._machine.quiescent()
         made, freed = self._costs.end(call, meter.note(space, e.t) - before)
+        if self._costs.reached_others(call):
+            self.population.note_others(e)
         if made and freed:
             space.transients[e.t] = (before - freed, before + made)
         self._compare(e, ret)

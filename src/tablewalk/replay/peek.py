@@ -31,6 +31,7 @@ class Peek:
         self._lock, self._unlock = lock.mmap_write_lock, lock.mmap_write_unlock
         self._vma_start_write = lock.vma_start_write
         self.get: Any = model.machine.READ_ONCE  # (view, name of a field)
+        self._pgtable, self._arch = model.kernel("pgtable"), model.module("arch").arch
 
     def vma_at(self, mm: Any, address: int) -> Vma | None:
         """The mapping that contains `address`."""
@@ -50,6 +51,18 @@ class Peek:
     def vmas(self, mm: Any, start: int, end: int) -> list[Vma]:
         """The mappings that overlap [start, end), in order."""
         return [self._look(found) for found in self._machine.mt_range(mm.mm_mt, start, end)]
+
+    def has_guard(self, mm: Any, vma: Vma) -> bool:
+        """Whether a mapping has guard pages (MADV_GUARD_INSTALL)."""
+        pages = self._arch.ptrs_per_pte
+        for address in range(vma.start & -self._arch.pmd_size, vma.end, self._arch.pmd_size):
+            pmd = self._pgtable.mm_find_pmd(mm, address)
+            entry = self._machine.load(pmd) if pmd else 0
+            if self._pgtable.pmd_is_table(entry):
+                ptes = self._machine.load_range(self._pgtable.pmd_pgtable(entry).entry, pages)
+                if any(self._pgtable.pte_marker(pte) & self._pgtable.PTE_MARKER_GUARD for pte in ptes if pte):
+                    return True
+        return False
 
     def _look(self, address: int) -> Vma:
         view, get = self._vma(address), self.get

@@ -55,6 +55,15 @@ class Population:
         space.stopped, space.stopped_t = why, t
         space.end = self.meter.tables(space.mm, t, space.kbs[-1])
 
+    def note_others(self, e: Event) -> None:
+        """A call of one process may have changed the tables of others."""
+        for process in self.alive.values():
+            space = process.space
+            if space and space.mm is not None and space.stopped is None:
+                before = space.kbs[-1]
+                if self.meter.note(space, e.t) != before:
+                    space.foreign.append((e.begin, e.end, e.t))
+
     def finish(self, t: int) -> None:
         """The recording ends here."""
         for process in self.alive.values():

@@ -31,6 +31,7 @@ class AddressSpace:
         self.stats: list[int] | None = None  # by machine.stats
         self.locks: list[int] | None = None  # by machine.lockstat
         self.sites: dict[tuple[str, int], Site] = {}  # by call and start of the mapping
+        self.foreign: list[tuple[int, int, int]] = []  # begin, end and effect of other processes' calls that changed it
         self.transients: dict[int, tuple[int, int]] = {}  # t: lowest and highest kB inside the call
         self.faults = 0
         self.calls = 0

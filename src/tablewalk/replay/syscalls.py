@@ -14,9 +14,9 @@ from tablewalk.errors import TablewalkError
 from tablewalk.kernel.not_modelled import NotModelled
 from tablewalk.machine.drivers import Model
 from tablewalk.record.recording import NEVER_RETURNED
-from tablewalk.replay.calls import name_of
+from tablewalk.replay.calls import MADVISE, name_of
 from tablewalk.replay.files import MAP_HUGETLB, Files, is_driver_memory
-from tablewalk.replay.peek import Peek
+from tablewalk.replay.peek import Peek, Vma
 from tablewalk.replay.stream import Event
 
 MAP_TYPE, MAP_FIXED, MAP_ANONYMOUS = 0xF, 0x10, 0x20
@@ -24,7 +24,8 @@ MAP_LOCKED, MAP_POPULATE, MAP_FIXED_NOREPLACE = 0x2000, 0x8000, 0x100000
 MCL_CURRENT = 1
 PR_THP_DISABLE_EXCEPT_ADVISED = 2
 PR_SET_MM, PR_SET_THP_DISABLE, PR_SET_VMA, PR_SET_VMA_ANON_NAME = 35, 41, 0x53564D41, 0
-EIO, EAGAIN, ENOMEM, EFAULT, EEXIST, EINVAL, EHWPOISON = 5, 11, 12, 14, 17, 22, 133
+EIO, EAGAIN, ENOMEM, EACCES, EFAULT, EEXIST, EINVAL, EHWPOISON = 5, 11, 12, 13, 14, 17, 22, 133
+MREMAP_FIXED = 2
 MADV_DONTNEED, MADV_COLLAPSE, MADV_GUARD_INSTALL = 4, 25, 102
 MADV_POPULATE = (22, 23)
 _PINNING_REGISTER_OPS = (0, 15, 16, 22)  # io_uring_register: buffers and buffer rings
@@ -62,7 +63,11 @@ class Calls:
             323: self.userfaultfd, 325: self.mlock, 329: self.mprotect, 425: self.io_uring,
             427: self.io_uring_register, 440: self.process_madvise, 453: self.map_shadow_stack,
         }  # fmt: skip
-        self._after_failure = {28: _MADVISE_ERRORS, 10: _GAP, 329: _GAP, 149: _GAP, 325: _GAP, 150: _GAP, 237: (EIO,)}
+        gap = (ENOMEM,)
+        self._after_failure: dict[int, tuple[int, ...]] = {
+            10: gap, 329: gap, 149: gap, 325: gap, 150: gap, 237: (EIO,), 25: (EFAULT, EINVAL, ENOMEM),
+            MADVISE: (EAGAIN, ENOMEM, EACCES, EFAULT, EINVAL, EHWPOISON),
+        }  # fmt: skip
 
     def knows(self, nr: int) -> bool:
         """Whether the call can change an address space in a way that is modelled or refused."""
@@ -82,10 +87,15 @@ class Calls:
 
     def _fails_like(self, mm: Any, e: Event) -> bool:
         """Whether a call that failed is to be run, for it did part of its work before it met what stopped it."""
-        errors = self._after_failure.get(e.nr, ())
-        runs = -e.ret in errors and (e.nr != 28 or e.a[2] & 0xFFFFFFFF != MADV_COLLAPSE)
-        if runs and errors is _GAP and not self._has_gap(mm, e.a[0], e.a[1]):
-            runs = False  # a limit that the recording does not tell stopped it
+        runs = -e.ret in self._after_failure.get(e.nr, ())
+        if runs and e.nr in (10, 329, 150):
+            runs = self._has_gap(mm, e)  # or else a limit that the recording does not tell stopped it
+        elif runs and e.nr in (149, 325):
+            runs = self._has_gap(mm, e) or self._has_forbidden(mm, e)
+        elif runs and e.nr == 25:
+            runs = e.a[3] & MREMAP_FIXED != 0  # elsewhere nothing was done
+        elif runs and e.nr == MADVISE and e.a[2] & 0xFFFFFFFF == MADV_COLLAPSE:
+            runs = not self._has_files(mm, e)  # which file systems have huge pages is not recorded
         if not runs and e.nr in self._handlers:
             self._count(self.unapplied, e)
         return runs
@@ -152,12 +162,13 @@ class Calls:
         return ret
 
     def mremap(self, mm: Any, e: Event) -> int:
+        to = e.ret if e.ret >= 0 else e.a[4]
         start, old = self.span(e.a[0], e.a[1])
-        new = self.span(e.ret, e.a[2])[1]
+        new = self.span(to, e.a[2])[1]
         vma = self.peek.vma_at(mm, start)
         if new > old and vma and vma.flags & self._flags.VM_LOCKED:
             self._limit(new - old, e)
-        target = self.span(e.ret, 0)[0]
+        target = self.span(to, 0)[0]
         ret: int = self._mremap.sys_mremap(mm, start, old, new, e.a[3] & 0xFFFFFFFF, target)
         return e.ret if ret == target else ret
 
@@ -316,15 +327,32 @@ class Calls:
                 f" ({self._arch.task_size:#x}); try another --arch"
             )
 
-    def _has_gap(self, mm: Any, start: int, length: int) -> bool:
-        """Whether some page of the range is not mapped."""
-        start, size = self.span(start & ~4095, length + (start & 4095) + 4095 & ~4095)
-        at = start
-        for vma in self.peek.vmas(mm, start, start + size):
+    def _vmas(self, mm: Any, e: Event) -> tuple[int, int, list[Vma]]:
+        """The range that a call gives by address and length, and what is mapped there: (start, end, mappings)."""
+        start, size = self.span(e.a[0] & ~4095, e.a[1] + (e.a[0] & 4095) + 4095 & ~4095)
+        return start, start + size, self.peek.vmas(mm, start, start + size)
+
+    def _has_gap(self, mm: Any, e: Event) -> bool:
+        """Whether some page of the call's range is not mapped."""
+        at, end, vmas = self._vmas(mm, e)
+        for vma in vmas:
             if vma.start > at:
                 return True
             at = vma.end
-        return at < start + size
+        return at < end
+
+    def _has_forbidden(self, mm: Any, e: Event) -> bool:
+        """Whether a mapping in the call's range may not be accessed or has guards: filling the range stops there."""
+        vmas = self._vmas(mm, e)[2]
+        if any(vma.flags & self._flags.VM_ACCESS_FLAGS == 0 for vma in vmas):
+            return True
+        small = sum(vma.end - vma.start for vma in vmas) <= MAX_POPULATE_PAGES << self._arch.page_shift
+        return small and any(self.peek.has_guard(mm, vma) for vma in vmas)
+
+    def _has_files(self, mm: Any, e: Event) -> bool:
+        """Whether the call's range has mappings of files on disk."""
+        files = (vma.file for vma in self._vmas(mm, e)[2] if vma.file)
+        return any(not self.peek.get(self.peek.get(f, "f_mapping"), "shmem") for f in files)
 
     def _populate(self, mm: Any, start: int, size: int) -> None:
         for address in range(start, start + size, self._arch.page_size):
@@ -357,5 +385,3 @@ class Calls:
 
 
 _KINDS = {"[stack]": "stack", "[heap]": "heap", "[vdso]": "vdso"}
-_GAP = (ENOMEM,)
-_MADVISE_ERRORS = (EAGAIN, ENOMEM, EFAULT, EINVAL, EHWPOISON)
