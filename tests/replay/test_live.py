@@ -6,18 +6,20 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+import tablewalk
 from tablewalk.errors import TablewalkError
 from tablewalk.record.perf import Perf
 from tablewalk.record.recording import Recording
-from tablewalk.record.session import record
 from tablewalk.replay.run import replay
 from tablewalk.replay.select import select
 
 SOURCE = Path(__file__).with_name("random_calls.c")
+SRC = Path(tablewalk.__file__).parents[1]
 CALLS = 1500
 
 
@@ -41,7 +43,8 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("seed", [1, 3, 10])
 def test_every_exact_sample_agrees(program: Path, tmp_path: Path, seed: int) -> None:
     path = tmp_path / "random.tw"
-    record([str(program), str(seed), str(CALLS)], path)
+    command = [sys.executable, "-m", "tablewalk", "record", "-o", path, "--", program, str(seed), str(CALLS)]
+    subprocess.run(command, env={**os.environ, "PYTHONPATH": str(SRC)}, check=True)
     recording = Recording.open(path)
     if recording.meta.lost:
         pytest.skip(f"this machine lost {recording.meta.lost} events")
