@@ -43,7 +43,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("seed", [1, 3, 10])
 def test_every_exact_sample_agrees(program: Path, tmp_path: Path, seed: int) -> None:
     path = tmp_path / "random.tw"
-    command = [sys.executable, "-m", "tablewalk", "record", "-o", path, "--", program, str(seed), str(CALLS)]
+    command = [sys.executable, "-m", "tablewalk", "record", "-o", str(path), "--", str(program), str(seed), str(CALLS)]
     subprocess.run(command, env={**os.environ, "PYTHONPATH": str(SRC)}, check=True)
     recording = Recording.open(path)
     if recording.meta.lost:
