@@ -290,7 +290,7 @@ class UffdProcess(Process):
         if entry & (p.PRESENT | p.PROTNONE):
             bits = PM_PRESENT | (PM_UFFD_WP if entry & p.UFFD_WP else 0)
             if entry & p.SPECIAL:
-                return bits
+                return bits | (PM_FILE if entry & p.LEAF else 0)  # the huge zero page is not anonymous
             mapping = self.k("page_alloc").folio_test_anon(p.page_folio(entry >> p.PFN_SHIFT))
             return bits if mapping else bits | PM_FILE
         marker = p.pte_marker(entry)
