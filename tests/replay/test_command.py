@@ -196,7 +196,8 @@ def test_interrupted_alone(story: Story, tmp_path: Path, monkeypatch: pytest.Mon
         progress=lambda done, total: os.kill(os.getpid(), signal.SIGINT) if done[0] == 2000 else None,
     )  # fmt: skip
     (result,) = report.results
-    assert (result.rows, result.rows_total, result.interrupted, result.partial) == (2000, len(story.rows), True, True)
+    assert 2000 <= result.rows < 2010
+    assert (result.rows_total, result.interrupted, result.partial) == (len(story.rows), True, True)
     assert result.processes[0].peak_kb == FIRST + 28
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 

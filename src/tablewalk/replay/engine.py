@@ -101,7 +101,7 @@ class Engine:
             self._faults(faults, before - done)
             done = before
             if self._board[-1]:
-                self.interrupted, self.last_t = True, e.t
+                self.interrupted, self.last_t, self.rows = True, e.t, e.no - 1
                 return
             self._handlers[e.kind](e)
         if self._start and chunk.last_t > self._start.t:

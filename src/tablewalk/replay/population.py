@@ -95,7 +95,7 @@ class Population:
         old = process.space
         mm = self._mm_alloc()
         if old and old.mm is not None:
-            mm.flags = old.mm.flags & THP_DISABLED
+            mm.flags = self._machine.READ_ONCE(old.mm, "flags") & THP_DISABLED
         self._leave(process, t)
         space = AddressSpace(mm, t)
         self._use(process, space, t, own=True)

@@ -125,7 +125,10 @@ def _together(jobs: list[Job], rows: int, progress: Callable[[list[int], int], N
         ProcessPoolExecutor(workers, context, _worker, (board,), max_tasks_per_child=1) as pool,
         _stopping(board),
     ):
+        # Workers begin with SIGINT blocked, so that one for the whole process group cannot end them half-started.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         futures: list[Future[KernelResult]] = [pool.submit(_replay_shared, job, i) for i, job in enumerate(jobs)]
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         try:
             pending: set[Future[KernelResult]] = set(futures)
             while pending:
