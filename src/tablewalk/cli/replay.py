@@ -65,6 +65,8 @@ def command(
         show(report, Console(highlight=False, width=_width()))
     if any(r.interrupted for r in report.results):
         return EXIT_INTERRUPTED
+    if check and not any(words.total_check(r).compared for r in report.results):
+        raise TablewalkError(f"{escape(str(recording))}: --check compared nothing: no sample is of what was replayed")
     return int(check and any(words.total_check(r).disagreements for r in report.results))
 
 

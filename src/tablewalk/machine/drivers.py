@@ -25,6 +25,9 @@ from . import native
 
 ROOT = Path(__file__).resolve().parent.parent
 NEWEST = "7.x"
+NEWEST_MAJOR = 7
+FAULT_AROUND_MAX = 2 << 20  # bytes, a page table's worth
+HPAGE_PMD_NR_MAX = 8192  # pages of the largest huge page
 RELEASES = ("6.1", "6.12", "6.18", NEWEST)
 
 
@@ -94,8 +97,13 @@ class Model:
         kconfig.max_ptes_none = pages - 1
         kconfig.max_ptes_swap = pages // 8
         kconfig.max_ptes_shared = pages // 2
+        has_reclaim, has_vma_lock = kconfig.pt_reclaim, kconfig.per_vma_lock
         for name, value in config.options:
             set_option(kconfig, name, value)
+        for name, has in (("pt_reclaim", has_reclaim), ("per_vma_lock", has_vma_lock)):
+            if getattr(kconfig, name) and not has:
+                where = f"Linux {config.release} on {config.arch}"
+                raise TablewalkError(f"--set {name.upper()}=y: {where} does not have it")
         return kconfig
 
     def _replace(self, site: str, override: str) -> None:
@@ -130,6 +138,8 @@ def release_of(text: str) -> tuple[int, int]:
         raise TablewalkError(f"kernel {text!r}: not a release; try one of {', '.join(RELEASES)}") from None
     if release < (6, 1):
         raise TablewalkError(f"kernel {text}: releases before 6.1 are not modelled")
+    if release[0] > NEWEST_MAJOR:
+        raise TablewalkError(f"kernel {text}: not known; {NEWEST} is the newest that is modelled")
     return release
 
 
@@ -148,6 +158,9 @@ def set_option(kconfig: Any, name: str, value: str) -> None:
     elif isinstance(current, int):
         if not value.isdecimal():
             raise TablewalkError(f"--set {name}={value}: a number is wanted")
+        limit = FAULT_AROUND_MAX if key == "fault_around_bytes" else HPAGE_PMD_NR_MAX
+        if int(value) > limit:
+            raise TablewalkError(f"--set {name}={value}: {limit} is the most")
         setattr(kconfig, key, int(value))
     else:
         choices = ("always", "madvise", "never", "within_size", "advise", "deny", "force")

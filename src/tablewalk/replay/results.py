@@ -198,6 +198,7 @@ class KernelResult:
     unapplied: dict[str, int] = field(default_factory=dict)  # calls that failed in reality for reasons not recorded
     unknowns: list[str] = field(default_factory=list)  # what happened and is not known
     recorded: dict[str, str] = field(default_factory=dict)  # options taken from the recorded machine
+    effective: dict[str, str] = field(default_factory=dict)  # the main options as the replay ran with them
     rows: int = 0
     rows_total: int = 0
     interrupted: bool = False

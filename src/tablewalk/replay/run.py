@@ -178,6 +178,8 @@ def _replay_one(job: Job, slot: int, board: Board) -> KernelResult:
         where = f"{job.path}: after row {engine.rows}"
         what = escape(f"{type(e).__name__}: {e}")
         raise TablewalkError(f"{where}: the replay itself failed ({what}); TABLEWALK_DEBUG=1 shows where") from e
+    if recording.meta.complete and not engine.interrupted:
+        engine.last_t = max(engine.last_t, recording.meta.end)  # nothing happened from the last event to here
     result = _result(job, model, engine, samples, in_flight)
     result.rows_total = recording.num_rows
     result.seconds = time.perf_counter() - began
@@ -203,6 +205,9 @@ def _result(
         rows=engine.rows,
         interrupted=engine.interrupted,
     )
+    if not engine.population.processes and not engine.interrupted:
+        raise TablewalkError(f"{job.path}: no process begins in this recording; there is nothing to replay")
+    result.effective = effective_options(model)
     by_process = _samples_of(engine, samples, result)
     ranked = sorted((p for p in engine.population.processes if p.spaces), key=lambda p: -p.peak_kb)
     told: list[ProcessResult] = []
@@ -217,6 +222,13 @@ def _result(
     result.more_processes = len(rest)
     result.more_peak_kb = max((p.peak_kb for p in rest), default=0)
     return result
+
+
+def effective_options(model: Model) -> dict[str, str]:
+    """The options that a replay ran with, asked for, recorded or the release's own, by their names."""
+    config = model.kernel("config").config
+    told = {"transparent_hugepage": config.transparent_hugepage, "shmem_enabled": config.shmem_enabled}
+    return told | {name.upper(): "y" if getattr(config, name) else "n" for name in ("pt_reclaim", "per_vma_lock")}
 
 
 def add_checks(a: Check | None, b: Check) -> Check:

@@ -73,6 +73,7 @@ def _kernel(result: KernelResult, checked: bool) -> dict[str, Any]:
         "arch": result.arch,
         "options": result.options,
         "recorded_options": result.recorded,
+        "effective_options": result.effective,
         "without": result.without,
         "page_size": result.page_size,
         "processes": len(result.processes) + result.more_processes,

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tablewalk.errors import escape
-from tablewalk.replay.results import Check, KernelResult, ProcessResult, Report, Tables
+from tablewalk.replay.results import Check, KernelResult, ProcessResult, Report, Source, Tables
 
 MISMATCHES_TOLD = 8
 NONE = "-"
@@ -96,8 +96,11 @@ def setup(result: KernelResult) -> str:
     parts = [f"Linux {result.kernel}", result.arch]
     parts += [f"{escape(k)}={escape(v)}" for k, v in result.options.items()]
     parts += [f"without {escape(p)}" for p in result.without]
-    if result.recorded:
-        parts.append("as recorded: " + ", ".join(f"{k}={v}" for k, v in result.recorded.items()))
+    if result.effective:
+        parts.append("ran with " + ", ".join(f"{k}={escape(v)}" for k, v in result.effective.items()))
+    recorded = {k: v for k, v in result.recorded.items() if k not in result.effective}
+    if recorded:
+        parts.append("as recorded: " + ", ".join(f"{k}={v}" for k, v in recorded.items()))
     return "; ".join(parts)
 
 
@@ -115,6 +118,12 @@ def total_check(result: KernelResult) -> Check:
     return total
 
 
+def recorded_setting(source: Source, result: KernelResult) -> bool:
+    """Whether a replay is of the recorded kernel itself, so that its samples have to agree."""
+    same_series = source.kernel == result.kernel or source.kernel.startswith((f"{result.kernel}.", f"{result.kernel}-"))
+    return same_series and result.arch.startswith("x86_64") and not result.options and not result.without
+
+
 def warnings(report: Report) -> Iterator[str]:
     """What makes the numbers partial or uncertain, most important first."""
     for result in report.results:
@@ -128,6 +137,13 @@ def warnings(report: Report) -> Iterator[str]:
                     f"{escape(p.stopped)}"
                 )
     source = report.source
+    if report.checked:
+        for result in report.results:
+            if total_check(result).compared == 0:
+                yield f"{result.label}: nothing was compared: no sample is of a process and time that is replayed"
+            elif not recorded_setting(source, result):
+                recorded = f"Linux {escape(source.kernel)} on {escape(source.machine)}"
+                yield f"{result.label}: the samples are of {recorded}; where this kernel differs they have to disagree"
     if not source.complete:
         yield "PARTIAL: the recording was cut short"
     if source.lost:
