@@ -178,8 +178,11 @@ def _replay_one(job: Job, slot: int, board: Board) -> KernelResult:
         where = f"{job.path}: after row {engine.rows}"
         what = escape(f"{type(e).__name__}: {e}")
         raise TablewalkError(f"{where}: the replay itself failed ({what}); TABLEWALK_DEBUG=1 shows where") from e
-    if recording.meta.complete and not engine.interrupted:
-        engine.last_t = max(engine.last_t, recording.meta.end)  # nothing happened from the last event to here
+    meta = recording.meta
+    if meta.complete and meta.attach is None and not engine.interrupted:
+        # Nothing happened from the last event to here.  What perf leaves behind when it lets go of a process that
+        # goes on is not known.
+        engine.last_t = max(engine.last_t, meta.end)
     result = _result(job, model, engine, samples, in_flight)
     result.rows_total = recording.num_rows
     result.seconds = time.perf_counter() - began
