@@ -14,7 +14,7 @@ class vm_fault:
     `orig_pte` is what a fault on a missing page replaces: 0, or the marker that write-protects the page.
     """
 
-    __slots__ = ("address", "flags", "orig_pte", "pgoff", "pmd", "vma")
+    __slots__ = ("address", "flags", "orig_pte", "pmd", "vma")
 
     def __init__(self, vma: vm_area_struct, address: int, flags: int, pmd: pmd_p, orig_pte: int = 0) -> None:
         self.vma = vma
@@ -22,7 +22,11 @@ class vm_fault:
         self.flags = flags
         self.pmd = pmd
         self.orig_pte = orig_pte
-        self.pgoff = (address - vma.vm_start >> arch.page_shift) + vma.vm_pgoff
+
+    @property
+    def pgoff(self) -> int:
+        """Worked out when asked for: faults of anonymous memory never do."""
+        return (self.address - self.vma.vm_start >> arch.page_shift) + self.vma.vm_pgoff
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, vm_fault) and self._key() == other._key()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, MutableSequence
 from typing import Any, Final
@@ -79,6 +80,7 @@ class Engine:
 
         Raises TablewalkError for a bad recording or one that cannot be replayed here.
         """
+        gc.freeze()  # what is there stays; and nothing of a replay makes cycles that have to be looked for
         for chunk in chunks(self._recording, look, self._all_served):
             self._chunk(chunk)
             if self.interrupted:
