@@ -131,9 +131,9 @@ def random_uffd(seed: int, length: int) -> list[Op]:
             program.append(("register", (start, pages, ctx, rng.choice((1, 2, 2, 3, 4, 5, 6, 7)))))
         elif kind in ("copy", "move"):
             source = min(place(rng)[0], WINDOW * HALF - pages)
-            modes = (0, 0, 2) if kind == "copy" else (0, 2, 2)
+            how = (0, 0, 2) if kind == "copy" else (0, 2, 2)
             size = min(pages, 8) if kind == "copy" else pages
-            program.append((kind, (start, size, ctx, rng.choice(modes), source)))
+            program.append((kind, (start, size, ctx, rng.choice(how), source)))
         elif kind == "unregister":
             program.append((kind, (start, pages, ctx)))
         else:
@@ -242,7 +242,8 @@ class UffdProcess(Process):
         for ctx in self.uffds:
             uffd.uffd_close(ctx)
         self.uffds = [uffd.sys_userfaultfd(self.mm, 0) for _ in features]
-        return [uffd.uffdio_api(ctx, f) for ctx, f in zip(self.uffds, features, strict=True)][-1]
+        told: list[tuple[int, int]] = [uffd.uffdio_api(ctx, f) for ctx, f in zip(self.uffds, features, strict=True)]
+        return told[-1]
 
     def step(self, op: Op, pages: int) -> Seen:
         ret = self.uffd_call(op)
@@ -266,9 +267,9 @@ class UffdProcess(Process):
             return call(ctx, start, size), 0
         if name == "writeprotect":
             return call(ctx, start, size, a[3]), 0
-        if name in ("copy", "move"):
-            return call(ctx, start, BASE + a[4] * PAGE, size, a[3])
-        return call(ctx, start, size, a[3])
+        source = (BASE + a[4] * PAGE,) if name in ("copy", "move") else ()
+        told: tuple[int, int] = call(ctx, start, *source, size, a[3])
+        return told
 
     def vma(self, vma: Any) -> Vma:
         flags = frozenset(name for name, bit in (SMAPS | UFFD_FLAGS).items() if vma.vm_flags & bit)
