@@ -59,6 +59,13 @@ def test_verb_return_value_is_the_status(monkeypatch: pytest.MonkeyPatch, value:
     assert run_verb(monkeypatch, lambda: value) == status
 
 
+def test_no_verb_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as e:
+        main([])
+    assert e.value.code == 2
+    assert capsys.readouterr() == ("", "tablewalk: give a command; tablewalk --help lists them\n")
+
+
 def test_unknown_verb_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as e:
         main(["no-such-verb"])
@@ -86,13 +93,14 @@ def test_broken_pipe_is_quiet(args: list[str]) -> None:
     assert out.stderr == b"" and out.returncode == 141
 
 
-def test_full_disk_is_one_line() -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_full_disk_is_one_line(unbuffered: str) -> None:
     with open("/dev/full", "w") as full:
         out = subprocess.run(
             [sys.executable, "-m", "tablewalk", "--help"], stdout=full, stderr=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": "src"},
+            env={**os.environ, "PYTHONPATH": "src", "PYTHONUNBUFFERED": unbuffered},
         )
-    assert out.stderr == b"tablewalk: No space left on device\n" and out.returncode == 2
+    assert out.stderr == b"tablewalk: standard output: No space left on device\n" and out.returncode == 2
 
 
 @pytest.mark.parametrize(

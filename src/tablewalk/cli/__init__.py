@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import os
 import pkgutil
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 import click
@@ -18,6 +19,7 @@ from tablewalk import __version__
 from tablewalk.errors import TablewalkError, escape
 
 EXIT_BAD = 2
+_STDOUT = "standard output"
 EXIT_INTERRUPTED = 128 + signal.SIGINT
 
 
@@ -42,9 +44,10 @@ class VerbGroup(click.Group):
         return command
 
 
-@click.group(cls=VerbGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=VerbGroup, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="tablewalk", message="%(prog)s %(version)s")
-def group() -> None:
+@click.pass_context
+def group(ctx: click.Context) -> None:
     """An executable model of the Linux page-table life cycle.
 
     Record a real program, replay its memory activity under any kernel release, option and
@@ -52,6 +55,8 @@ def group() -> None:
 
     Exit status: 0 fine, 1 found something (a disagreement, say), 2 wrong use or bad input.
     """
+    if ctx.invoked_subcommand is None:
+        raise TablewalkError("give a command; tablewalk --help lists them")
 
 
 def run(args: Sequence[str]) -> int:
@@ -74,6 +79,9 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
 
     Bad input is one line on stderr and status 2; Ctrl-C is one line and status 130.
     """
+    if type(sys.stdout) is io.TextIOWrapper:
+        out = sys.stdout
+        sys.stdout = _Stdout(out.buffer, out.encoding, out.errors, None, out.line_buffering, out.write_through)
     try:
         status = run(sys.argv[1:] if args is None else args)
     except click.UsageError as e:
@@ -90,15 +98,43 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         # rich turns a broken pipe into status 1, which says "found something" here.
         if isinstance(e, SystemExit) and not isinstance(e.__context__, BrokenPipeError):
             raise
-        # Nobody reads any more: as if SIGPIPE had ended us, but without the interpreter's complaint at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Nobody reads any more: as if SIGPIPE had ended us.
+        _give_up_stdout()
         status = 128 + signal.SIGPIPE
     except OSError as e:
         name = f"{os.fsdecode(e.filename)}: " if e.filename is not None else ""
         status = _fail(f"{name}{e.strerror or e}")
+        if e.filename == _STDOUT:
+            _give_up_stdout()
     except MemoryError:
         status = _fail("out of memory")
     sys.exit(status)
+
+
+def _give_up_stdout() -> None:
+    """Nothing more can be written: drop what is left, or the interpreter complains of it at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class _Stdout(io.TextIOWrapper):
+    """Standard output whose errors say so, as those of files name the file."""
+
+    def write(self, s: str, /) -> int:
+        with _naming_stdout():
+            return super().write(s)
+
+    def flush(self) -> None:
+        with _naming_stdout():
+            super().flush()
+
+
+@contextlib.contextmanager
+def _naming_stdout() -> Iterator[None]:
+    try:
+        yield
+    except OSError as e:
+        e.filename = _STDOUT
+        raise
 
 
 def _fail(message: str) -> int:
