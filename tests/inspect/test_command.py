@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 
 from tablewalk.inspect import Inspector
 from tablewalk.inspect.figures import NAMES
+from tablewalk.inspect.procfs import KTHREAD
 
 from .conftest import AREA, Victim
 
@@ -83,6 +85,9 @@ def test_all_lists_everybody(victim: Victim) -> None:
     text = run("--all")
     assert text.returncode == 0
     assert str(victim.pid) in [line.split()[0] for line in text.stdout.splitlines()]
+    if kernel_threads := [e for e in s["skipped"] if e["reason"] == KTHREAD]:
+        [line] = [line for line in text.stdout.splitlines() if KTHREAD in line]
+        assert re.fullmatch(rf"left out \d+, {KTHREAD}", line) and kernel_threads[0]["comm"] not in line
 
 
 def test_text(emptied: Victim) -> None:
@@ -170,8 +175,52 @@ def test_output_is_replaced_in_one_step(victim: Victim, tmp_path: Path) -> None:
 
 
 def test_output_that_cannot_be_written(victim: Victim, tmp_path: Path) -> None:
-    result = run(victim.pid, "-o", tmp_path / "no" / "such")
-    assert result.returncode == 2 and len(result.stderr.splitlines()) == 1 and "No such file" in result.stderr
+    out = tmp_path / "no" / "such"
+    result = run(victim.pid, "-o", out)
+    assert (result.returncode, result.stderr) == (2, f"tablewalk: {out}: cannot be written: No such file or directory\n")
+    result = run(victim.pid, "-o", tmp_path)
+    assert result.returncode == 2
+    assert result.stderr == f"tablewalk: {tmp_path}: not a regular file, but a directory\n"
+
+
+def test_output_follows_links(victim: Victim, tmp_path: Path) -> None:
+    target, link = tmp_path / "target", tmp_path / "link"
+    link.symlink_to("target")
+    for _ in range(2):  # a new one, then one that is there
+        assert run(victim.pid, "--json", "-o", link).returncode == 0
+        assert link.is_symlink() and json.loads(target.read_text())["pid"] == victim.pid
+        target.write_text("old")
+
+
+def test_output_to_a_fifo_is_written_through(victim: Victim, tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    result = run(victim.pid, "--rollup", "--json", "-o", fifo)
+    assert (result.returncode, result.stderr) == (0, "") and fifo.is_fifo()
+    assert json.loads(os.read(reader, 1 << 16))["total"]["processes"] == 1
+    os.close(reader)
+
+
+def test_output_to_a_device_is_written_through(victim: Victim, tmp_path: Path) -> None:
+    device = tmp_path / "null"
+    try:
+        os.mknod(device, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+        device.write_text("")
+    except PermissionError:
+        pytest.skip("device nodes cannot be made or used here")
+    result = run(victim.pid, "-o", device)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "") and device.is_char_device()
+
+
+def test_output_to_a_redirected_standard_output_is_appended(victim: Victim, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("before\n")
+    with log.open("a") as f:
+        command = [sys.executable, "-m", "tablewalk", "inspect", str(victim.pid), "--json", "-o", "/dev/stdout"]
+        subprocess.run(command, env=os.environ | {"PYTHONPATH": str(SOURCE)}, stdout=f, check=True)
+    before, told = log.read_text().splitlines()
+    assert before == "before" and json.loads(told)["pid"] == victim.pid
 
 
 def test_cgroup(victim: Victim, tmp_path: Path) -> None:

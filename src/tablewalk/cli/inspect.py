@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import json
 import os
+import stat
 import sys
 import tempfile
 import time
@@ -20,7 +21,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from tablewalk.cli import EXIT_BAD
-from tablewalk.errors import escape
+from tablewalk.errors import TablewalkError, escape
+from tablewalk.files import replaceable
 from tablewalk.inspect import Inspector, Survey
 from tablewalk.inspect.figures import process_json, survey_json, total
 from tablewalk.inspect.openmetrics import openmetrics
@@ -156,12 +158,33 @@ def _emit(lines: Iterator[str], output: Path | None, clear: bool) -> None:
             click.clear()
         click.echo("\n".join(lines))
         return
-    fd, name = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
+    text = "\n".join(lines) + "\n"
+    try:
+        if _takes_text(output):
+            with output.open("a") as f:
+                f.write(text)
+        else:
+            _replace(replaceable(output), text)
+    except OSError as e:
+        raise TablewalkError(f"{output}: cannot be written: {e.strerror}") from None
+
+
+def _takes_text(path: Path) -> bool:
+    """Whether to write to `path` as it is: a FIFO, a terminal, wherever standard output goes."""
+    try:
+        there = path.stat()
+    except FileNotFoundError:
+        return False
+    return stat.S_ISFIFO(there.st_mode) or stat.S_ISCHR(there.st_mode) or os.path.samestat(there, os.fstat(1))
+
+
+def _replace(path: Path, text: str) -> None:
+    fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(fd, "w") as f:
-            f.write("\n".join(lines) + "\n")
+            f.write(text)
             os.fchmod(fd, 0o644)
-        os.replace(name, output)
+        os.replace(name, path)
     except BaseException:
         os.unlink(name)
         raise

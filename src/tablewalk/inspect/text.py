@@ -9,6 +9,7 @@ from tablewalk.errors import escape
 from tablewalk.inspect import Inspection, Survey
 from tablewalk.inspect.figures import Figures, figures, total
 from tablewalk.inspect.pagemap import Kernel
+from tablewalk.inspect.procfs import KTHREAD
 
 
 def process_text(p: Inspection, kernel: Kernel, inc_empty: bool) -> Iterator[str]:
@@ -78,7 +79,8 @@ def skipped_text(s: Survey) -> Iterator[str]:
     """Who was left out, by reason."""
     for reason in dict.fromkeys(e.reason for e in s.skipped):
         those = [f"{e.pid} {escape(e.comm)}".rstrip() for e in s.skipped if e.reason == reason]
-        yield f"left out {len(those)}, {reason}: {', '.join(those)}"
+        names = "" if reason == KTHREAD else f": {', '.join(those)}"  # hundreds, and the same everywhere
+        yield f"left out {len(those)}, {reason}{names}"
 
 
 def _cells(f: Figures) -> list[str]:
