@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from tablewalk.errors import TablewalkError, escape
+from tablewalk.record.convert import NothingGathered
 from tablewalk.record.part import Part
 from tablewalk.record.recording import Meta
 from tablewalk.record.rows import Kind
@@ -51,6 +52,9 @@ def finish(part: Part, output: Path, as_json: bool) -> Meta:
     try:
         with converting() as progress:
             meta, by_kind = part.convert(output, progress)
+    except NothingGathered:
+        part.remove()
+        raise TablewalkError("no event of any process was recorded: nothing to make a recording of") from None
     except TablewalkError as e:
         raise TablewalkError(f"{e}; what was gathered is kept: tablewalk import {part.path}") from None
     part.remove()

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from tablewalk.cli._recorded import converting, report
+from tablewalk.errors import TablewalkError
 from tablewalk.record.imports import import_perf
 from tablewalk.record.part import Part
 
@@ -30,7 +31,9 @@ def command(source: Path, output: Path | None, samples: Path | None, exact_sampl
             path = output or part.output
             meta, by_kind = part.convert(path, progress)
     else:
-        path = output or source.with_name(source.name.removesuffix(".data").removesuffix(".txt") + ".tw")
+        path = output or source.with_name(source.name + ".tw")
+        if not output and path.exists():
+            raise TablewalkError(f"{path}: exists already; name the recording with -o")
         with converting() as progress:
             meta, by_kind = import_perf(source, path, samples, exact_samples, progress)
     report(path, meta, by_kind, as_json)

@@ -16,6 +16,10 @@ from tablewalk.record.recording import Meta, Writer
 from tablewalk.record.rows import Kind, Names, Rows
 
 
+class NothingGathered(TablewalkError):
+    """There is no event of any process."""
+
+
 class Source(Protocol):
     """Raw events from a perf.data or from its text."""
 
@@ -69,7 +73,7 @@ def convert(
         out.add(pairing.finish())
         out.add(_of_known(samples, pairing))
         if not out.num_rows and not out.num_held:
-            raise TablewalkError(f"{source.path}: holds no event of any process: nothing to make a recording of")
+            raise NothingGathered(f"{source.path}: holds no event of any process: nothing to make a recording of")
         source.describe(meta)
         meta.missing += pairing.missing()
         meta.lost = max(lost, meta.lost)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tablewalk.errors import TablewalkError
+from tablewalk.files import check_regular
 from tablewalk.record.convert import convert
 from tablewalk.record.perf_data import PerfData
 from tablewalk.record.perf_script import PerfScript
@@ -29,6 +30,7 @@ def import_perf(
     """
     meta = Meta(machine="x86_64")
     try:
+        check_regular(source)
         with open(source, "rb") as f:
             head = f.read(8)
     except OSError as e:

@@ -111,5 +111,10 @@ class Part:
             start = Rows.concat([rows.renamed(source.names) for rows in recorded.batches()])
         return meta, convert(source, by_time(samples), output, meta, progress, start)
 
+    @property
+    def gathered(self) -> int:
+        """Bytes that perf has written."""
+        return self.perf_data.stat().st_size if self.perf_data.exists() else 0
+
     def remove(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)

@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tablewalk.errors import TablewalkError
+from tablewalk.files import check_regular, replaceable
 from tablewalk.record.rows import (
     COLUMNS,
     NAME_MAX_BYTES,
@@ -267,6 +268,7 @@ def _verify(path: Path) -> int:
             raise TablewalkError(f"{path}: left by a recording that was cut short; run: tablewalk import {path}")
         raise TablewalkError(f"{path}: a directory, not a recording")
     try:
+        check_regular(path)
         with open(path, "rb") as f:
             if not (size := os.fstat(f.fileno()).st_size):
                 raise TablewalkError(f"{path}: empty, not a recording")
@@ -317,7 +319,7 @@ def _line(e: BaseException) -> str:
 
 
 class Writer:
-    """Writes a recording to a temporary file beside `path`, which `finish` puts in its place.
+    """Writes a recording to a temporary file beside `path` (links followed), which `finish` puts in its place.
 
     Rows may be added in any order. What is not yet `settle`d is held in memory; if that grows past
     HELD_MAX rows (a call that took its lock long ago and still has not returned), the oldest are written
@@ -424,7 +426,8 @@ class _ParquetOut:
 
     def __init__(self, path: Path) -> None:
         self._final = path
-        self.path = path.with_name(f".{path.name}.{os.getpid()}-{next(_serial)}.tmp")
+        self._place = replaceable(path)
+        self.path = self._place.with_name(f".{path.name}.{os.getpid()}-{next(_serial)}.tmp")
         with _told(path):
             self._file: IO[bytes] = open(self.path, "w+b")  # noqa: SIM115 - closed by finish or discard
         delta = ["t", "begin", "end", "a0"]
@@ -468,7 +471,7 @@ class _ParquetOut:
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
-            os.replace(self.path, self._final)
+            os.replace(self.path, self._place)
 
     def discard(self) -> None:
         try:

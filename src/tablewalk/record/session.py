@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tablewalk.errors import TablewalkError
+from tablewalk.files import replaceable
 from tablewalk.inspect import procfs
 from tablewalk.record import events, sampler, strace
 from tablewalk.record.attach import snapshot
@@ -43,13 +44,14 @@ def record(
     had, or the disk is full (what there is stays).
     """
     if not shutil.which(command[0]):
-        raise TablewalkError(f"{command[0]}: no such command")
+        there = "/" in command[0] and os.path.exists(command[0])
+        raise TablewalkError(f"{command[0]}: {'not executable' if there else 'no such command'}")
     perf, part, meta = _prepare(output, "record", command, require_all)
     environment = {**os.environ, "TABLEWALK_SAMPLES": str(part.exact_samples.absolute())}
-    if perf.strace:
-        part.strace.write_bytes(strace.header())
-        command = [*strace.command(perf.strace, part.strace), *command]
-    with _stoppable() as stop:
+    with _nothing_left(part), _stoppable() as stop:
+        if perf.strace:
+            part.strace.write_bytes(strace.header())
+            command = [*strace.command(perf.strace, part.strace), *command]
         stop.target = process = _start([*perf.command(part.perf_data), "--", *command], environment)
         with _sampling(part, interval, [-process.pid], meta):
             status = stop.wait(seconds)
@@ -74,7 +76,7 @@ def attach(
     listens, asks = os.pipe()
     hears, answers = os.pipe()
     control = ["-D", "-1", f"--control=fd:{listens},{answers}", "-p", str(pid)]
-    with _stoppable() as stop:
+    with _nothing_left(part), _stoppable() as stop:
         stop.target = process = _start([*perf.command(part.perf_data), *control], None, (listens, answers))
         os.close(listens)
         os.close(answers)
@@ -109,23 +111,35 @@ def _enable(asks: int, hears: int) -> bool:
 
 def _prepare(output: Path, source: str, command: list[str], require_all: bool) -> tuple[Perf, Part, Meta]:
     """Find perf, make the directory in which is gathered, and note there what is known beforehand."""
+    replaceable(output)
     perf = Perf.find()
     if require_all and perf.missing:
         raise TablewalkError("; ".join(perf.missing))
     part = Part(output)
     part.create()
-    meta = Meta(command=command, source=source, perf_version=perf.version, complete=False)
-    describe(meta)
-    meta.missing += perf.missing
-    part.write_meta(meta)
-    part.write_formats(perf.tracefs, [e for e in perf.events if e in events.TRACEPOINT_FIELDS])
+    with _nothing_left(part):
+        meta = Meta(command=command, source=source, perf_version=perf.version, complete=False)
+        describe(meta)
+        meta.missing += perf.missing
+        part.write_meta(meta)
+        part.write_formats(perf.tracefs, [e for e in perf.events if e in events.TRACEPOINT_FIELDS])
     return perf, part, meta
+
+
+@contextlib.contextmanager
+def _nothing_left(part: Part) -> Iterator[None]:
+    """Removes the directory where something goes wrong before perf has written anything."""
+    try:
+        yield
+    except BaseException:
+        if not part.gathered:
+            part.remove()
+        raise
 
 
 def _gathered(perf: Perf, part: Part, meta: Meta, stop: _Stop, status: int) -> tuple[Part, bool]:
     """Note that all went well; raise TablewalkError where perf did not do its part, and say why."""
-    size = part.perf_data.stat().st_size if part.perf_data.exists() else 0
-    if not size:
+    if not (size := part.gathered):
         why = perf.complaint(part) or f"perf ended with status {status} before it recorded anything"
         part.remove()
         raise TablewalkError(f"perf cannot record: {why}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tablewalk.errors import TablewalkError
+from tablewalk.files import replaceable
 
 
 class Key(NamedTuple):
@@ -44,9 +45,10 @@ class Results:
     """The file; raises TablewalkError where it cannot be used."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path)
+            self._db = sqlite3.connect(replaceable(path))
             self._db.execute(_SCHEMA)
         except (OSError, sqlite3.Error) as e:
             raise TablewalkError(f"{path}: results cannot be kept there: {e}") from None
@@ -61,10 +63,13 @@ class Results:
         return Row(found[0], found[1], json.loads(found[2]), bool(found[3]), json.loads(found[4]))
 
     def put(self, key: Key, row: Row) -> None:
-        """Keep a row, on disk at once."""
+        """Keep a row, on disk at once. Raises TablewalkError where it cannot be kept."""
         values = (row.compared, row.at, json.dumps(row.report), int(row.noise), json.dumps(row.coverage))
-        with self._db:
-            self._db.execute("insert or replace into outcome values (?,?,?,?,?,?,?,?,?,?)", (*key, *values))
+        try:
+            with self._db:
+                self._db.execute("insert or replace into outcome values (?,?,?,?,?,?,?,?,?,?)", (*key, *values))
+        except sqlite3.Error as e:
+            raise TablewalkError(f"{self._path}: results cannot be kept there: {e}") from None
 
     def close(self) -> None:
         self._db.close()
