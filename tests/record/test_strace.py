@@ -125,9 +125,11 @@ def test_record_without_rights(perf_for_anybody: None, tmp_path: Path) -> None:
     (c,) = Recording.open(tmp_path / "x.tw").row_groups()
     calls = [(n, b, e) for k, n, b, e in zip(c.kind, c.nr, c.begin, c.end, strict=True) if k == Kind.SYSCALL]
     assert {59, 9, 28, 11, 231} <= {n for n, *_ in calls}
-    # What the kernel mapped for a call lies inside it, on strace's clock too.
+    # What the kernel mapped for a call lies inside it, on strace's clock too: that one tells microseconds, and is
+    # set against perf's by an offset that was measured while other programs could get in between.
+    slack = 1_000_000
     maps = [t for k, t, n in zip(c.kind, c.t, c.name, strict=True) if k == Kind.MMAP and n and "zero" in n]
-    assert maps and all(any(n == 9 and b <= t <= e for n, b, e in calls) for t in maps)
+    assert maps and all(any(n == 9 and b - slack <= t <= e + slack for n, b, e in calls) for t in maps)
     assert not any(n and n == "strace" for n in c.name)
 
 

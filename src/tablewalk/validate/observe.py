@@ -185,7 +185,7 @@ class Observer:
         counts = [entire] * nr
         if in_ptes:
             counts = [self._count(page + i * self._page_cells, folio) for i in range(nr)]
-        if folio != self._types.system(64).huge_zero_folio:
+        if folio != int(self._types.system(64).huge_zero_folio):
             s.rss += nr
             s.pss += sum((self._size << PSS_SHIFT) // max(count, 1) for count in counts)
             if is_anon:
