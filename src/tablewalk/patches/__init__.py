@@ -2,7 +2,7 @@
 """What a kernel without a patch does instead: one override a patch, at exactly the site that the patch changed.
 
 `kernel/` is the newest kernel.  A function decorated with `patch` replaces its site in a kernel that lacks the
-patch; a release lacks every patch that came after it.  `patch_row` records a patch without an override.
+patch; a release lacks every patch that came after it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pkgutil import iter_modules
-from types import FunctionType
 from typing import TypeVar
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -38,10 +37,6 @@ class Patch:
         return f"{self.since[0]}.{self.since[1]}"
 
 
-class Override:
-    """A patch's override before the catalogue knows which module it stands in."""
-
-
 _rows: dict[str, list[Patch]] = {}
 
 
@@ -57,7 +52,6 @@ def patch(
     """Declare that the decorated function is what `site` is in a kernel without this patch."""
 
     def declare(func: F) -> F:
-        assert isinstance(func, FunctionType) or callable(func)
         module = func.__module__.rpartition(".")[2]
         row = Patch(id, commit, title, series, parse_release(since), site, files, f"{module}.{func.__name__}")
         package = func.__module__.rpartition(".")[0]
