@@ -85,11 +85,6 @@ def reset_memory() -> None:
         lockstat[i] = 0
 
 
-def snapshot() -> list[int]:
-    """A copy of the flat memory."""
-    return list(mem)
-
-
 def objects() -> Iterator[tuple[str, int]]:
     """(struct, live instances)."""
     return ((layout.name, n) for layout, n in zip(layouts, live, strict=True))
