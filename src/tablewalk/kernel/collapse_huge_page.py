@@ -76,7 +76,7 @@ from .pgtable_generic import (
     pte_offset_map_lock,
     pte_unmap_unlock,
 )
-from .rmap import anon_vma_lock_write, anon_vma_unlock_write, folio_remove_rmap_ptes
+from .rmap import anon_vma_lock_write, anon_vma_unlock_write, folio_remove_rmap_pte
 from .scan_result import (
     SCAN_EXCEED_NONE_PTE,
     SCAN_EXCEED_SHARED_PTE,
@@ -313,6 +313,6 @@ def collapse_copy(mm: mm_struct, pte: pte_p, ptl: spinlock_t, new: folio) -> Non
             spin_lock(ptl)
             ptep_get_and_clear(pte + i)
             if not is_none_or_zero(entry):
-                folio_remove_rmap_ptes(page_folio(pte_page(entry)), 1)
+                folio_remove_rmap_pte(page_folio(pte_page(entry)), pte_page(entry))
                 folio_put(page_folio(pte_page(entry)))
             spin_unlock(ptl)

@@ -55,7 +55,7 @@ from .page_alloc import (
 )
 from .pgtable import ACCESSED, PFN_SHIFT, RW, page_t, pmd_trans_huge, pmdp_get_lockless, pte_p, vm_page_prot
 from .pgtable_generic import NO_TABLE, pmd_install, pte_offset_map_lock, pte_unmap_unlock
-from .rmap import folio_add_file_rmap_ptes, mm_counter_file, vma_address, vma_pages
+from .rmap import folio_add_rmap_ptes, mm_counter_file, vma_address, vma_pages
 from .vm_fault import vm_fault
 from .vm_flags import VM_FAULT_NOPAGE, VM_FAULT_SIGBUS, VM_RAND_READ, VM_SHARED, VM_UFFD_WP, VM_WRITE
 
@@ -381,7 +381,7 @@ def filemap_map_order0_folio(f: folio, pte: pte_p, flags: int) -> int:
     if load(pte):
         folio_put(f)
         return 0
-    folio_add_file_rmap_ptes(f, 1)
+    folio_add_rmap_ptes(f, f.page, 1)
     store(pte, f.page << PFN_SHIFT | flags)
     return 1
 
@@ -393,10 +393,10 @@ def filemap_map_folio_range(f: folio, pte: pte_p, first: int, last: int, flags: 
     for i in range(last - first + 1):
         if load(pte + i) == 0:
             store(pte + i, page + PAGE_CELLS * i << PFN_SHIFT | flags)
+            folio_add_rmap_ptes(f, page + PAGE_CELLS * i, 1)
             nr += 1
     if nr == 0:
         folio_put(f)
         return 0
-    folio_add_file_rmap_ptes(f, nr)
     add(f._refcount, nr - 1)
     return nr

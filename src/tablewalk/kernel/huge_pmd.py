@@ -57,7 +57,7 @@ from .pgtable_generic import (
     pte_alloc_one,
     pte_free,
 )
-from .rmap import folio_add_rmap_pmd, folio_remove_rmap_pmd, mm_counter_file
+from .rmap import folio_add_rmap_pmd, folio_add_rmap_ptes, folio_remove_rmap_pmd, mm_counter_file
 from .tlb import flush_tlb_range
 from .vm_fault import vm_fault
 from .vm_flags import FAULT_FLAG_WRITE, VM_FAULT_FALLBACK, VM_SHARED, VM_UFFD_WP, VM_WRITE
@@ -208,7 +208,7 @@ def split_anon_pmd(vma: vm_area_struct, pmd: pmd_p, haddr: int) -> None:
     if load(page_flags(f.page)) & PAGE_ANON_EXCLUSIVE:
         for i in range(1, arch.hpage_pmd_nr):
             store(page_flags(f.page + PAGE_CELLS * i), PAGE_ANON_EXCLUSIVE)
-    add(f._mapcount, arch.hpage_pmd_nr)
+    folio_add_rmap_ptes(f, f.page, arch.hpage_pmd_nr)
     add(vma.vm_mm.anon_huge, -1)
     entry = f.page << PFN_SHIFT | vm_page_prot(vma.vm_flags) | pmdval & (RW | ACCESSED | DIRTY | UFFD_WP)
     install_split_table(vma.vm_mm, pmd, haddr, entry, PAGE_CELLS)

@@ -74,7 +74,7 @@ from .pgtable import (
     swp_type,
 )
 from .pgtable_generic import pte_offset_map, pte_offset_map_lock, pte_unmap, pte_unmap_unlock
-from .rmap import folio_remove_rmap_ptes
+from .rmap import folio_remove_rmap_pte
 from .rmap_walk import folio_mapping, unmap_folio
 from .tlb import flush_tlb_range
 from .vm_flags import EINVAL, VM_HUGETLB, VM_LOCKED, VM_PFNMAP
@@ -385,6 +385,6 @@ def discard_lazyfree(vma: vm_area_struct, address: int, f: folio) -> None:
                 WRITE_ONCE(f, "flags", f.flags | PG_SWAPBACKED)
             else:
                 add(mm.anon_rss, -1)
-                folio_remove_rmap_ptes(f, 1)
+                folio_remove_rmap_pte(f, pte_page(entry))
                 folio_put(f)
         pte_unmap_unlock(pte, ptl)

@@ -69,7 +69,7 @@ from .pgtable_generic import (
     pte_unmap_unlock,
     walk_to_pmd,
 )
-from .rmap import folio_add_new_anon_rmap, folio_remove_rmap_ptes, mm_counter_file, vmf_anon_prepare
+from .rmap import folio_add_new_anon_rmap, folio_remove_rmap_pte, mm_counter_file, vmf_anon_prepare
 from .swap_pte import do_swap_page
 from .tlb import flush_tlb_range
 from .userfaultfd_fault import handle_userfault
@@ -322,4 +322,4 @@ def wp_page_install(vmf: vm_fault, pte: int, entry: int, old: folio, new: folio)
     folio_add_new_anon_rmap(new, vma, vmf.address)
     store(pte, copy)
     if old:
-        folio_remove_rmap_ptes(old, 1)
+        folio_remove_rmap_pte(old, pte_page(entry))

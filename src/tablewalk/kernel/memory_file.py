@@ -54,7 +54,7 @@ from .pgtable_generic import (
     pte_offset_map_lock,
     pte_unmap_unlock,
 )
-from .rmap import folio_add_file_rmap_ptes, folio_add_new_anon_rmap, mm_counter_file, vma_pages, vmf_anon_prepare
+from .rmap import folio_add_new_anon_rmap, folio_add_rmap_ptes, mm_counter_file, vma_pages, vmf_anon_prepare
 from .shmem import shmem_fault
 from .userfaultfd_k import pte_mkuffd_wp, uffd_disable_fault_around, userfaultfd_armed
 from .vm_fault import vm_fault
@@ -261,7 +261,7 @@ def set_pte_range(vmf: vm_fault, f: folio, page: page_t, nr: int, pte: int) -> N
         entry = maybe_mkwrite(entry | DIRTY, vma.vm_flags)
     if vmf.orig_pte:
         entry = pte_mkuffd_wp(entry)
-    folio_add_file_rmap_ptes(f, nr)
+    folio_add_rmap_ptes(f, page, nr)
     add(mm_counter_file(vma.vm_mm, f), nr)
     for i in range(nr):
         store(pte + i, entry + (PAGE_CELLS * i << PFN_SHIFT))
@@ -282,7 +282,7 @@ def special_mapping_fault(vmf: vm_fault) -> int:
             store(pte, vmf.address >> arch.page_shift << PFN_SHIFT | flags | SPECIAL)
         else:
             store(pte, f.page << PFN_SHIFT | flags)
-            folio_add_file_rmap_ptes(f, 1)
+            folio_add_rmap_ptes(f, f.page, 1)
             add(vma.vm_mm.file_rss, 1)
     if pte:
         pte_unmap_unlock(pte, ptl)

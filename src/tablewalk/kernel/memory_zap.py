@@ -87,7 +87,7 @@ from .pgtable_generic import (
     pte_unmap,
     pte_unmap_unlock,
 )
-from .rmap import unlink_anon_vmas, vma_address, vma_last_pgoff
+from .rmap import folio_remove_rmap_pte, unlink_anon_vmas, vma_address, vma_last_pgoff
 from .userfaultfd_k import userfaultfd_pte_wp
 from .vm_flags import VM_HUGETLB
 from .vma_change import unlink_file_vma
@@ -294,7 +294,7 @@ def zap_ptes(tlb: mmu_gather, vma: vm_area_struct, pte: int, addr: int, end: int
             if entry & UFFD_WP and zap_install_uffd_wp_if_needed(vma, pte + i, entry, details):
                 found |= SKIPPED
             anon += 1
-            add(f._mapcount, -1)
+            folio_remove_rmap_pte(f, page)
             full = tlb_remove_page(tlb, page)
         else:
             if f.flags & PG_SWAPBACKED:
@@ -330,7 +330,7 @@ def zap_present_file_pte(vma: vm_area_struct, pte: int, f: folio, details: int) 
     if entry & DIRTY:
         WRITE_ONCE(f, "flags", f.flags | PG_DIRTY)
         return True, found | FORCE_FLUSH
-    add(f._mapcount, -1)
+    folio_remove_rmap_pte(f, entry >> PFN_SHIFT)
     return False, found
 
 

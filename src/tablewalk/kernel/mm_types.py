@@ -185,14 +185,14 @@ class folio(struct):
 
     flags: int = marked(any_of())
     _refcount: atomic_t = atomic()
-    _mapcount: atomic_t = atomic()  # entries of PTE tables that map a page of it
+    _mapcount: atomic_t = atomic()  # entries of PTE tables that map a page of it (_large_mapcount of a large folio)
     _entire_mapcount: atomic_t = atomic()  # huge pmds that map it
     mapping: int = marked(any_of("lock"))  # address_space, or anon_vma with FOLIO_MAPPING_ANON
     index: int = plain(any_of("lock"))
     order: int = const()
     swap: int = plain(any_of("lock"))
     lock: mutex_t = mutex()  # PG_locked
-    page: entries_t = entries(each=3)
+    page: entries_t = entries(each=4)
 
 
 class system(struct):

@@ -25,6 +25,7 @@ from .mm_types import mm_struct, ptdesc, vector_t
 from .page_alloc import folio_put
 from .pgtable import page_folio, page_t
 from .pgtable_generic import pte_free_now
+from .rmap import folio_remove_rmap_pte
 from .tlb import flush_tlb_range
 
 # x86-64: 8 slots on the stack and 19 batches of 510
@@ -144,7 +145,7 @@ def tlb_flush_rmaps(tlb: mmu_gather) -> None:
         return
     for encoded in vec_take(tlb.pages):
         if encoded & 1:
-            add(page_folio(encoded >> 1)._mapcount, -1)
+            folio_remove_rmap_pte(page_folio(encoded >> 1), encoded >> 1)
         vec_push(tlb.pages, encoded & ~1)
     tlb.delayed_rmap = 0
 

@@ -28,7 +28,7 @@ PAGE_ANON_EXCLUSIVE: Final = 1  # flag of a struct page
 MMF_HAS_PINNED: Final = 1 << 27  # mm_struct.flags: a page of this mm was pinned once
 GUP_PIN_COUNTING_BIAS: Final = 1 << 10  # what a pin adds to _refcount
 
-PAGE_CELLS: Final = 3  # struct page: its folio, its flags, its content
+PAGE_CELLS: Final = 4  # struct page: its folio, its flags, its content, in a large folio its _mapcount
 SYSTEM: Final = system(64)
 NO_FOLIO: Final = folio(0)
 
@@ -43,7 +43,7 @@ def folio_alloc(order: int) -> folio:
         store(new.page, new.addr)
     else:
         new.order = order
-        store_range(new.page, [new.addr, 0, 0] * nr)
+        store_range(new.page, [new.addr, 0, 0, 0] * nr)
     return new
 
 
@@ -82,6 +82,13 @@ def folio_ref_count(f: folio) -> int:
 def folio_mapcount(f: folio) -> int:
     """Entries and huge pmds that map the folio or a page of it."""
     return load(f._mapcount) + load(f._entire_mapcount)
+
+
+def folio_precise_page_mapcount(f: folio, page: page_t) -> int:
+    """Entries and huge pmds that map one page of the folio (fs/proc/internal.h)."""
+    if f.order == 0:
+        return load(f._mapcount)
+    return load(page_mapcount(page)) + load(f._entire_mapcount)
 
 
 def folio_needs_cow_for_dma(mm: mm_struct, f: folio) -> bool:
@@ -124,6 +131,11 @@ def page_flags(page: page_t) -> int:
 def page_content(page: page_t) -> int:
     """Address of the content cell of a struct page."""
     return page + 2
+
+
+def page_mapcount(page: page_t) -> int:
+    """Address of the _mapcount cell of a large folio's struct page: the entries that map just this page."""
+    return page + 3
 
 
 def copy_page(to: page_t, from_: page_t) -> None:

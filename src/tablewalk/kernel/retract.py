@@ -52,7 +52,7 @@ from .pgtable_generic import (
     pte_unmap_unlock,
     walk_to_pmd,
 )
-from .rmap import folio_remove_rmap_ptes, linear_page_index, mm_counter_file, vma_address
+from .rmap import folio_remove_rmap_pte, linear_page_index, mm_counter_file, vma_address
 from .scan_result import (
     SCAN_FAIL,
     SCAN_NO_PTE_TABLE,
@@ -267,7 +267,7 @@ def clear_entries(pte: pte_p, f: folio) -> tuple[int, int]:
             return result, nr
         if entry:
             ptep_get_and_clear(pte + i)
-            folio_remove_rmap_ptes(f, 1)
+            folio_remove_rmap_pte(f, folio_page(f, i))
             nr += 1
     return SCAN_SUCCEED, nr
 

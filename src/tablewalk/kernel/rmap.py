@@ -30,7 +30,16 @@ from ..machine import (
 )
 from .mm_types import anon_vma, anon_vma_chain, counter_t, folio, mm_struct, vm_area_struct
 from .mmap_lock import mmap_read_unlock
-from .page_alloc import FOLIO_MAPPING_ANON, MAPPING_SHIFT, PAGE_ANON_EXCLUSIVE, PAGE_CELLS, PG_SWAPBACKED, PG_UPTODATE
+from .page_alloc import (
+    FOLIO_MAPPING_ANON,
+    MAPPING_SHIFT,
+    PAGE_ANON_EXCLUSIVE,
+    PAGE_CELLS,
+    PG_SWAPBACKED,
+    PG_UPTODATE,
+    page_mapcount,
+)
+from .pgtable import page_t
 from .vm_fault import vm_fault
 from .vm_flags import FAULT_FLAG_VMA_LOCK, VM_ACCESS_FLAGS, VM_FAULT_RETRY, VM_SOFTDIRTY
 
@@ -281,12 +290,15 @@ def folio_add_new_anon_rmap(f: folio, vma: vm_area_struct, address: int, nr: int
     store(f.page + 1, PAGE_ANON_EXCLUSIVE)
     for i in range(1, nr):
         store(f.page + PAGE_CELLS * i + 1, PAGE_ANON_EXCLUSIVE)
-    add(f._mapcount, nr)
+    folio_add_rmap_ptes(f, f.page, nr)
 
 
-def folio_add_file_rmap_ptes(f: folio, nr: int) -> None:
-    """`nr` more entries map pages of the folio."""
+def folio_add_rmap_ptes(f: folio, page: page_t, nr: int) -> None:
+    """`nr` more entries map pages of the folio, from `page` on."""
     add(f._mapcount, nr)
+    if f.order:
+        for i in range(nr):
+            add(page_mapcount(page + PAGE_CELLS * i), 1)
 
 
 def mm_counter_file(mm: mm_struct, f: folio) -> counter_t:
@@ -294,9 +306,11 @@ def mm_counter_file(mm: mm_struct, f: folio) -> counter_t:
     return mm.shmem_rss if f.flags & PG_SWAPBACKED else mm.file_rss
 
 
-def folio_remove_rmap_ptes(f: folio, nr: int) -> None:
-    """`nr` entries less map pages of the folio."""
-    add(f._mapcount, -nr)
+def folio_remove_rmap_pte(f: folio, page: page_t) -> None:
+    """One entry less maps a page of the folio."""
+    add(f._mapcount, -1)
+    if f.order:
+        add(page_mapcount(page), -1)
 
 
 def folio_add_rmap_pmd(f: folio) -> None:

@@ -59,7 +59,7 @@ from .pgtable import (
     vm_page_prot,
 )
 from .pgtable_generic import pte_offset_map_lock, pte_unmap_unlock
-from .rmap import folio_remove_rmap_ptes, mm_counter_file, vma_address, vma_last_pgoff
+from .rmap import folio_add_rmap_ptes, folio_remove_rmap_pte, mm_counter_file, vma_address, vma_last_pgoff
 from .tlb import flush_tlb_range
 from .userfaultfd_k import userfaultfd_pte_wp
 from .vm_flags import VM_LOCKED
@@ -128,12 +128,12 @@ def unmap_table(f: folio, vma: vm_area_struct, address: int, nr: int, idx: int, 
         entry = ptep_get(pte + i)
         if entry & (PRESENT | PROTNONE) and entry & SPECIAL == 0 and pte_page(entry) == folio_page(f, idx + i):
             unmap_page(f, vma, pte + i, migrate)
+            folio_remove_rmap_pte(f, folio_page(f, idx + i))
             done += 1
     if done:
         flush_tlb_range(mm, address, address + (nr << arch.page_shift))
         if not migrate:
             add(mm_counter_file(mm, f), -done)
-        folio_remove_rmap_ptes(f, done)
         folio_put_refs(f, done)
     pte_unmap_unlock(pte, ptl)
 
@@ -189,7 +189,7 @@ def remove_migration_table(
 def remove_migration_pte(vma: vm_area_struct, pte: pte_p, entry: int, page: int) -> None:
     """Map `page` as the migration entry says."""
     folio_get(page_folio(page))
-    add(page_folio(page)._mapcount, 1)
+    folio_add_rmap_ptes(page_folio(page), page, 1)
     if entry & MIGRATION_EXCLUSIVE:
         store(page_flags(page), PAGE_ANON_EXCLUSIVE)
     kept = entry & (RW | ACCESSED | DIRTY | UFFD_WP)

@@ -46,8 +46,8 @@ from .pgtable import (
 from .pgtable_generic import __pte_alloc, pte_offset_map_lock, pte_unmap_unlock, walk_to_pmd
 from .rmap import (
     anon_vma_prepare,
-    folio_add_file_rmap_ptes,
     folio_add_new_anon_rmap,
+    folio_add_rmap_ptes,
     linear_page_index,
     mm_counter_file,
 )
@@ -365,7 +365,7 @@ def mfill_atomic_install_pte(vma: vm_area_struct, pmd: pmd_p, address: int, page
     elif not mfill_may_replace(ptep_get(pte)):
         error = -EEXIST
     elif in_cache:
-        folio_add_file_rmap_ptes(f, 1)
+        folio_add_rmap_ptes(f, page, 1)
         add(mm_counter_file(mm, f), 1)
     else:
         folio_add_new_anon_rmap(f, vma, address)

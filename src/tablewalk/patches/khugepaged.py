@@ -22,7 +22,7 @@ from ..kernel.mmap_lock import (
     mmap_write_trylock,
     mmap_write_unlock,
 )
-from ..kernel.page_alloc import folio_put, folio_put_refs
+from ..kernel.page_alloc import folio_page, folio_put, folio_put_refs
 from ..kernel.pgtable import pmd_p, pmd_pgtable, pmdp_get_lockless, pte_p, ptep_get
 from ..kernel.pgtable_generic import (
     mm_dec_nr_ptes,
@@ -34,7 +34,7 @@ from ..kernel.retract import check_entries, set_huge_pmd
 from ..kernel.rmap import (
     anon_vma_lock_write,
     anon_vma_unlock_write,
-    folio_remove_rmap_ptes,
+    folio_remove_rmap_pte,
     linear_page_index,
     mm_counter_file,
     vma_address,
@@ -256,7 +256,7 @@ def remove_rmaps(pte: pte_p, f: folio) -> int:
     nr = 0
     for i in range(arch.hpage_pmd_nr):
         if ptep_get(pte + i):
-            folio_remove_rmap_ptes(f, 1)
+            folio_remove_rmap_pte(f, folio_page(f, i))
             nr += 1
     return nr
 

@@ -2,7 +2,7 @@
 """What a process of the model looks like from outside, as the text that the agent makes of /proc on a real kernel.
 
 The readers' rules are those of fs/proc/task_mmu.c and mm/mincore.c (7.2), but without locks: between two operations
-nothing changes.  How often a page of a large folio is mapped is counted over the tables of all processes.
+nothing changes.
 
 The loops here are run after each operation for each mapped page, and are written for speed.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -72,14 +71,12 @@ class Observer:
         self._pgtable = model.kernel("pgtable")
         self._filemap = model.kernel("filemap")
         self._pgtables_bytes = model.kernel("pgtable_generic").mm_pgtables_bytes
+        self._page_mapcount = model.kernel("page_alloc").page_mapcount
         self._page_cells = model.kernel("page_alloc").PAGE_CELLS
         self._size = self._arch.page_size
-        self._mms: dict[int, Any] = {}
-        self._counts: Counter[int] | None = None
 
     def text(self, mms: dict[int, Any]) -> str:
         """The observation of all processes, by number."""
-        self._mms, self._counts = mms, None
         lines: list[str] = []
         for process, mm in sorted(mms.items()):
             vmas = [self._smaps(vma) for vma in self._vmas(mm)]
@@ -92,7 +89,6 @@ class Observer:
 
     def present(self, mm: Any, start: int, end: int) -> list[int]:
         """Addresses of the pages in [start, end) that are mapped."""
-        self._mms, self._counts = {0: mm}, None
         return [
             page
             for vma in self._vmas(mm)
@@ -148,7 +144,7 @@ class Observer:
                 page = entry >> shift
                 folio = load(page)
                 rss += 1
-                count = self._count(page, folio) if load(folio + _ORDER) else load(folio + _PTES)
+                count = self._mapcount(folio, page) if load(folio + _ORDER) else load(folio + _PTES)
                 kind = IS_PRESENT | EXCLUSIVE if count == 1 else IS_PRESENT
                 pss += whole if count < 2 else whole // count
                 if load(folio + _MAPPING) & 1:
@@ -184,7 +180,7 @@ class Observer:
             kind |= UFFD
         counts = [entire] * nr
         if in_ptes:
-            counts = [self._count(page + i * self._page_cells, folio) for i in range(nr)]
+            counts = [self._mapcount(folio, page + i * self._page_cells) for i in range(nr)]
         if folio != int(self._types.system(64).huge_zero_folio):
             s.rss += nr
             s.pss += sum((self._size << PSS_SHIFT) // max(count, 1) for count in counts)
@@ -200,20 +196,9 @@ class Observer:
         for i, count in enumerate(counts):
             s.runs.append((addr + i * self._size, 1, kind | EXCLUSIVE if count == 1 else kind))
 
-    def _count(self, page: int, folio: int) -> int:
-        """How often a page of a large folio is mapped, by PTEs or whole."""
-        if self._counts is None:
-            self._counts = Counter(self._mapped_pages())
-        return self._counts[page] + int(self._load(folio + _ENTIRE))
-
-    def _mapped_pages(self) -> Iterator[int]:
-        """struct page of each present PTE of all processes."""
-        p = self._pgtable
-        present, special, shift = p.PRESENT | p.PROTNONE, p.SPECIAL, p.PFN_SHIFT
-        for mm in self._mms.values():
-            for vma in self._vmas(mm):
-                for _, _, entries in self._entries(mm, vma.vm_start, vma.vm_end):
-                    yield from (e >> shift for e in entries if e & present and not e & special)
+    def _mapcount(self, folio: int, page: int) -> int:
+        """How often a page of a large folio is mapped, by PTEs or whole (folio_precise_page_mapcount)."""
+        return int(self._load(self._page_mapcount(page)) + self._load(folio + _ENTIRE))
 
     # --- what the readers say ----------------------------------------------------------------------------
 
