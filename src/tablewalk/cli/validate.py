@@ -22,6 +22,7 @@ from tablewalk.validate.kernels import Kernel, find
 from tablewalk.validate.results import Results
 from tablewalk.validate.session import Validation, coverage_rows, validate
 from tablewalk.validate.setup import setup
+from tablewalk.validate.workers import processors
 
 
 @click.command()
@@ -29,6 +30,7 @@ from tablewalk.validate.setup import setup
 @click.option("--ops", type=click.IntRange(1), default=5000, show_default=True, help="Operations on each kernel.")
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Of the first program.")
 @click.option("--focus", type=click.Choice(sorted(FOCUS)), help="What the programs shall do more of.")
+@click.option("--jobs", type=click.IntRange(1), help="Processes that compare at once [default: one a processor].")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Keep outcomes in this file [default: the cache]."
@@ -41,6 +43,7 @@ def command(
     ops: int,
     seed: int,
     focus: str | None,
+    jobs: int | None,
     as_json: bool,
     output: Path | None,
     save: Path | None,
@@ -57,7 +60,8 @@ def command(
     with _progress() as progress:
         for kernel in kernels:
             task = progress.add_task(kernel.name, total=ops)
-            found.append(validate(kernel, ops, seed, focus or "", fastest(), results, partial(progress.advance, task)))
+            step = partial(progress.advance, task)
+            found.append(validate(kernel, ops, seed, focus or "", fastest(), results, step, jobs=jobs or processors()))
     results.close()
     if save:
         for kernel, v in zip(kernels, found, strict=True):

@@ -181,7 +181,7 @@ class Observer:
         counts = [entire] * nr
         if in_ptes:
             counts = [self._mapcount(folio, page + i * self._page_cells) for i in range(nr)]
-        if folio != int(self._types.system(64).huge_zero_folio):
+        if self._types.folio(folio) != self._types.system(64).huge_zero_folio:
             s.rss += nr
             s.pss += sum((self._size << PSS_SHIFT) // max(count, 1) for count in counts)
             if is_anon:

@@ -32,8 +32,7 @@ class Ended(TablewalkError):
 
     def __init__(self, kernel: Kernel, reason: str, what: str, report: str) -> None:
         super().__init__(f"kernel {kernel.name}: {what}")
-        self.reason = reason
-        self.report = report
+        self.reason, self.what, self.report = reason, what, report
 
 
 def run(

@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tablewalk.errors import TablewalkError
 from tablewalk.machine import native
 
-from .compare import Comparison, Outcome
+from .compare import Comparison
 from .generate import Generator
 from .kernels import Kernel
 from .ops import NEVER_FAILS, Op
@@ -20,9 +20,10 @@ from .results import Key, Results, Row
 from .run import Ended
 from .setup import Setup, setup
 from .shrink import shrink
+from .workers import Work, in_parallel
 
 LENGTH = 250  # operations of a program
-PROGRAMS_A_RUN = {True: 8, False: 40}  # on the host; in one boot of a guest
+PROGRAMS_A_RUN = {True: 2, False: 40}  # on the host; in one boot of a guest
 ENOUGH = 20  # operations of a kind after which one should have succeeded
 
 
@@ -72,56 +73,42 @@ def validate(
     results: Results,
     step: Callable[[int], None] = lambda n: None,
     reduce: bool = True,
+    jobs: int = 1,
 ) -> Validation:
     """Compare the model with `kernel` on `operations` operations, in programs of seeds from `seed` on.
 
-    `step` is told how many more operations are done.  What `results` has is not run again.
+    `step` is told how many more operations are done.  What `results` has is not run again.  `jobs` processes share
+    the programs; what comes out does not depend on how many.
     """
     on = setup(kernel)
-    comparison = Comparison(on, driver)
     seeds = list(range(seed, seed + math.ceil(operations / LENGTH)))
-    validation = Validation(kernel.name)
     version = _version(kernel)
     keys = {s: Key(kernel.name, version, focus, s, LENGTH) for s in seeds}
-    open_ = [s for s in seeds if not _take(validation, s, results.get(keys[s]), on, focus, step)]
-    batch = PROGRAMS_A_RUN[kernel.is_host]
+    rows = {s: row for s in seeds if (row := results.get(keys[s]))}
+    step(LENGTH * len(rows))
+    open_ = [s for s in seeds if s not in rows]
+    batch = max(min(PROGRAMS_A_RUN[kernel.is_host], math.ceil(len(open_) / jobs)), 1)
+    batches = [open_[i : i + batch] for i in range(0, len(open_), batch)]
+    validation = Validation(kernel.name)
     try:
-        for i in range(0, len(open_), batch):
-            for s, outcome in _run(comparison, open_[i : i + batch], on, focus, step):
-                row = Row(
-                    outcome.compared,
-                    -1 if outcome.at is None else outcome.at,
-                    outcome.report,
-                    outcome.noise,
-                    outcome.coverage,
-                )
-                results.put(keys[s], row)
-                _take(validation, s, row, on, focus, lambda n: None)
+        for s, row in in_parallel(Work(kernel.name, driver, focus, LENGTH), batches, jobs):
+            results.put(keys[s], row)
+            rows[s] = row
+            step(LENGTH)
     except Ended as e:
         validation.ended = str(e)
         validation.oops = e.report if e.reason == "oops" else ""
-    if reduce:
+    for s, row in sorted(rows.items()):
+        _take(validation, s, row, on, focus)
+    if reduce and validation.disagreements:
+        comparison = Comparison(on, driver)
         for d in validation.disagreements:
             _reduce(d, comparison, on)
     return validation
 
 
-def program(on: Setup, seed: int, focus: str) -> list[Op]:
-    """The program of a seed."""
-    return Generator(seed, focus, on.geometry).program(LENGTH)
-
-
-def _run(
-    comparison: Comparison, seeds: list[int], on: Setup, focus: str, step: Callable[[int], None]
-) -> Iterator[tuple[int, Outcome]]:
-    programs = [program(on, s, focus) for s in seeds]
-    yield from zip(seeds, comparison.compare(programs, lambda: step(1)), strict=True)
-
-
-def _take(v: Validation, seed: int, row: Row | None, on: Setup, focus: str, step: Callable[[int], None]) -> bool:
-    """Add the outcome of a seed; whether there is one."""
-    if row is None:
-        return False
+def _take(v: Validation, seed: int, row: Row, on: Setup, focus: str) -> None:
+    """Add the outcome of a seed."""
     v.operations += row.compared
     v.programs += 1
     v.noise += row.noise
@@ -130,9 +117,8 @@ def _take(v: Validation, seed: int, row: Row | None, on: Setup, focus: str, step
         counts[0] += ok
         counts[1] += bad
     if row.at >= 0:
-        v.disagreements.append(Disagreement(seed, row.report, program(on, seed, focus)[: row.at + 1]))
-    step(LENGTH)
-    return True
+        program = Generator(seed, focus, on.geometry).program(LENGTH)
+        v.disagreements.append(Disagreement(seed, row.report, program[: row.at + 1]))
 
 
 def _reduce(d: Disagreement, comparison: Comparison, on: Setup) -> None:
