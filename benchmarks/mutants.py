@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Is the referee any good?  Errors made in the model on purpose, and how soon `validate` finds them on the host.
+
+    .venv/bin/python benchmarks/mutants.py [NAME]... [--ops N] [--seed S] [--focus F] [--list] [--write]
+
+First the model itself is compared with the kernel that runs here, whose answers are kept: where they disagree a program
+is cut off.  Then each mutant (`mutant_list`) is compared with the kept answers, program after program, until one shows
+it; that is confirmed on the kernel, and the program reduced.  What was done before, with the same texts, is not done
+again; so a run that was interrupted goes on where it was.
+
+Exit status 1 if a mutant was not found, 2 if something could not run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import platform
+import sys
+from collections.abc import Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from datetime import date
+from multiprocessing import get_context
+from pathlib import Path
+
+import click
+
+from mutant_hunt import Found, agreed, hunt, mutated, site
+from mutant_list import MUTANTS, Mutant
+from tablewalk.errors import TablewalkError, escape
+from tablewalk.machine.native import ROOT, cache_dir
+
+RESULTS = Path(__file__).with_name("MUTANTS.md")
+LENGTH = 250  # operations of a program: session.LENGTH, which cannot be imported before a mutant is made
+SEEDS_A_TASK = 5
+
+Lengths = list[tuple[int, int]]
+
+
+class Kept:
+    """Results of tasks in a directory, by the texts and arguments that they depend on."""
+
+    def __init__(self, directory: Path, focus: str) -> None:
+        self.answers = directory / "answers.sqlite"
+        self._directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+        digest = hashlib.sha256(f"{platform.release()} {platform.version()} {focus}".encode())
+        parts = [
+            path
+            for part in ("machine", "arch", "kernel", "validate")
+            for path in sorted((ROOT / part).rglob("*.[pch]*"))
+        ]
+        for path in [*parts, Path(__file__).with_name("mutant_hunt.py")]:
+            if path.suffix in (".py", ".c", ".h"):
+                digest.update(path.read_bytes())
+        self._texts = digest.hexdigest()
+
+    def _path(self, name: str, arguments: object) -> Path:
+        key = hashlib.sha256(f"{self._texts} {arguments}".encode()).hexdigest()[:16]
+        return self._directory / f"{name}-{key}.json"
+
+    def get(self, name: str, arguments: object) -> object:
+        """The result of an earlier run, or None."""
+        path = self._path(name, arguments)
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def put(self, name: str, arguments: object, result: object) -> None:
+        """Keep a result; it is there whole or not at all."""
+        path = self._path(name, arguments)
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(result))
+        partial.replace(path)
+
+
+def chosen(names: Sequence[str]) -> list[Mutant]:
+    """The mutants of these names, in the order of the list; all if there are none."""
+    known = {m.name for m in MUTANTS}
+    if unknown := sorted(set(names) - known):
+        raise click.UsageError(f"no such mutant: {escape(', '.join(unknown))}; --list names them")
+    return [m for m in MUTANTS if not names or m.name in names]
+
+
+def programs(pool: ProcessPoolExecutor, seeds: Sequence[int], focus: str, kept: Kept) -> Lengths:
+    """(seed, operations from its first on in which the model agrees with the kernel) of each program."""
+    groups = [tuple(seeds[i : i + SEEDS_A_TASK]) for i in range(0, len(seeds), SEEDS_A_TASK)]
+    running: dict[Future[Lengths], tuple[int, ...]] = {}
+    lengths: dict[int, int] = {}
+    for group in groups:
+        found = kept.get("model", group)
+        if isinstance(found, list):
+            lengths.update((seed, length) for seed, length in found)
+        else:
+            running[pool.submit(agreed, group, focus, kept.answers)] = group
+    for done in as_completed(running):
+        kept.put("model", running[done], done.result())
+        lengths.update(done.result())
+        click.echo(f"  the model itself: {len(lengths)} of {len(seeds)} programs", err=True)
+    return sorted(lengths.items())
+
+
+def hunts(
+    pool: ProcessPoolExecutor, mutants: Sequence[Mutant], lengths: Lengths, focus: str, kept: Kept
+) -> dict[str, Found]:
+    """How each mutant fared; told as soon as it is known."""
+    running: dict[Future[Found], Mutant] = {}
+    found: dict[str, Found] = {}
+    for m in mutants:
+        before = kept.get(m.name, (m, lengths))
+        if isinstance(before, dict):
+            found[m.name] = Found(**before)
+            tell(m, found[m.name])
+        else:
+            running[pool.submit(hunt, m, lengths, focus, kept.answers)] = m
+    for done in as_completed(running):
+        m = running[done]
+        found[m.name] = done.result()
+        kept.put(m.name, (m, lengths), found[m.name]._asdict())
+        tell(m, found[m.name])
+    return found
+
+
+def tell(m: Mutant, f: Found) -> None:
+    result = f"{f.operations:6} {f.kind}, reduced to {f.reduced}" if f.found else f"{f.operations:6} NOT FOUND"
+    click.echo(f"{m.name:26} {site(m):44} {result}")
+
+
+def table(mutants: Sequence[Mutant], found: dict[str, Found], lengths: Lengths) -> str:
+    """MUTANTS.md."""
+    total, missed = sum(n for _, n in lengths), [m for m in mutants if not found[m.name].found]
+    rows = []
+    for m in mutants:
+        f = found[m.name]
+        fared = f"{f.operations:,} | {f.kind} | {f.reduced}" if f.found else "not found | |"
+        rows.append(f"| {m.name} | `{site(m)}` | {m.wrong} | {fared} |")
+    lines = [
+        "# Mutants",
+        "",
+        f"Measured {date.today().isoformat()} by `benchmarks/mutants.py --write`,",
+        f"Linux {platform.release()} on {platform.machine()}.",
+        "",
+        "Each row is a small error made in the model on purpose: where, what is wrong then, after how many operations",
+        f"`validate` found it (of {total:,}, seed {lengths[0][0]} on), which operation showed it, and to how many",
+        "operations the program was reduced.",
+        "",
+        f"{len(mutants) - len(missed)} of {len(mutants)} were found.",
+        "",
+        "| mutant | site | what is wrong | operations | shown by | reduced to |",
+        "| --- | --- | --- | ---: | --- | ---: |",
+        *rows,
+    ]
+    return "\n".join(lines) + "\n"
+
+
+@click.command()
+@click.argument("names", nargs=-1)
+@click.option("--ops", type=click.IntRange(1), default=20_000, show_default=True, help="Operations for each mutant.")
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Of the first program.")
+@click.option("--focus", default="", help="As of `tablewalk validate`.")
+@click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Processes at a time.")
+@click.option("--directory", type=click.Path(path_type=Path), help="Where results are kept [default: the cache].")
+@click.option("--list", "list_", is_flag=True, help="Name the mutants, run nothing.")
+@click.option("--write", is_flag=True, help=f"Write {RESULTS.name}.")
+def main(
+    names: tuple[str, ...], ops: int, seed: int, focus: str, jobs: int, directory: Path | None, list_: bool, write: bool
+) -> None:
+    mutants = chosen(names)
+    if list_:
+        for m in mutants:
+            click.echo(f"{m.name:26} {site(m):44} {m.wrong}")
+        return
+    if write and names:
+        raise click.UsageError("--write is for all mutants")
+    for m in mutants:
+        mutated(m)
+    kept = Kept(directory or cache_dir() / "mutants", focus)
+    seeds = range(seed, seed + math.ceil(ops / LENGTH))
+    with ProcessPoolExecutor(jobs, get_context("spawn"), max_tasks_per_child=1) as pool:
+        try:
+            lengths = programs(pool, seeds, focus, kept)
+            cut = [s for s, n in lengths if n < LENGTH]
+            if cut:
+                click.echo(f"the model itself disagrees in {len(cut)} programs, which are cut there: seeds {cut}")
+            found = hunts(pool, mutants, lengths, focus, kept)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    missed = [m.name for m in mutants if not found[m.name].found]
+    click.echo(f"{len(mutants) - len(missed)} of {len(mutants)} mutants found")
+    if write:
+        RESULTS.write_text(table(mutants, found, lengths))
+    if missed:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except TablewalkError as e:
+        click.echo(escape(str(e)), err=True)
+        sys.exit(2)
