@@ -16,7 +16,7 @@ PACKAGE = ROOT / "src" / "tablewalk"
 HOUSE = (
     ("cli",),
     ("report",),
-    ("record", "replay", "inspect", "validate"),
+    ("record", "replay", "inspect", "validate", "audit"),
     ("patches",),
     ("kernel",),
     ("arch",),

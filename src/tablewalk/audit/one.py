@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""One function: its graph, what it is given, its reports and its contract."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from tablewalk.audit.calls import Calls, gives
+from tablewalk.audit.contracts import Contract, Outcome, place_of
+from tablewalk.audit.engine import Report
+from tablewalk.audit.flow import Call, Graph, Op, Set, Step, Test, Use
+from tablewalk.audit.grammar import errors
+from tablewalk.audit.lower import lower
+from tablewalk.audit.names import ALLOCATES, ERROR_TESTS, LOCKS, MAPS, SAME, SLEEPS, UNLOCKS, UNMAPS, WRITES
+from tablewalk.audit.slices import compress, liveness, tracked
+from tablewalk.audit.state import ASSUMED, LOCK, MAPPED, NEVER, Ref, State, Table
+from tablewalk.audit.text import Function
+
+Lookup = Callable[[str], Contract | None]
+_PTE_POINTER = re.compile(r"\bpte_t \*$")
+_LOCK_POINTER = re.compile(r"\bspinlock_t \*$")
+
+
+@dataclass(slots=True)
+class Unit:
+    """A function that can be followed."""
+
+    function: Function
+    graph: Graph  # as written
+    calls: tuple[Call, ...]
+    broken: list[int]  # offsets in the body that the grammar did not understand
+
+    @classmethod
+    def of(cls, function: Function) -> Unit | None:
+        lowered = lower(function)
+        if lowered is None:
+            return None
+        calls = tuple(op for op in lowered.graph.ops if isinstance(op, Call))
+        return cls(function, lowered.graph, calls, errors(lowered.tree))
+
+
+@dataclass(slots=True)
+class Result:
+    reports: list[Report]
+    contract: Contract
+    complete: bool
+    states: int
+
+
+@dataclass(slots=True)
+class _Seed:
+    place: str
+    table: Table
+    ptl: str = ""  # the place of its lock
+    may_be_null: bool = False
+    slot: str = ""
+    unlocks: bool = False
+
+
+@dataclass(slots=True)
+class _Seeds:
+    found: list[_Seed] = field(default_factory=list)
+
+    def states(self) -> Iterator[State]:
+        full = State()
+        for n, seed in enumerate(self.found, 1):
+            full.tables[-n] = seed.table
+            full.env[seed.place] = Ref("lock" if seed.table.status == LOCK else "map", -n)
+            if seed.ptl:
+                full.env[seed.ptl] = Ref("lock", -n)
+        yield full
+        nullable = [(-n, s.place) for n, s in enumerate(self.found, 1) if s.may_be_null]
+        if nullable:
+            other = full.copy()
+            for table, place in nullable:
+                del other.tables[table]
+                for p in [p for p, r in other.env.items() if r.table == table]:
+                    del other.env[p]
+                other.facts["=" + place] = 0
+            yield other
+
+
+def follow(unit: Unit, lookup: Lookup, given: frozenset[str] | None = None) -> Result:
+    """Follow the function on all its paths.  `given`: slots that it is given mapped, where an annotation says so."""
+    function = unit.function
+    seeds = _seeds(unit, lookup, given)
+    places = [s.place for s in seeds.found] + [s.ptl for s in seeds.found if s.ptl]
+    graph = Graph(list(unit.graph.ops), [list(w) for w in unit.graph.next])
+    interesting = tracked(graph, places, lambda op: gives(op, lookup(op.name)))
+
+    def matters(op: Op) -> bool:
+        if isinstance(op, Call):
+            return _call_matters(op, interesting, lookup)
+        if isinstance(op, Use | Step):
+            return op.place in interesting or isinstance(op, Step)
+        return isinstance(op, Set)
+
+    compress(graph, matters)
+    engine = _engine(unit, graph, lookup, seeds)
+    if not engine.complete:
+        engine = _engine(unit, graph, lookup, seeds, remember=False)
+    reports = list(engine.reports.values()) + list(_inconsistent(engine, seeds))
+    contract = Contract(
+        frozenset(s.slot for s in seeds.found if s.slot and s.table.status == MAPPED and s.table.kind == "given"),
+        _useful(engine.outcomes),
+        _writes(unit, lookup),
+        _recheck(unit),
+        function.name in SLEEPS,
+    )
+    return Result(reports, contract, engine.complete, engine.states)
+
+
+def _engine(unit: Unit, graph: Graph, lookup: Lookup, seeds: _Seeds, remember: bool = True) -> Calls:
+    engine = Calls(unit.function, graph, liveness(graph), lookup, seeds.states())
+    engine.remember = remember
+    numbered = list(enumerate(seeds.found, 1))
+    engine.seed_slots = {-n: s.slot for n, s in numbered}
+    engine.seed_places = {-n: s.place for n, s in numbered}
+    engine.seed_unlocks = {-n: s.unlocks for n, s in numbered}
+    engine.run()
+    return engine
+
+
+def _call_matters(op: Call, interesting: frozenset[str], lookup: Lookup) -> bool:
+    name = op.name
+    contract = lookup(name)
+    return (
+        name in MAPS
+        or name in UNMAPS
+        or name in SLEEPS
+        or name in LOCKS
+        or name in UNLOCKS
+        or name in ERROR_TESTS
+        or name == "pte_lockptr"
+        or ALLOCATES.match(name) is not None
+        or SAME.search(name) is not None
+        or (contract is not None and contract.matters())
+        or any(a.place in interesting for a in op.args)
+        or any(a.address for a in op.args)
+        or name.startswith("pmd")
+    )
+
+
+def _useful(outcomes: set[Outcome]) -> frozenset[Outcome]:
+    """Outcomes with their effects, or nothing where no way of ending has any."""
+    return frozenset(outcomes) if any(o.effects for o in outcomes) else frozenset()
+
+
+# What the function is given
+
+
+def _seeds(unit: Unit, lookup: Lookup, given: frozenset[str] | None) -> _Seeds:
+    function = unit.function
+    seeds = _Seeds()
+    names = {p.name: i for i, p in enumerate(function.parameters) if p.name}
+    for place, ptl in _released(unit, lookup):
+        root = re.split(r"->|\.", place.lstrip("*"))[0]
+        if root not in names or (place == root and not _PTE_POINTER.search(function.parameters[names[root]].type)):
+            continue
+        if not _before_set(unit, place, lookup):
+            continue
+        slot = f"{names[root]}{place[len(root) :]}" if place[0] != "*" else f"{names[root]}*"
+        if given is not None and slot not in given:
+            continue
+        if any(s.place == place for s in seeds.found):
+            continue
+        lock = "" if any(s.ptl == ptl for s in seeds.found) else ptl
+        null = _tested(unit, place)
+        locks = any(c.name in LOCKS and any(a.place == lock for a in c.args[:2]) for c in unit.calls)
+        table = Table(MAPPED, NEVER if locks else ASSUMED, "given", 0, lock)
+        seeds.found.append(_Seed(place, table, lock, null, slot, bool(ptl) and not locks))
+    _locked_here(unit, seeds, names)
+    _unlocked_here(unit, seeds, names)
+    return seeds
+
+
+def _released(unit: Unit, lookup: Lookup) -> Iterator[tuple[str, str]]:
+    """Places that the function unmaps, and the places of their locks."""
+    for call in unit.calls:
+        if call.name in UNMAPS and call.args and call.args[0].place:
+            ptl = call.args[1].place if UNMAPS[call.name] and len(call.args) > 1 else ""
+            yield call.args[0].place, ptl
+        elif (contract := lookup(call.name)) is not None:
+            for slot in sorted(contract.takes):
+                place = place_of(slot, call.args, call.result)
+                if place:
+                    yield place, place.replace("pte", "ptl") if "->" in place or "." in place else ""
+
+
+def _before_set(unit: Unit, place: str, lookup: Lookup) -> bool:
+    """Whether some path comes to an unmap of `place` with the value that it had at the beginning."""
+    pending, seen = [0], {0}
+    while pending:
+        i = pending.pop()
+        op = unit.graph.ops[i]
+        if isinstance(op, Set) and op.place == place:
+            continue
+        if isinstance(op, Call):
+            if op.name in UNMAPS and op.args and op.args[0].place == place:
+                return True
+            contract = lookup(op.name)
+            if contract is not None:
+                if place in (place_of(x, op.args, op.result) for x in contract.takes):
+                    return True
+                if place in (place_of(x, op.args, op.result) for x in contract.gives()):
+                    continue
+            if any(a.address and a.place == place for a in op.args):
+                continue
+        for to in unit.graph.next[i]:
+            if to >= 0 and to not in seen:
+                seen.add(to)
+                pending.append(to)
+    return False
+
+
+def _tested(unit: Unit, place: str) -> bool:
+    return any(isinstance(op, Test) and op.op == "true" and op.left.place == place for op in unit.graph.ops)
+
+
+def _locked_here(unit: Unit, seeds: _Seeds, names: dict[str, int]) -> None:
+    """A pointer that comes without its lock held, and the lock with it: as after a nolock map."""
+    locked = {a.place for c in unit.calls if c.name in LOCKS for a in c.args[:2]}
+    for parameter in unit.function.parameters:
+        if not _PTE_POINTER.search(parameter.type) or any(s.place == parameter.name for s in seeds.found):
+            continue
+        ptl = re.sub(r"ptep?$", "ptl", parameter.name)
+        lock = names.get(ptl)
+        if ptl in locked and lock is not None and _LOCK_POINTER.search(unit.function.parameters[lock].type):
+            seeds.found.append(_Seed(parameter.name, Table(MAPPED, NEVER, "rw", 0, ptl), ptl))
+
+
+def _unlocked_here(unit: Unit, seeds: _Seeds, names: dict[str, int]) -> None:
+    """A lock that comes held."""
+    for i, parameter in enumerate(unit.function.parameters):
+        name = parameter.name
+        if not _LOCK_POINTER.search(parameter.type) or any(s.ptl == name for s in seeds.found):
+            continue
+        unlocks = any(c.name in UNLOCKS and any(a.place == name for a in c.args[:2]) for c in unit.calls)
+        locks = any(c.name in LOCKS and any(a.place == name for a in c.args[:2]) for c in unit.calls)
+        declared = re.search(rf"__releases\s*\(\s*\*?{name}\b", unit.function.annotations) is not None
+        if (unlocks and not locks) or declared:
+            seeds.found.append(_Seed(name, Table(LOCK, ASSUMED, "lock", 0, name), "", False, str(i)))
+
+
+# What it does
+
+
+def _inconsistent(engine: Calls, seeds: _Seeds) -> Iterator[Report]:
+    """What the function was given mapped must be unmapped on all paths that end alike, or on none."""
+    for i, seed in enumerate(seeds.found, 1):
+        if seed.table.status != MAPPED or seed.table.kind != "given":
+            continue
+        unmaps = [o for o in engine.outcomes if any(e.slot == seed.slot and e.what == "unmapped" for e in o.effects)]
+        released = {o.result for o in unmaps}
+        for (slot, result), (line, key) in engine.kept.items():
+            if slot == engine.seed_slots[-i] and (result in released or (released and not engine.result_tells)):
+                said = f"returns with {seed.place} still mapped, which other paths unmap"
+                yield Report("leak", line, said, 0, engine.path_to(key, line, said))
+
+
+def _writes(unit: Unit, lookup: Lookup) -> frozenset[int]:
+    """Parameters that entries are written through."""
+    names = {p.name: i for i, p in enumerate(unit.function.parameters) if _PTE_POINTER.search(p.type)}
+    copies = dict(names)
+    for op in unit.graph.ops:
+        if isinstance(op, Set) and op.value.place in copies and op.how == "=" and op.place not in copies:
+            copies[op.place] = copies[op.value.place]
+    found = set()
+    for call in unit.calls:
+        contract = lookup(call.name)
+        for i, a in enumerate(call.args):
+            if a.place in copies and (WRITES.match(call.name) or (contract is not None and i in contract.writes)):
+                found.add(copies[a.place])
+    return frozenset(found)
+
+
+def _recheck(unit: Unit) -> str:
+    """Whether the function is a comparison with saved values and nothing else."""
+    if len(unit.calls) > 12 or len(unit.function.body) > 700 or "bool" not in unit.function.returns.split():
+        return ""
+    names = {c.name for c in unit.calls}
+    return "pmd" if "pmd_same" in names else "pte" if "pte_same" in names else ""
+
+

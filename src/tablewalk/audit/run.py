@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The audit of a set of files: reads them, infers contracts, follows every function that uses the interface."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tablewalk.audit.contracts import Contract
+from tablewalk.audit.engine import Waypoint
+from tablewalk.audit.local import local_reports
+from tablewalk.audit.names import IMPLEMENTATION, INTEREST, NEARBY, Names, tree_root
+from tablewalk.audit.one import Lookup, Result, Unit, follow
+from tablewalk.audit.sources import CFile, Note, find, has_interest, parse_text, read_text
+from tablewalk.audit.text import Function
+
+MAX_ROUNDS = 5
+_HELPER = re.compile(r"\bpte_t\s*\*|\bspinlock_t\s*\*")
+_FIELDS = re.compile(r"->(?:pte|ptl)\b|\bp[tm][ed]_same\s*\(")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A rule that is broken, or not known to be kept."""
+
+    rule: str
+    file: str
+    line: int
+    function: str
+    message: str
+    origin: int = 0  # line of the map; 0 where there is none in the function
+    path: tuple[Waypoint, ...] = ()
+
+
+@dataclass(slots=True)
+class Entry:
+    """A function of one file."""
+
+    file: str
+    function: Function
+    uses: bool  # the interface, itself
+    unit: Unit | None = None
+    result: Result | None = None
+    calls: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True)
+class Coverage:
+    """What was looked at and what was not."""
+
+    files: int = 0
+    files_of_interest: int = 0
+    functions: int = 0
+    calls: int = 0
+    notes: list[Note] = field(default_factory=list)
+    macros: list[Note] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Audit:
+    """Everything that is known after a run."""
+
+    names: Names
+    root: Path | None
+    coverage: Coverage = field(default_factory=Coverage)
+    entries: list[Entry] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    contracts: dict[tuple[str, str], Contract] = field(default_factory=dict)
+
+
+def audit(paths: Iterable[Path]) -> Audit:
+    """Audit the C files at `paths`.  Raises TablewalkError where a path is nothing."""
+    paths = list(paths)
+    found = find(paths)
+    root = next((r for r in map(tree_root, paths) if r is not None), None)
+    run = Audit(Names.of_tree(root), root)
+    run.coverage.files = len(found.files)
+    run.coverage.notes += found.notes
+    for path in found.files:
+        text = read_text(path)
+        if isinstance(text, Note):
+            run.coverage.notes.append(text)
+        elif has_interest(text[0]):
+            add_file(run, parse_text(path, *text))
+    conclude(run)
+    return run
+
+
+def add_file(run: Audit, file: CFile) -> None:
+    """Take what is of interest in `file` into the run."""
+    run.coverage.files_of_interest += 1
+    run.coverage.calls += file.calls
+    run.coverage.notes += file.notes
+    run.coverage.macros += file.macros
+    for function in file.functions:
+        if function.name in IMPLEMENTATION:
+            continue
+        uses = INTEREST.search(function.body) is not None or NEARBY.search(function.body) is not None
+        parameters = ",".join(p.type for p in function.parameters)
+        if uses or _HELPER.search(parameters) or _FIELDS.search(function.body):
+            run.entries.append(Entry(file.name, function, uses))
+
+
+def conclude(run: Audit) -> None:
+    """Follow the functions until no contract changes any more, then list what is broken."""
+    for entry in run.entries:
+        prepare(run, entry)
+    infer(run, [e for e in run.entries if e.unit is not None])
+    findings: dict[tuple[str, str, int, int], Finding] = {}
+    for entry in run.entries:
+        for finding in judge(run, entry):
+            findings.setdefault((finding.file, finding.rule, finding.line, finding.origin), finding)
+    run.findings = sorted(findings.values(), key=lambda f: (f.file, f.line, f.rule))
+    run.coverage.functions = sum(e.uses for e in run.entries)
+
+
+def prepare(run: Audit, entry: Entry) -> None:
+    entry.unit = Unit.of(entry.function)
+    line = entry.function.line
+    name = entry.function.name
+    if entry.unit is None:
+        run.coverage.notes.append(Note(entry.file, line, f"{name}() is too long or too deep to be followed"))
+        return
+    entry.calls = frozenset(c.name for c in entry.unit.calls)
+    if entry.unit.broken and entry.uses:
+        run.coverage.notes.append(Note(entry.file, line, f"{name}() is understood in part only"))
+
+
+def infer(run: Audit, pending: list[Entry]) -> None:
+    """Follow `pending`, and whatever calls a function whose contract has changed by that."""
+    callers: dict[str, list[Entry]] = {}
+    for entry in run.entries:
+        for name in entry.calls:
+            callers.setdefault(name, []).append(entry)
+    for _ in range(MAX_ROUNDS):
+        changed: set[str] = set()
+        for entry in pending:
+            if entry.unit is None:
+                continue
+            entry.result = follow(entry.unit, lookup(run, entry.file))
+            key = (entry.file, entry.function.name)
+            new = _merged(run, entry)
+            if new != run.contracts.get(key, Contract()):
+                run.contracts[key] = new
+                changed.add(entry.function.name)
+        pending = list({id(e): e for name in changed for e in callers.get(name, [])}.values())
+        if not pending:
+            break
+
+
+def _merged(run: Audit, entry: Entry) -> Contract:
+    """The contract of a function under all the resolutions of its file."""
+    return entry.result.contract if entry.result is not None else Contract()
+
+
+def lookup(run: Audit, file: str) -> Lookup:
+    """Contracts as `file` sees them: its own functions first, then those that are not static elsewhere."""
+    globals_ = run.contracts
+    statics = {(e.file, e.function.name) for e in run.entries if "static" in e.function.returns.split()}
+
+    def find_contract(name: str) -> Contract | None:
+        own = globals_.get((file, name))
+        if own is not None:
+            return own
+        for (other, known), contract in globals_.items():
+            if known == name and ((other, name) not in statics or other.endswith(".h")):
+                return contract
+        return None
+
+    return find_contract
+
+
+def judge(run: Audit, entry: Entry) -> list[Finding]:
+    """The findings of one function."""
+    if entry.unit is None or entry.result is None:
+        return []
+    if not entry.result.complete:
+        said = f"{entry.function.name}() has too many paths: not all are followed"
+        run.coverage.notes.append(Note(entry.file, entry.function.line, said))
+    reports = [*entry.result.reports, *local_reports(entry.unit, run.names)]
+    name = shown_name(run, entry.file)
+    return [Finding(r.rule, name, r.line, entry.function.name, r.message, r.origin, r.path) for r in reports]
+
+
+def shown_name(run: Audit, file: str) -> str:
+    """A file's name as findings have it: from the top of the kernel tree, where there is one."""
+    return os.path.relpath(os.path.realpath(file), run.root) if run.root is not None else file

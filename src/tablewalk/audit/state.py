@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What is known at one place of one path through a function."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from tablewalk.audit.flow import Constant
+
+MAPPED, UNMAPPED, AWAY, LOCK = "mapped", "unmapped", "away", "lock"
+HELD, FREE, NEVER, ASSUMED, ALIAS = "held", "free", "never", "assumed", "alias"
+
+
+class Ref(NamedTuple):
+    """What a place holds: a pointer into table `table`, its lock, or the failure of its map."""
+
+    kind: str  # "map", "null", "err", "lock", "kernel", "huge", "live" (a lock found by a second look), "pml"
+    table: int
+    where: str = "start"  # of a pointer: as mapped; "past" its last use; "inside"
+
+
+class Table(NamedTuple):
+    """A page table that was mapped at operation `id` (negative: mapped by a caller)."""
+
+    status: str
+    lock: str
+    kind: str
+    line: int
+    ptl: str = ""  # the place that holds its lock
+    pmdval: str = ""
+    recheck: str = ""  # for "rw": "", "weak" (pte_same of an entry that was none), "done"
+
+
+Frozen = tuple[
+    tuple[tuple[str, Ref], ...], tuple[tuple[int, Table], ...], tuple[tuple[str, Constant | bool], ...], tuple[int, ...]
+]
+
+
+class State:
+    """Mutable; `freeze` gives what compares and hashes."""
+
+    __slots__ = ("env", "facts", "order", "tables")
+
+    def __init__(self, frozen: Frozen = ((), (), (), ())) -> None:
+        self.env: dict[str, Ref] = dict(frozen[0])
+        self.tables: dict[int, Table] = dict(frozen[1])
+        self.facts: dict[str, Constant | bool] = dict(frozen[2])
+        self.order: tuple[int, ...] = frozen[3]
+
+    def freeze(self) -> Frozen:
+        return (
+            tuple(sorted(self.env.items())),
+            tuple(sorted(self.tables.items())),
+            tuple(sorted(self.facts.items(), key=_key)),
+            self.order,
+        )
+
+    def copy(self) -> State:
+        new = State()
+        new.env, new.tables, new.facts, new.order = dict(self.env), dict(self.tables), dict(self.facts), self.order
+        return new
+
+    def pointer(self, place: str) -> tuple[Ref, Table] | None:
+        """The table that `place` points into."""
+        ref = self.env.get(place)
+        if ref is None or ref.kind != "map" or ref.table not in self.tables:
+            return None
+        return ref, self.tables[ref.table]
+
+    def change(
+        self, table: int, status: str | None = None, lock: str | None = None, recheck: str | None = None
+    ) -> None:
+        old = self.tables[table]
+        self.tables[table] = old._replace(
+            status=old.status if status is None else status,
+            lock=old.lock if lock is None else lock,
+            recheck=old.recheck if recheck is None else recheck,
+        )
+
+    def mapped(self) -> list[int]:
+        return [i for i, t in self.tables.items() if t.status == MAPPED]
+
+    def forget(self, place: str) -> None:
+        """`place` is about to get another value."""
+        self.env.pop(place, None)
+        prefix = (place + "->", place + ".", "*" + place)
+        for other in [p for p in self.env if p.startswith(prefix) and (p[0] != "*" or p == "*" + place)]:
+            del self.env[other]
+
+
+def _key(item: tuple[str, Constant | bool]) -> str:
+    return item[0]
