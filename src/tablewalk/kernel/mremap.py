@@ -283,7 +283,7 @@ def copy_vma(
     if vma_is_anonymous(vma) and not vma.anon_vma:
         pgoff = addr >> arch.page_shift
         if keep_source:
-            prev, next_ = without_self(vma, prev, next_)
+            prev, next_ = without_self(vma, prev, next_, addr, addr + length)
     vma_start = vma.vm_start
     vmg = vma_merge_struct(
         addr,
@@ -312,9 +312,9 @@ def copy_vma(
 
 
 def without_self(
-    vma: vm_area_struct, prev: vm_area_struct, next_: vm_area_struct
+    vma: vm_area_struct, prev: vm_area_struct, next_: vm_area_struct, addr: int, end: int
 ) -> tuple[vm_area_struct, vm_area_struct]:
-    """The neighbours (or NULL) that a copy of `vma` may merge with if the source is to stay what it is."""
+    """The neighbours (or NULL) that a copy of `vma` to [addr, end) may merge with if the source is to stay."""
     return NO_VMA if prev == vma else prev, NO_VMA if next_ == vma else next_
 
 

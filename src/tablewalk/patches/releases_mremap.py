@@ -5,8 +5,11 @@ from __future__ import annotations
 
 from ..arch import arch
 from ..kernel.mm_types import mm_struct, vm_area_struct
+from ..kernel.mmap_lock import NO_VMA
 from ..kernel.mremap import (
+    MREMAP_DONTUNMAP,
     MREMAP_FIXED,
+    MREMAP_MAYMOVE,
     account_move,
     check_prep_vma,
     dontunmap_complete,
@@ -15,11 +18,12 @@ from ..kernel.mremap import (
     keep_source,
     mremap_to,
     pre_split,
+    without_self,
 )
 from ..kernel.pgtable import pmd_clear, pmd_p, pmd_pgtable, pmd_populate
 from ..kernel.pgtable_generic import pmd_lock, pmd_lockptr
 from ..kernel.tlb import flush_tlb_range
-from ..kernel.vm_flags import EFAULT, VM_LOCKED
+from ..kernel.vm_flags import EFAULT, EINVAL, VM_LOCKED
 from ..kernel.vma import do_vmi_munmap, vma_lookup
 from ..machine import load, spin_lock_nested, spin_unlock
 from . import patch
@@ -99,6 +103,51 @@ def do_mremap(
     return expand_vma(mm, vma, addr, kept, new_len, flags, new_addr), True, populate
 
 
+@patch(
+    "R-mremap-refactor",
+    title="mm/mremap: refactor mremap() system call implementation",
+    since="6.15",
+    site="mremap.check_mremap_params",
+    files=FILES,
+)
+def check_mremap_flags(addr: int, old_len: int, new_len: int, flags: int, new_addr: int) -> int:
+    """Where a mapping goes, and whether it fits there, is looked at only once there is one."""
+    if flags & ~(MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP) or addr & arch.page_size - 1:
+        return -EINVAL
+    if implies_new_addr(flags) and flags & MREMAP_MAYMOVE == 0:
+        return -EINVAL
+    if flags & MREMAP_DONTUNMAP and old_len != new_len:
+        return -EINVAL
+    return -EINVAL if new_len == 0 else 0
+
+
+@patch(
+    "R-mremap-refactor",
+    title="mm/mremap: refactor mremap() system call implementation",
+    since="6.15",
+    site="mremap.do_mremap",
+    files=FILES,
+)
+def do_mremap_checked(
+    mm: mm_struct, addr: int, old_len: int, new_len: int, flags: int, new_addr: int
+) -> tuple[int, bool, bool]:
+    """See check_mremap_flags."""
+    if not vma_lookup(mm, addr):
+        return -EFAULT, True, False
+    if implies_new_addr(flags):
+        error = new_place_error(addr, old_len, new_len, new_addr)
+        if error:
+            return error, True, False
+    return do_mremap(mm, addr, old_len, new_len, flags, new_addr)
+
+
+def new_place_error(addr: int, old_len: int, new_len: int, new_addr: int) -> int:
+    """-EINVAL if nothing can be moved to new_addr, or 0."""
+    if new_addr & arch.page_size - 1 or new_len > arch.task_size or new_addr > arch.task_size - new_len:
+        return -EINVAL
+    return -EINVAL if addr + old_len > new_addr and new_addr + new_len > addr else 0
+
+
 def make_room(mm: mm_struct, addr: int, old_len: int, new_len: int, flags: int, new_addr: int) -> int:
     """Unmap the destination of MREMAP_FIXED and the source's end that is cut off; 0 or -errno."""
     error = do_vmi_munmap(mm, new_addr, new_addr + new_len) if flags & MREMAP_FIXED else 0
@@ -165,7 +214,38 @@ def keep_source_as_ever(vma: vm_area_struct, start: int, end: int, new_len: int)
     files=("mm/vma.c",),
 )
 def with_self(
-    vma: vm_area_struct, prev: vm_area_struct, next_: vm_area_struct
+    vma: vm_area_struct, prev: vm_area_struct, next_: vm_area_struct, addr: int, end: int
 ) -> tuple[vm_area_struct, vm_area_struct]:
     """The source may grow over the destination as long as it never had an anon_vma."""
+    return prev, next_
+
+
+@patch(
+    "R-mremap-refactor",
+    title="mm/mremap: refactor mremap() system call implementation",
+    since="6.15",
+    site="mremap.without_self",
+    files=FILES,
+)
+def without_self_as_ever(
+    vma: vm_area_struct, prev: vm_area_struct, next_: vm_area_struct, addr: int, end: int
+) -> tuple[vm_area_struct, vm_area_struct]:
+    """Older releases were given the fix of 7.2, too."""
+    return without_self(vma, prev, next_, addr, end)
+
+
+@patch(
+    "R-vma-new-range",
+    commit="cacded5e42b9",
+    title="mm: avoid using vma_merge() for new VMAs",
+    since="6.12",
+    site="mremap.without_self",
+    files=("mm/mmap.c",),
+)
+def alone_beside_self(
+    vma: vm_area_struct, prev: vm_area_struct, next_: vm_area_struct, addr: int, end: int
+) -> tuple[vm_area_struct, vm_area_struct]:
+    """Beside the source the copy merges with nobody."""
+    if addr == vma.vm_end or vma.vm_start == end:
+        return NO_VMA, NO_VMA
     return prev, next_

@@ -24,11 +24,24 @@ from tablewalk.machine.native import cache_dir
 from .apt import Archive
 from .targets import host_arch, target
 
+# Modules for ext4 on a RAM disk, in the order in which they are loaded, and where they may be; others are built in.
+MODULES = {
+    "crc32": "lib(?:/crc)?",
+    "crc16": "lib(?:/crc)?",
+    "crc32c_generic": "crypto",
+    "mbcache": "fs",
+    "jbd2": "fs/jbd2",
+    "ext4": "fs/ext4",
+    "brd": "drivers/block",
+}
+
 # What is taken from the packages, and the name it gets: the image, its configuration, and the modules to load.
 PARTS = {
     "image": re.compile(r"\./(?:boot|usr/lib/modules/[^/]+)/vmlinu[xz](?:-[^/]+)?"),
     "config": re.compile(r"\./(?:boot/config-[^/]+|usr/lib/modules/[^/]+/config)"),
-    "brd.ko": re.compile(r"\./(?:usr/)?lib/modules/[^/]+/kernel/drivers/block/brd\.ko(?:\.xz)?"),
+} | {
+    f"{name}.ko": re.compile(rf"\./(?:usr/)?lib/modules/[^/]+/kernel/{place}/{name}\.ko(?:\.xz)?")
+    for name, place in MODULES.items()
 }
 
 
@@ -62,9 +75,15 @@ class Kernel:
         if self.is_host:
             return os.uname().release
         try:
-            return str(json.loads((self.directory / "package.json").read_text())["version"])
+            found = json.loads((self.directory / "package.json").read_text())
         except FileNotFoundError:
             return None
+        return str(found["version"]) if found.get("parts") == list(PARTS) else None
+
+    @property
+    def modules(self) -> list[Path]:
+        """The cached modules, in the order in which they are to be loaded."""
+        return [file for name in MODULES if (file := self.directory / f"{name}.ko").exists()]
 
     def config(self) -> dict[str, str]:
         """Its Kconfig options that are set, without CONFIG_; none where nothing says them.  The kernel is cached."""
@@ -150,7 +169,7 @@ def _unpack(kernel: Kernel, archive: Archive, package: str) -> None:
         if not (parts / "image").exists():
             raise TablewalkError(f"package {package} has no kernel image")
         version = f"{package} {files[0].name.split('_')[1]}"
-        (parts / "package.json").write_text(json.dumps({"version": version}) + "\n")
+        (parts / "package.json").write_text(json.dumps({"version": version, "parts": list(PARTS)}) + "\n")
         if kernel.directory.exists():
             kernel.directory.rename(Path(name) / "old")
         parts.rename(kernel.directory)

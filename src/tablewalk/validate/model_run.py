@@ -11,6 +11,7 @@ from tablewalk.machine.drivers import KernelConfig
 from .observe import Observer
 from .ops import Geometry, Op
 
+LOCKONFAULT_TOLD = (6, 12)  # a release whose smaps tells VM_LOCKONFAULT; 6.1 does not
 HUGE_BY_HEAD = (6, 15)  # first release whose pagemap tells of a huge page what is true of its first page
 SIGBUS, SIGSEGV = 7, 11
 EBADF, EINVAL = 9, 22
@@ -36,6 +37,7 @@ class ModelRun:
         self.k = self.model.kernel
         self.observer = Observer(self.model)
         self.observer.exact_rss = self._exact_rss
+        self.observer.lockonfault_told = drivers.release_of(self._config.release) >= LOCKONFAULT_TOLD
         self.observer.huge_by_head = drivers.release_of(self._config.release) >= HUGE_BY_HEAD
         self._page_size = self.model.module("arch").arch.page_size
         self._no_file = self.k("mm_types").file(0)

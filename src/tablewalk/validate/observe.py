@@ -63,6 +63,7 @@ class Observer:
         self.names: dict[int, str] = {}
         self.exact_rss = True
         self.huge_by_head = True  # pagemap says of all of a huge page what is true of its first
+        self.lockonfault_told = True
         self._machine = model.machine
         self._load: Any = model.machine.load
         self._arch = model.module("arch").arch
@@ -211,7 +212,7 @@ class Observer:
         return f"{text} lck={mm.locked_vm * kb}"
 
     def _line(self, s: Smaps) -> str:
-        kb, flags = self._size >> 10, s.flags
+        kb, flags = self._size >> 10, s.flags if self.lockonfault_told else s.flags & ~FLAGS["lf"]
         pss = s.pss >> PSS_SHIFT + 10
         sizes = (s.rss * kb, pss, s.anon * kb, s.anon_huge * kb, s.shmem_huge * kb, s.file_huge * kb, s.swap * kb)
         prot = "".join(c if flags & bit else "-" for c, bit in (("r", 1), ("w", 2), ("x", 4)))

@@ -4,8 +4,12 @@
 from __future__ import annotations
 
 import gzip
+import os
 import re
 import shutil
+import subprocess
+import tempfile
+from functools import cache
 from pathlib import Path
 
 from tablewalk.errors import TablewalkError
@@ -15,9 +19,11 @@ from .kernels import Kernel
 from .targets import target
 
 HERE = Path(__file__).parent
+SCRATCH_BYTES = 128 << 20  # as init makes its RAM disks
 # A warning of the kernel ends the run as an oops does: what comes after it proves nothing.
 COMMAND_LINE = (
-    "loglevel=5 panic=-1 oops=panic panic_on_warn=1 transparent_hugepage=madvise rdinit=/init answers=/dev/{answers}"
+    "loglevel=5 panic=-1 oops=panic panic_on_warn=1 transparent_hugepage=madvise rdinit=/init answers=/dev/{answers} "
+    "swap=0 mitigations=off nokaslr init_on_alloc=0 hardened_usercopy=off"
 )
 TROUBLE = re.compile(
     r"^.*(?:Kernel panic|Oops|BUG: |WARNING: |Unable to handle kernel|general protection fault"
@@ -54,9 +60,29 @@ def available(kernel: Kernel) -> None:
 def initramfs(kernel: Kernel, files: dict[str, bytes]) -> bytes:
     """A compressed archive of `files`, of init, and of the modules that init loads."""
     files = {"init": static_program(HERE / "init", kernel.arch).read_bytes(), **files}
-    for module in kernel.directory.glob("*.ko"):
-        files[module.name] = module.read_bytes()
+    for number, module in enumerate(kernel.modules):
+        files[f"{number}-{module.name}"] = module.read_bytes()
+    files["ext4"] = empty_file_system()
     return gzip.compress(cpio(files), compresslevel=1)
+
+
+@cache
+def empty_file_system() -> bytes:
+    """The beginning of an ext4 file system without files; what follows of its `SCRATCH_BYTES` is zero."""
+    with tempfile.NamedTemporaryFile(prefix="tablewalk-") as image:
+        image.truncate(SCRATCH_BYTES)
+        try:
+            subprocess.run(
+                ("mke2fs", "-q", "-t", "ext4", "-b", "4096", "-O", "^has_journal", "-m", "0", "-F", image.name),
+                check=True,
+                capture_output=True,
+                env=os.environ | {"PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"},
+            )
+        except FileNotFoundError:
+            raise TablewalkError("mke2fs is not here: apt-get install e2fsprogs") from None
+        except subprocess.CalledProcessError as e:
+            raise TablewalkError(f"mke2fs: {e.stderr.decode(errors='replace').strip()}") from None
+        return Path(image.name).read_bytes().rstrip(b"\0")
 
 
 def cpio(files: dict[str, bytes]) -> bytes:

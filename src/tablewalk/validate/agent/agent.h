@@ -55,6 +55,7 @@ struct shared {
 
 struct open_file {
 	int fd;
+	dev_t device;
 	ino_t inode;
 	int regular, readonly;
 };
@@ -83,6 +84,7 @@ uint64_t digest(const struct text *t);
 int find_kind(const char *name, size_t len);
 int is_fork(int kind);
 int is_exit(int kind);
+int is_mlockall(int kind);
 struct result execute(const struct operation *op, int self);
 int mincore_kind(void);
 void catch_signals(void);
@@ -92,6 +94,7 @@ void warm_up(void);
 /* observe.c: what /proc says of a process */
 void observe_open(int process);
 void observe_close(int process);
+void observe_all_locked(int process);
 void observe_baseline(int process);
 void observe(struct text *t, int process);
 struct result ask(int process, int kind, int nr, const word *arg);

@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 enum { PTE, RSS_ANON, RSS_FILE, RSS_SHMEM, SWAP, LOCKED, NR_COUNTERS };
@@ -27,6 +28,7 @@ static const char flags[] = " rd wr ex sh mr mw me ms gd gu lo sr rr dc de lf ac
 
 static struct {
 	int status, smaps, pagemap;
+	int locked; /* memory outside of the arena may be */
 } proc[MAX_PROCESSES];
 
 static long baseline[NR_COUNTERS];
@@ -56,6 +58,13 @@ void observe_open(int process)
 	proc[process].status = open_proc(pid, "/status");
 	proc[process].smaps = open_proc(pid, "/smaps");
 	proc[process].pagemap = open_proc(pid, "/pagemap");
+	proc[process].locked = 0;
+}
+
+/* The process asks for all of its memory to be locked. */
+void observe_all_locked(int process)
+{
+	proc[process].locked = 1;
 }
 
 void observe_close(int process)
@@ -76,6 +85,22 @@ static char *read_whole(int fd)
 	return text;
 }
 
+/* What smaps has up to the arena's end, or of all memory where that may be locked.  Each read begins with a mapping. */
+static char *read_smaps(int process)
+{
+	size_t len = 0;
+	ssize_t n;
+
+	do {
+		n = pread(proc[process].smaps, text + len, sizeof(text) - 1 - len, len);
+		text[len + (n > 0 ? n : 0)] = 0;
+		if (n > 0 && !proc[process].locked && strtoul(text + len, NULL, 16) >= arena.end)
+			break;
+		len += n;
+	} while (n > 0);
+	return text;
+}
+
 static char *next_line(char *p)
 {
 	p = strchr(p, '\n');
@@ -86,7 +111,7 @@ static char *next_line(char *p)
 static int named(const char *line, const char *const *names, int nr)
 {
 	for (int i = 0; i < nr; i++)
-		if (!strncmp(line, names[i], strlen(names[i])))
+		if (*line == *names[i] && !strncmp(line, names[i], strlen(names[i])))
 			return i;
 	return -1;
 }
@@ -110,7 +135,7 @@ void observe_baseline(int process)
 
 /* --- VMAs ------------------------------------------------------------------------------------------ */
 
-static void put_file(struct text *t, ino_t inode)
+static void put_file(struct text *t, dev_t device, ino_t inode)
 {
 	put_str(t, " ");
 	if (!inode) {
@@ -118,7 +143,7 @@ static void put_file(struct text *t, ino_t inode)
 		return;
 	}
 	for (int i = 0; i < nr_files; i++)
-		if (file[i].inode == inode) {
+		if (file[i].device == device && file[i].inode == inode) {
 			put_str(t, "f");
 			put_dec(t, i);
 			return;
@@ -152,10 +177,12 @@ static char *put_vma(struct text *t, char *p, long *locked_outside)
 	int inside = start >= arena.start && end <= arena.end;
 	char *prot = rest + 1;
 	word offset = strtoul(prot + 5, &rest, 16);
+	unsigned major, minor;
 	ino_t inode;
 	long value[NR_FIELDS] = { 0 };
 
-	rest = strchr(rest + 1, ' '); /* behind the device */
+	major = strtoul(rest, &rest, 16);
+	minor = strtoul(rest + 1, &rest, 16);
 	inode = strtoul(rest, &rest, 10);
 	if (inside) {
 		put_str(t, "v");
@@ -168,7 +195,7 @@ static char *put_vma(struct text *t, char *p, long *locked_outside)
 		prot[4] = ' ';
 		put_str(t, " ");
 		put_hex(t, offset);
-		put_file(t, inode);
+		put_file(t, makedev(major, minor), inode);
 	}
 	while ((p = next_line(p)) && *p) {
 		int i;
@@ -264,7 +291,8 @@ static void put_pagemap(struct text *t, int fd)
 			if (n <= 0)
 				fail("pagemap cannot be read");
 			for (ssize_t k = 0; k < n / 8; k++, p += page_size)
-				add_page(t, "m", &run, p, pagemap_kind(entry[k]), pagemap_letters);
+				if (entry[k])
+					add_page(t, "m", &run, p, pagemap_kind(entry[k]), pagemap_letters);
 		}
 	put_run(t, "m", &run, pagemap_letters);
 }
@@ -277,8 +305,9 @@ static void put_mincore(struct text *t, int process)
 	if (ask(process, mincore_kind(), 0, NULL).ret)
 		fail("mincore fails");
 	for (int i = 0; i < shared->nr_spans; i++)
-		for (word p = shared->span[i].start; p < shared->span[i].end; p += page_size)
-			add_page(t, "c", &run, p, *vec++ & 1, "");
+		for (word p = shared->span[i].start; p < shared->span[i].end; p += page_size, vec++)
+			if (*vec & 1)
+				add_page(t, "c", &run, p, 1, "");
 	put_run(t, "c", &run, "");
 }
 
@@ -292,7 +321,7 @@ void observe(struct text *t, int process)
 
 	read_counters(process, counter);
 	shared->nr_spans = 0;
-	for (char *p = read_whole(proc[process].smaps); p && *p;)
+	for (char *p = read_smaps(process); p && *p;)
 		p = put_vma(&v, p, &locked_outside);
 	counter[LOCKED] -= locked_outside;
 	put_str(t, "p");

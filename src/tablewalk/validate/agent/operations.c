@@ -270,6 +270,11 @@ int is_exit(int kind)
 	return kind == EXIT;
 }
 
+int is_mlockall(int kind)
+{
+	return kind == MLOCKALL;
+}
+
 int mincore_kind(void)
 {
 	return MINCORE;

@@ -7,6 +7,7 @@
  * "# ready RELEASE" before it starts and "# exit STATUS" or "# signal NUMBER" after it.
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
@@ -23,7 +24,7 @@
 #include <termios.h>
 #include <unistd.h>
 
-#define SWAP_KB "131072"
+#define DISK_KB "131072"
 
 /* The kernel panics when its first process ends. */
 static void die(const char *what)
@@ -68,17 +69,61 @@ static int make_swap(const char *device, long kb)
 	return done ? 0 : -1;
 }
 
-/* Swap on a RAM disk, where the kernel has one as a module. */
+static int is_module(const struct dirent *e)
+{
+	size_t n = strlen(e->d_name);
+
+	return n > 3 && !strcmp(e->d_name + n - 3, ".ko");
+}
+
+/* Their names begin with their places in the order. */
+static void load_modules(void)
+{
+	struct dirent **found;
+	int nr = scandir("/", &found, is_module, alphasort);
+
+	for (int i = 0; i < nr; i++) {
+		int fd = open(found[i]->d_name, O_RDONLY | O_CLOEXEC);
+
+		if (fd < 0 || syscall(SYS_finit_module, fd, strstr(found[i]->d_name, "brd") ? "rd_nr=2 rd_size=" DISK_KB : "", 0))
+			die(found[i]->d_name);
+		close(fd);
+	}
+}
+
+static void copy(const char *from, const char *to)
+{
+	static char buffer[1 << 16];
+	int in = open(from, O_RDONLY), out = open(to, O_WRONLY);
+	ssize_t n;
+
+	if (in < 0 || out < 0)
+		die(from);
+	while ((n = read(in, buffer, sizeof(buffer))) > 0)
+		if (write(out, buffer, n) != n)
+			die(to);
+	close(in);
+	close(out);
+}
+
+/* Files on a file system as disks have them, on a RAM disk. */
+static void mount_scratch(void)
+{
+	copy("/ext4", "/dev/ram1");
+	mkdir("/scratch", 0755);
+	if (mount("/dev/ram1", "/scratch", "ext4", 0, NULL))
+		die("/scratch");
+}
+
+/* Swap on a RAM disk, unless the kernel's command line says swap=0. */
 static void swap_on_ram_disk(void)
 {
-	int fd = open("/brd.ko", O_RDONLY);
+	const char *wanted = getenv("swap");
 
-	if (fd < 0)
+	if (wanted && !strcmp(wanted, "0"))
 		return;
-	if (syscall(SYS_finit_module, fd, "rd_nr=1 rd_size=" SWAP_KB, 0) || make_swap("/dev/ram0", atol(SWAP_KB)) ||
-	    swapon("/dev/ram0", 0))
+	if (make_swap("/dev/ram0", atol(DISK_KB)) || swapon("/dev/ram0", 0))
 		die("swap on a RAM disk");
-	close(fd);
 }
 
 static int open_answers(void)
@@ -123,9 +168,11 @@ int main(int argc, char **argv)
 	mount_on("proc", "/proc");
 	mount_on("sysfs", "/sys");
 	mount_on("tmpfs", "/tmp");
-	mount_on("ramfs", "/scratch");
+	load_modules();
+	mount_scratch();
 	swap_on_ram_disk();
-	/* What khugepaged did on its own would depend on time. */
+	/* What khugepaged and writeback did on their own would depend on time. */
+	write_if_there("/proc/sys/vm/dirty_writeback_centisecs", "0");
 	write_if_there("/sys/kernel/mm/transparent_hugepage/khugepaged/scan_sleep_millisecs", "4294967295");
 
 	answers = open_answers();
