@@ -23,7 +23,7 @@ SCRATCH_BYTES = 128 << 20  # as init makes its RAM disks
 # A warning of the kernel ends the run as an oops does: what comes after it proves nothing.
 COMMAND_LINE = (
     "loglevel=5 panic=-1 oops=panic panic_on_warn=1 transparent_hugepage=madvise rdinit=/init answers=/dev/{answers} "
-    "swap=0 mitigations=off nokaslr init_on_alloc=0 hardened_usercopy=off"
+    "swap=0 mitigations=off init_on_alloc=0 hardened_usercopy=off"
 )
 TROUBLE = re.compile(
     r"^.*(?:Kernel panic|Oops|BUG: |WARNING: |Unable to handle kernel|general protection fault"
