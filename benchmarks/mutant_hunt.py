@@ -7,11 +7,14 @@ Nothing of tablewalk.kernel may be imported before the mutant is in place, so `h
 from __future__ import annotations
 
 import ast
+import os
 import signal
 import sys
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from multiprocessing import parent_process
 from pathlib import Path
+from threading import Thread
 from types import CodeType, FrameType, ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -94,7 +97,19 @@ def become(mutant: Mutant) -> None:
     sys.meta_path.insert(0, _Finder(mutant))
 
 
-def comparison(answers: Path, driver: str = "sequential") -> KeptComparison:
+def begin_worker() -> None:
+    """An interrupt is the parent's to handle, and without it there is nothing to do."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    if parent := parent_process():
+        parent.join()
+    os._exit(1)
+
+
+def comparison(answers: Path) -> KeptComparison:
     """A comparison with the kernel that runs here, whose answers are kept; what a mutant breaks is no end of it."""
     from tablewalk.kernel.not_modelled import NotModelled
     from tablewalk.validate.kept import KeptAnswers, KeptComparison
@@ -119,7 +134,7 @@ def comparison(answers: Path, driver: str = "sequential") -> KeptComparison:
 
     signal.signal(signal.SIGALRM, hangs)
     on = setup(find("host"))
-    return Careful(on, driver, KeptAnswers(answers, on))
+    return Careful(on, "sequential", KeptAnswers(answers, on))
 
 
 def hunt(mutant: Mutant, lengths: Sequence[tuple[int, int]], focus: str, answers: Path, reduce: bool = True) -> Found:
@@ -152,14 +167,13 @@ def hunt(mutant: Mutant, lengths: Sequence[tuple[int, int]], focus: str, answers
 
 def agreed(seeds: Sequence[int], focus: str, answers: Path) -> list[tuple[int, int]]:
     """(seed, operations from its first on) in which the model itself agrees with the kernel; the answers are kept."""
-    from tablewalk.machine.drivers import fastest
     from tablewalk.validate.generate import Generator
     from tablewalk.validate.kernels import find
     from tablewalk.validate.session import LENGTH
     from tablewalk.validate.setup import setup
 
     on = setup(find("host"))
-    compared = comparison(answers, fastest())
+    compared = comparison(answers)
     lengths = []
     for seed in seeds:
         ops = Generator(seed, focus, on.geometry).program(LENGTH)

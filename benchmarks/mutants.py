@@ -26,7 +26,7 @@ from pathlib import Path
 
 import click
 
-from mutant_hunt import Found, agreed, hunt, mutated, site
+from mutant_hunt import Found, agreed, begin_worker, hunt, mutated, site
 from mutant_list import MUTANTS, Mutant
 from tablewalk.errors import TablewalkError, escape
 from tablewalk.machine.native import ROOT, cache_dir
@@ -175,7 +175,7 @@ def main(
         mutated(m)
     kept = Kept(directory or cache_dir() / "mutants", focus)
     seeds = range(seed, seed + math.ceil(ops / LENGTH))
-    with ProcessPoolExecutor(jobs, get_context("spawn"), max_tasks_per_child=1) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), begin_worker, max_tasks_per_child=1) as pool:
         try:
             lengths = programs(pool, seeds, focus, kept)
             cut = [s for s, n in lengths if n < LENGTH]
