@@ -137,7 +137,7 @@ def comparison(answers: Path) -> KeptComparison:
     return Careful(on, "sequential", KeptAnswers(answers, on))
 
 
-def hunt(mutant: Mutant, lengths: Sequence[tuple[int, int]], focus: str, answers: Path, reduce: bool = True) -> Found:
+def hunt(mutant: Mutant, lengths: Sequence[tuple[int, int]], answers: Path) -> Found:
     """Compare the mutant on the first operations of programs, given as (seed, length), until one shows it."""
     become(mutant)
     from tablewalk.validate.generate import Generator
@@ -151,15 +151,13 @@ def hunt(mutant: Mutant, lengths: Sequence[tuple[int, int]], focus: str, answers
     compared = comparison(answers)
     operations = 0
     for seed, length in lengths:
-        ops = Generator(seed, focus, on.geometry).program(LENGTH)[:length]
+        ops = Generator(seed, mutant.focus, on.geometry).program(LENGTH)[:length]
         outcome = next(compared.compare([ops]))
         operations += outcome.compared if outcome.at is None else outcome.at + 1
         if outcome.at is None:
             continue
-        small = ops[: outcome.at + 1]
-        kind = kind_of(small[-1])
-        if reduce:
-            small = shrink(small, compared.disagree, on.geometry)
+        kind = kind_of(ops[outcome.at])
+        small = shrink(ops[: outcome.at + 1], compared.disagree, on.geometry)
         text = tuple(op.line(i) for i, op in enumerate(small))
         return Found(mutant.name, True, operations, kind, len(small) - 1, text, tuple(outcome.report[:20]))
     return Found(mutant.name, False, operations)

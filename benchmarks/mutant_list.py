@@ -18,13 +18,17 @@ from typing import NamedTuple
 
 
 class Mutant(NamedTuple):
-    """`old`, in kernel/`file`, is replaced by `new`; `wrong` says what that amounts to."""
+    """`old`, in kernel/`file`, is replaced by `new`; `wrong` says what that amounts to.
+
+    `focus` is that of the programs which are to find it: some operations are in no others.
+    """
 
     name: str
     file: str
     wrong: str
     old: str
     new: str
+    focus: str = ""
 
 
 TABLES = (

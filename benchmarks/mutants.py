@@ -18,7 +18,7 @@ import json
 import math
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from datetime import date
 from multiprocessing import get_context
@@ -34,6 +34,7 @@ from tablewalk.machine.native import ROOT, cache_dir
 RESULTS = Path(__file__).with_name("MUTANTS.md")
 LENGTH = 250  # operations of a program: session.LENGTH, which cannot be imported before a mutant is made
 SEEDS_A_TASK = 5
+SEEDS_A_ROUND = 10
 
 Lengths = list[tuple[int, int]]
 
@@ -41,11 +42,11 @@ Lengths = list[tuple[int, int]]
 class Kept:
     """Results of tasks in a directory, by the texts and arguments that they depend on."""
 
-    def __init__(self, directory: Path, focus: str) -> None:
+    def __init__(self, directory: Path) -> None:
         self.answers = directory / "answers.sqlite"
         self._directory = directory
         directory.mkdir(parents=True, exist_ok=True)
-        digest = hashlib.sha256(f"{platform.release()} {platform.version()} {focus}".encode())
+        digest = hashlib.sha256(f"{platform.release()} {platform.version()}".encode())
         parts = [
             path
             for part in ("machine", "arch", "kernel", "validate")
@@ -87,37 +88,52 @@ def programs(pool: ProcessPoolExecutor, seeds: Sequence[int], focus: str, kept: 
     running: dict[Future[Lengths], tuple[int, ...]] = {}
     lengths: dict[int, int] = {}
     for group in groups:
-        found = kept.get("model", group)
+        found = kept.get("model", (focus, group))
         if isinstance(found, list):
             lengths.update((seed, length) for seed, length in found)
         else:
             running[pool.submit(agreed, group, focus, kept.answers)] = group
     for done in as_completed(running):
-        kept.put("model", running[done], done.result())
+        kept.put("model", (focus, running[done]), done.result())
         lengths.update(done.result())
-        click.echo(f"  the model itself: {len(lengths)} of {len(seeds)} programs", err=True)
+    if cut := sorted(seed for seed, length in lengths.items() if length < LENGTH):
+        click.echo(f"the model itself disagrees in programs of focus '{focus}', which are cut there: seeds {cut}")
     return sorted(lengths.items())
 
 
-def hunts(
-    pool: ProcessPoolExecutor, mutants: Sequence[Mutant], lengths: Lengths, focus: str, kept: Kept
-) -> dict[str, Found]:
-    """How each mutant fared; told as soon as it is known."""
-    running: dict[Future[Found], Mutant] = {}
-    found: dict[str, Found] = {}
+def hunts(pool: ProcessPoolExecutor, mutants: Sequence[Mutant], seeds: Sequence[int], kept: Kept) -> dict[str, Found]:
+    """How each mutant fared, told as soon as it is found; a round of programs after the other."""
+    found = {m.name: Found(m.name, False, 0) for m in mutants}
+    for i in range(0, len(seeds), SEEDS_A_ROUND):
+        left = [m for m in mutants if not found[m.name].found]
+        here = seeds[i : i + SEEDS_A_ROUND]
+        click.echo(f"  seeds {here[0]} to {here[-1]}: {len(left)} mutants", err=True)
+        lengths = {focus: programs(pool, here, focus, kept) for focus in sorted({m.focus for m in left})}
+        for m, fared in hunt_round(pool, left, lengths, kept):
+            found[m.name] = fared._replace(operations=found[m.name].operations + fared.operations)
+            if fared.found:
+                tell(m, found[m.name])
     for m in mutants:
-        before = kept.get(m.name, (m, lengths))
-        if isinstance(before, dict):
-            found[m.name] = Found(**before)
+        if not found[m.name].found:
             tell(m, found[m.name])
+    return found
+
+
+def hunt_round(
+    pool: ProcessPoolExecutor, mutants: Sequence[Mutant], lengths: dict[str, Lengths], kept: Kept
+) -> Iterator[tuple[Mutant, Found]]:
+    """How each fared with these programs."""
+    running: dict[Future[Found], Mutant] = {}
+    for m in mutants:
+        before = kept.get(m.name, (m, lengths[m.focus]))
+        if isinstance(before, dict):
+            yield m, Found(**before)
         else:
-            running[pool.submit(hunt, m, lengths, focus, kept.answers)] = m
+            running[pool.submit(hunt, m, lengths[m.focus], kept.answers)] = m
     for done in as_completed(running):
         m = running[done]
-        found[m.name] = done.result()
-        kept.put(m.name, (m, lengths), found[m.name]._asdict())
-        tell(m, found[m.name])
-    return found
+        kept.put(m.name, (m, lengths[m.focus]), done.result()._asdict())
+        yield m, done.result()
 
 
 def tell(m: Mutant, f: Found) -> None:
@@ -125,9 +141,9 @@ def tell(m: Mutant, f: Found) -> None:
     click.echo(f"{m.name:26} {site(m):44} {result}")
 
 
-def table(mutants: Sequence[Mutant], found: dict[str, Found], lengths: Lengths) -> str:
+def table(mutants: Sequence[Mutant], found: dict[str, Found], ops: int, seed: int) -> str:
     """MUTANTS.md."""
-    total, missed = sum(n for _, n in lengths), [m for m in mutants if not found[m.name].found]
+    missed = [m for m in mutants if not found[m.name].found]
     rows = []
     for m in mutants:
         f = found[m.name]
@@ -140,7 +156,7 @@ def table(mutants: Sequence[Mutant], found: dict[str, Found], lengths: Lengths) 
         f"Linux {platform.release()} on {platform.machine()}.",
         "",
         "Each row is a small error made in the model on purpose: where, what is wrong then, after how many operations",
-        f"`validate` found it (of {total:,}, seed {lengths[0][0]} on), which operation showed it, and to how many",
+        f"`validate` found it (of {ops:,}, seed {seed} on), which operation showed it, and to how many",
         "operations the program was reduced.",
         "",
         f"{len(mutants) - len(missed)} of {len(mutants)} were found.",
@@ -156,13 +172,12 @@ def table(mutants: Sequence[Mutant], found: dict[str, Found], lengths: Lengths) 
 @click.argument("names", nargs=-1)
 @click.option("--ops", type=click.IntRange(1), default=20_000, show_default=True, help="Operations for each mutant.")
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Of the first program.")
-@click.option("--focus", default="", help="As of `tablewalk validate`.")
 @click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Processes at a time.")
 @click.option("--directory", type=click.Path(path_type=Path), help="Where results are kept [default: the cache].")
 @click.option("--list", "list_", is_flag=True, help="Name the mutants, run nothing.")
 @click.option("--write", is_flag=True, help=f"Write {RESULTS.name}.")
 def main(
-    names: tuple[str, ...], ops: int, seed: int, focus: str, jobs: int, directory: Path | None, list_: bool, write: bool
+    names: tuple[str, ...], ops: int, seed: int, jobs: int, directory: Path | None, list_: bool, write: bool
 ) -> None:
     mutants = chosen(names)
     if list_:
@@ -173,22 +188,18 @@ def main(
         raise click.UsageError("--write is for all mutants")
     for m in mutants:
         mutated(m)
-    kept = Kept(directory or cache_dir() / "mutants", focus)
+    kept = Kept(directory or cache_dir() / "mutants")
     seeds = range(seed, seed + math.ceil(ops / LENGTH))
     with ProcessPoolExecutor(jobs, get_context("spawn"), begin_worker, max_tasks_per_child=1) as pool:
         try:
-            lengths = programs(pool, seeds, focus, kept)
-            cut = [s for s, n in lengths if n < LENGTH]
-            if cut:
-                click.echo(f"the model itself disagrees in {len(cut)} programs, which are cut there: seeds {cut}")
-            found = hunts(pool, mutants, lengths, focus, kept)
+            found = hunts(pool, mutants, seeds, kept)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     missed = [m.name for m in mutants if not found[m.name].found]
     click.echo(f"{len(mutants) - len(missed)} of {len(mutants)} mutants found")
     if write:
-        RESULTS.write_text(table(mutants, found, lengths))
+        RESULTS.write_text(table(mutants, found, ops, seed))
     if missed:
         sys.exit(1)
 

@@ -16,6 +16,7 @@ import mutants
 from mutant_hunt import Found, mutated, site
 from mutant_list import MUTANTS, Mutant
 from tablewalk.errors import TablewalkError
+from tablewalk.validate.generate import FOCUS
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "mutants.py"
 
@@ -32,6 +33,7 @@ needs_host = pytest.mark.skipif(
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: m.name)
 def test_each_applies(mutant: Mutant) -> None:
     compile(mutated(mutant), mutant.file, "exec")
+    assert mutant.focus in ("", *FOCUS)
     assert site(mutant).startswith(mutant.file.removesuffix(".py"))
 
 
@@ -51,7 +53,7 @@ def test_the_table() -> None:
         found.name: Found(found.name, True, 1234, "mmap private file", 3),
         missed.name: Found(missed.name, False, 20000),
     }
-    text = mutants.table([found, missed], fared, [(1, 250), (2, 250)])
+    text = mutants.table([found, missed], fared, 20000, 1)
     assert f"| {found.name} | `{site(found)}` | {found.wrong} | 1,234 | mmap private file | 3 |" in text
     assert "| not found | | |" in text and "1 of 2 were found." in text
 

@@ -54,6 +54,8 @@ def command(
     mincore, contents. A disagreement is reduced to the smallest program found. What was compared before is not run
     again. Exit status 1 on a disagreement, an oops, or an operation that never succeeds.
     """
+    if save:
+        save.mkdir(parents=True, exist_ok=True)
     kernels = [find(name) for name in dict.fromkeys(names)] or [find("host")]
     results = Results(output or cache_dir() / "validate.sqlite")
     found = []
@@ -135,7 +137,6 @@ def escape_lines(text: str) -> str:
 
 
 def _save(v: Validation, kernel: Kernel, directory: Path) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
     for d in v.disagreements:
         name = f"{v.kernel}_{d.seed}".replace("-", "_").replace(".", "_")
         ops, report = d.small or d.program, d.small_report or d.report
