@@ -64,6 +64,7 @@ from .scan_result import (
     SCAN_SUCCEED,
     SCAN_TRUNCATED,
 )
+from .shmem import shmem_mark_uptodate
 from .vm_flags import VM_UFFD_MISSING
 
 
@@ -196,6 +197,8 @@ def collapse_lock_page(mapping: address_space, start: int, index: int) -> tuple[
         f = filemap_lock_folio(mapping, index)
         if not f:
             result = SCAN_FAIL
+    if result == SCAN_SUCCEED and f and mapping.shmem:
+        shmem_mark_uptodate(f)
     return result, f
 
 

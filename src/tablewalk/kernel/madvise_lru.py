@@ -19,6 +19,7 @@ from ..machine import (
     forget,
     load,
     load_range,
+    mt_values,
     mutex_lock,
     mutex_trylock,
     mutex_unlock,
@@ -61,6 +62,7 @@ from .pgtable import (
     SWP_SWAP,
     mm_find_pmd,
     page_folio,
+    pmd_addr_end,
     pmd_p,
     pmd_page,
     pmd_trans_huge,
@@ -74,7 +76,7 @@ from .pgtable import (
     swp_type,
 )
 from .pgtable_generic import pte_offset_map, pte_offset_map_lock, pte_unmap, pte_unmap_unlock
-from .rmap import folio_remove_rmap_pte
+from .rmap import folio_remove_rmap_pte, vma_address, vma_pages
 from .rmap_walk import folio_mapping, unmap_folio
 from .tlb import flush_tlb_range
 from .vm_flags import EINVAL, VM_HUGETLB, VM_LOCKED, VM_PFNMAP
@@ -235,7 +237,7 @@ def advise_ptes_locked(
             f = page_folio(pte_page(entry))
             nr = folio_pte_batch(f, ptep, entry, end - addr >> arch.page_shift)
             if nr < folio_nr_pages(f):
-                if not folio_maybe_mapped_shared(f, vma.vm_mm, addr) and mutex_trylock(f.lock):
+                if not folio_maybe_mapped_shared(f, vma.vm_mm) and mutex_trylock(f.lock):
                     folio_get(f)
                     pte_unmap_unlock(pte, ptl)
                     return addr, nr << arch.page_shift, f, isolated
@@ -247,25 +249,39 @@ def advise_ptes_locked(
     return end, 0, NO_FOLIO, isolated
 
 
-def folio_maybe_mapped_shared(f: folio, mm: mm_struct, addr: int) -> bool:
-    """Whether others than `mm`, which maps the folio at `addr`, map pages of it.
+def folio_maybe_mapped_shared(f: folio, mm: mm_struct) -> bool:
+    """Whether others than `mm` map pages of the folio.
 
     The kernel keeps count of up to two address spaces a folio (_mm_ids).  Here an anonymous folio's mappings are
-    counted in the table of `addr` and those beside it; a file's is shared if it is mapped more often than it has pages.
+    counted in all VMAs of `mm` that can have it; a file's is shared if it is mapped more often than it has pages.
     """
     mapcount = folio_mapcount(f)
     if not folio_test_anon(f) or f.order == 0:
         return mapcount > folio_nr_pages(f)
-    first, last = f.page, folio_page(f, folio_nr_pages(f) - 1)
-    for at in (addr - arch.pmd_size, addr, addr + arch.pmd_size):
-        pmd = mm_find_pmd(mm, at)
-        pte = pte_offset_map(pmd, at & -arch.pmd_size) if pmd else 0
-        if pte:
-            for entry in load_range(pte, arch.ptrs_per_pte):
-                if entry & (PRESENT | PROTNONE) and first <= pte_page(entry) <= last:
-                    mapcount -= 1
-            pte_unmap(pte)
+    for found in mt_values(mm.mm_mt):
+        vma = vm_area_struct(found)
+        first = max(f.index, vma.vm_pgoff)
+        last = min(f.index + folio_nr_pages(f), vma.vm_pgoff + vma_pages(vma))
+        if vma.anon_vma and first < last:
+            mapcount -= mapped_pages(f, mm, vma_address(vma, first), vma_address(vma, last))
     return mapcount != 0
+
+
+def mapped_pages(f: folio, mm: mm_struct, addr: int, end: int) -> int:
+    """How many entries of tables map pages of the folio in [addr, end)."""
+    mapped = 0
+    first, last = f.page, folio_page(f, folio_nr_pages(f) - 1)
+    while addr < end:
+        next_addr = pmd_addr_end(addr, end)
+        pmd = mm_find_pmd(mm, addr)
+        pte = pte_offset_map(pmd, addr) if pmd else 0
+        if pte:
+            for entry in load_range(pte, next_addr - addr >> arch.page_shift):
+                mapped += int(entry & (PRESENT | PROTNONE) != 0 and first <= pte_page(entry) <= last)
+            pte_unmap(pte)
+        addr = next_addr
+        forget((addr, mapped))
+    return mapped
 
 
 def folio_pte_batch(f: folio, ptep: pte_p, entry: int, max_nr: int) -> int:

@@ -36,6 +36,12 @@ SHMEM_HUGE_WITHIN_SIZE: Final = 2
 SHMEM_HUGE_ADVISE: Final = 3
 SHMEM_HUGE_INTERNAL: Final = 4
 
+HUGE_OPTION: Final = {  # by the mount's huge=
+    "never": SHMEM_HUGE_NEVER,
+    "always": SHMEM_HUGE_ALWAYS,
+    "within_size": SHMEM_HUGE_WITHIN_SIZE,
+    "advise": SHMEM_HUGE_ADVISE,
+}
 _KNOB: Final = {
     "never": SHMEM_HUGE_NEVER,
     "always": SHMEM_HUGE_ALWAYS,
@@ -106,6 +112,7 @@ def shmem_get_folio(vmf: vm_fault) -> tuple[int, folio]:
                 return handle_userfault(vmf, VM_UFFD_MINOR), NO_FOLIO
             mutex_lock(f.lock)
             if f.mapping == mapping.addr << MAPPING_SHIFT:
+                shmem_mark_uptodate(f)
                 return 0, f
             mutex_unlock(f.lock)
             folio_put(f)
@@ -119,6 +126,12 @@ def shmem_get_folio(vmf: vm_fault) -> tuple[int, folio]:
                 mutex_unlock(f.lock)
                 folio_put(f)
         forget(())
+
+
+def shmem_mark_uptodate(f: folio) -> None:
+    """What fallocate() made is valid when somebody asks for it, who locked it."""
+    if f.flags & PG_UPTODATE == 0:
+        WRITE_ONCE(f, "flags", f.flags | PG_UPTODATE)
 
 
 def shmem_alloc_and_add_folio(mapping: address_space, index: int, vma: vm_area_struct, address: int) -> folio:

@@ -14,6 +14,7 @@ from ..kernel.mmap_lock import NO_VMA
 from ..kernel.pgtable import PRESENT, RW, mm_find_pmd, page_t, pmd_p, pte_p, ptep_get
 from ..kernel.scan_result import GO_ON, SCAN_NO_PTE_TABLE, SCAN_PAGE_RO, SCAN_SUCCEED
 from ..kernel.shmem import shmem_suitable_pmd as shmem_suitable_pmd_today
+from ..kernel.sys import prctl_set_thp_disable as prctl_set_thp_disable_today
 from ..kernel.vm_fault import vm_fault
 from ..kernel.vm_flags import EINVAL, VM_FAULT_FALLBACK
 from . import patch
@@ -174,3 +175,15 @@ def truncate_split(f: folio, at: int) -> int:
 def may_map_zero_page(vma: vm_area_struct, page: page_t) -> bool:
     """Pages of zeroes stay."""
     return False
+
+
+@patch(
+    "R-thp-disable-flags",
+    title="prctl: extend PR_SET_THP_DISABLE to optionally exclude VM_HUGEPAGE",
+    since="6.18",
+    site="sys.prctl_set_thp_disable",
+    files=("kernel/sys.c",),
+)
+def prctl_set_thp_disable(mm: mm_struct, disable: int, flags: int) -> int:
+    """There are no flags."""
+    return -EINVAL if flags else prctl_set_thp_disable_today(mm, disable, 0)
