@@ -16,7 +16,7 @@ import mutants
 from mutant_hunt import Found, mutated, site
 from mutant_list import MUTANTS, Mutant
 from tablewalk.errors import TablewalkError
-from tablewalk.validate.generate import FOCUS
+from tablewalk.validate.mix import FOCUS
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "mutants.py"
 

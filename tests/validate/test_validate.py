@@ -17,8 +17,9 @@ from tablewalk.cli import run as tablewalk
 from tablewalk.errors import TablewalkError
 from tablewalk.validate.compare import Comparison, host_difference
 from tablewalk.validate.emit import c_program, python_test
-from tablewalk.validate.generate import FOCUS, Generator
+from tablewalk.validate.generate import Generator
 from tablewalk.validate.kernels import find
+from tablewalk.validate.mix import FOCUS
 from tablewalk.validate.model_run import ModelRun
 from tablewalk.validate.observe import digest
 from tablewalk.validate.ops import ARGUMENTS, Geometry, Op, kind_of, program_text

@@ -17,8 +17,8 @@ from tablewalk.errors import escape
 from tablewalk.machine.drivers import fastest
 from tablewalk.machine.native import cache_dir
 from tablewalk.validate.emit import c_program, python_test
-from tablewalk.validate.generate import FOCUS
 from tablewalk.validate.kernels import Kernel, find
+from tablewalk.validate.mix import FOCUS
 from tablewalk.validate.results import Results
 from tablewalk.validate.session import Validation, coverage_rows, validate
 from tablewalk.validate.setup import setup

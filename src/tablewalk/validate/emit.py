@@ -22,7 +22,9 @@ _C_HEAD = """\
 #include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -31,7 +33,9 @@ _C_HEAD = """\
 static volatile int *turn; /* number of the operation that is next, for all processes */
 static int me;             /* number of this process */
 static pid_t *pid;
-static int file[4];
+static int file[8];
+static char page[4096];
+static unsigned char core[1 << 17];
 static sigjmp_buf killed;
 
 static void on_signal(int sig)
@@ -55,6 +59,19 @@ static long touch(unsigned long addr, unsigned long len, unsigned long step, uns
 	return 0;
 }}
 
+static int on_tmpfs(const char *option, long size)
+{{
+	char directory[] = "/tmp/tablewalk-XXXXXX";
+	int fd = -1;
+
+	if (mkdtemp(directory) && !unshare(CLONE_NEWNS) && !mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) &&
+		!mount("tablewalk", directory, "tmpfs", 0, option))
+		fd = open(directory, O_TMPFILE | O_RDWR, 0600);
+	if (fd < 0 || ftruncate(fd, size))
+		_exit(1);
+	return fd;
+}}
+
 static void show(void)
 {{
 	char command[160];
@@ -66,9 +83,9 @@ static void show(void)
 
 #define STEP(n, process, call)                                        \\
 	do {{                                                          \\
-		while (*turn != (n))                                  \\
+		while (*turn < (n))                                   \\
 			sched_yield();                                \\
-		if (me == (process)) {{                                \\
+		if (*turn == (n) && me == (process)) {{                \\
 			long ret = (long)(call);                      \\
 			printf("%d: %s = %#lx%s%m\\n", n, #call, ret, ret == -1 ? " " : " (errno was) "); \\
 			fflush(stdout);                               \\
@@ -77,6 +94,24 @@ static void show(void)
 			while (*turn == (n))                          \\
 				sched_yield();                        \\
 		}}                                                     \\
+	}} while (0)
+
+/* The child uses the memory of its parent, who waits until it exits, and then passes over what it did. */
+#define VFORK(n, process, child)                                      \\
+	do {{                                                          \\
+		while (*turn < (n))                                   \\
+			sched_yield();                                \\
+		if (*turn == (n) && me == (process)) {{                \\
+			if (vfork() == 0) {{                           \\
+				me = (child);                         \\
+				pid[child] = getpid();                \\
+				*turn = (n) + 1;                      \\
+			}} else {{                                      \\
+				me = (process);                       \\
+			}}                                             \\
+		}}                                                     \\
+		while (*turn == (n))                                  \\
+			sched_yield();                                \\
 	}} while (0)
 
 static long do_fork(int child)
@@ -99,6 +134,8 @@ int main(void)
 	turn = shared;
 	pid = (pid_t *)shared + 16;
 	pid[0] = getpid();
+	if (prctl(PR_SET_MM, PR_SET_MM_BRK, {heap:#x}UL, 0, 0) || prctl(PR_SET_MM, PR_SET_MM_START_BRK, {heap:#x}UL, 0, 0))
+		perror("PR_SET_MM");
 	signal(SIGSEGV, on_signal);
 	signal(SIGBUS, on_signal);
 {files}
@@ -127,16 +164,30 @@ _CALLS = {
     "punch": "fallocate(file[{0}], FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, {1}, {2})",
     "process_madvise": "syscall(SYS_process_madvise, syscall(SYS_pidfd_open, pid[{0}], 0),"
     " &(struct iovec){{ (void *){1}, {2} }}, 1, {3}, 0)",
-    "thp_disable": "prctl(PR_SET_THP_DISABLE, {0}, 0, 0, 0)",
+    "process_madvise_ranges": "syscall(SYS_process_madvise, syscall(SYS_pidfd_open, pid[{0}], 0),"
+    " ((struct iovec[]){{ {{ (void *){1}, {2} }}, {{ (void *){3}, {4} }} }}), 2, {5}, 0)",
+    "thp_disable": "prctl(PR_SET_THP_DISABLE, {0}, {1}, 0, 0)",
+    "brk": "syscall(SYS_brk, {0})",
+    "fallocate": "fallocate(file[{0}], {1}, {2}, {3})",
+    "pread": "pread(file[{0}], page, 4, {1})",
+    "pwrite": "pwrite(file[{0}], memcpy(page, &(unsigned){{ {2} }}, 4), sizeof(page), {1})",
+    "msync": "msync((void *){0}, {1}, {2})",
+    "mincore": "mincore((void *){0}, {1}, core)",
+    "set_mempolicy": "syscall(SYS_set_mempolicy, {0}, {1} ? &(unsigned long){{ {1} }} : NULL, {1} ? 64 : 0)",
+    "get_mempolicy": "syscall(SYS_get_mempolicy, core, NULL, 0, {0}, {1})",
 }
 
 
 def c_program(ops: Sequence[Op], geometry: Geometry, title: str, report: Sequence[str]) -> str:
     """A C program that does the same; processes take turns, and in the end the one that differs shows its memory."""
     told = "\n".join(f" * {line}".rstrip() for line in report).replace("*/", "* /")
-    lines = [_C_HEAD.format(title=title, report=told, files=_c_files(geometry))]
+    lines = [_C_HEAD.format(title=title, report=told, files=_c_files(geometry), heap=geometry.heap)]
     for i, op in enumerate(ops[1:]):
-        lines.append(f"\tSTEP({i}, {op.process}, {_call(op)}); /* {kind_of(op)} */")
+        if op.kind == "vfork":
+            lines.append(f"\tVFORK({i}, {op.process}, {op.args[0]});")
+            continue
+        thread = f", by thread {op.thread}" if op.thread else ""
+        lines.append(f"\tSTEP({i}, {op.process}, {_call(op)}); /* {kind_of(op)}{thread} */")
         if op.kind == "exit":
             lines.append(f"\tif (me == {op.process})\n\t\t_exit(0);")
     lines.append(f"\tif (me == {ops[-1].process})\n\t\tshow();\n\treturn 0;\n}}\n")
@@ -146,7 +197,7 @@ def c_program(ops: Sequence[Op], geometry: Geometry, title: str, report: Sequenc
 def _call(op: Op) -> str:
     args = [f"{a:#x}UL" if a > 9 else str(a) for a in op.args]
     if op.kind == "mmap":
-        args[4] = "-1" if op.args[4] > 3 else f"file[{op.args[4]}]"
+        args[4] = "-1" if op.args[4] > 7 else f"file[{op.args[4]}]"
     return _CALLS[op.kind].format(*args)
 
 
@@ -157,6 +208,9 @@ def _c_files(geometry: Geometry) -> str:
         if spec.kind == "memfd":
             lines.append(f'\tfile[{i}] = memfd_create("tablewalk", 0);')
             lines.append(f"\tif (ftruncate(file[{i}], {spec.size}))\n\t\treturn 1;")
+        elif spec.kind.startswith("tmpfs-"):
+            huge = spec.kind.removeprefix("tmpfs-")
+            lines.append(f'\tfile[{i}] = on_tmpfs("huge={huge}", {spec.size});')
         elif spec.kind == "regular":
             lines.append(f"\tfile[{i}] = mkstemp(path);\n\tfor (int k = 0; k < {spec.size // page}; k++)")
             lines.append(f"\t\tif (write(file[{i}], (char[{page}]){{ 0 }}, {page}) < 0)\n\t\t\treturn 1;")
@@ -191,4 +245,5 @@ def python_test(ops: Sequence[Op], name: str, kernel: str, report: Sequence[str]
 
 def _python_op(op: Op) -> str:
     args = ", ".join(f"{a:#x}" if a > 9 else str(a) for a in op.args)
-    return f'Op({op.process}, "{op.kind}", ({args}{"," if len(op.args) == 1 else ""}))'
+    thread = f", {op.thread}" if op.thread else ""
+    return f'Op({op.process}, "{op.kind}", ({args}{"," if len(op.args) == 1 else ""}){thread})'

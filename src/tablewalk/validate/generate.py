@@ -10,54 +10,11 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from .ops import Geometry, Op
+from .mix import ACTIONS, FOCUS, HINTS, POLICIES, PROTS, SIZES, SOME_THREADS, SPOILERS, THREADS, WEIGHTS
+from .ops import MEMFDS, READONLY, REGULAR, Family, Geometry, Op
 
 MAX_PROCESSES = 4
 NO_FILE = (1 << 64) - 1
-HUGE = 1 << 62
-
-PROTS = (0, 1, 1, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 5, 7)
-SIZES = (1, 1, 1, 2, 3, 4, 8, 16, 17, 64, 100)  # pages
-
-# advice that works on pages, and advice that is kept in the VMA
-ACTIONS = (4, 4, 4, 4, 8, 8, 9, 20, 21, 22, 23, 24, 25, 25, 25, 3, 102, 103)
-HINTS = (0, 1, 2, 10, 11, 12, 13, 14, 14, 14, 14, 15, 16, 17, 18, 19)
-
-WEIGHTS = {
-    "anon": 10,
-    "shared": 3,
-    "file": 7,
-    "munmap": 5,
-    "mprotect": 6,
-    "action": 22,
-    "collapse": 4,
-    "hint": 8,
-    "move": 7,
-    "resize": 3,
-    "lock": 3,
-    "lockall": 0.3,
-    "read": 10,
-    "write": 22,
-    "fill": 10,
-    "sum": 3,
-    "fork": 1.2,
-    "exit": 1,
-    "mbind": 1,
-    "remap": 1,
-    "truncate": 1.5,
-    "punch": 2,
-    "process_madvise": 2,
-    "thp_disable": 0.3,
-}
-
-# What a focus makes more likely
-FOCUS: dict[str, dict[str, float]] = {
-    "collapse": {"collapse": 30, "action": 30, "fill": 30, "hint": 14, "file": 12},
-    "mremap": {"move": 40, "resize": 15},
-    "fork": {"fork": 8, "exit": 7, "write": 30},
-    "files": {"file": 30, "truncate": 8, "punch": 10, "shared": 8},
-    "vma": {"mprotect": 25, "munmap": 15, "hint": 20, "lock": 10, "mbind": 6},
-}
 
 
 class Generator:
@@ -70,6 +27,9 @@ class Generator:
         self.pages = geometry.tables * geometry.table
         half = self.table // 2
         self.sizes = (*SIZES, half - 1, half, self.table - 1, self.table, self.table, self.table + 1, half * 3 - 68)
+        self.family = Family()
+        self.by_threads = THREADS.get(focus, SOME_THREADS)
+        self.stacks: list[int] = []  # first pages of what may grow down
         self.mapped = {0: bytearray(self.pages)}  # of each process that lives: PROT_* of each page, 0 where nothing is
         self.recent: list[tuple[int, int]] = []
         weights = {**WEIGHTS, **FOCUS.get(focus, {})}
@@ -83,7 +43,7 @@ class Generator:
         """`length` operations, the first of which is a reset."""
         ops = [Op(0, "reset"), *self._begin()]
         while len(ops) < length:
-            op = self._spoil(self.rng.choices(self.kinds, self.weights)[0]())
+            op = self._by_thread(self._spoil(self.rng.choices(self.kinds, self.weights)[0]()))
             self._track(op)
             ops.append(op)
         return ops
@@ -102,14 +62,26 @@ class Generator:
             self._track(op)
         return ops
 
+    def _by_thread(self, op: Op) -> Op:
+        """Now and then another thread's."""
+        if self.rng.random() < self.by_threads:
+            other = op._replace(thread=self.rng.choice((1, 2)))
+            return other if self.family.allows(other) else op
+        return op
+
     def _track(self, op: Op) -> None:
-        """Note what an operation probably does to mappings."""
+        """Note what an operation probably does to processes and mappings."""
+        self.family.after(op)
         if op.kind == "fork":
             self.mapped[op.args[0]] = bytearray(self.mapped[op.process])
+        elif op.kind == "vfork":
+            self.mapped[op.args[0]] = self.mapped[op.process]
         elif op.kind == "exit":
             del self.mapped[op.process]
         elif op.kind == "mmap":
             self._set(op.process, op.args[0], op.args[1], 8 | op.args[2] & 7)
+        elif op.kind == "brk":
+            self._set(op.process, self.geometry.heap, op.args[0] - self.geometry.heap, 8 | 3)
         elif op.kind == "munmap":
             self._set(op.process, op.args[0], op.args[1], 0)
         elif op.kind == "mprotect":
@@ -136,7 +108,7 @@ class Generator:
     # --- choices -----------------------------------------------------------------------------------------
 
     def _process(self) -> int:
-        return self.rng.choice(list(self.mapped))
+        return self.rng.choice(self.family.ready)
 
     def _anywhere(self) -> tuple[int, int]:
         """(first page, pages): often where something was before, often on tables."""
@@ -200,7 +172,7 @@ class Generator:
     def _file(self) -> Op:
         rng = self.rng
         addr, length = self._place()
-        file = rng.choice((0, 0, 0, 1, 1, 2, 2, 3))
+        file = rng.choice((0, 0, 0, 1, 1, 2, 2, 3, 4, 4, 5, 6))
         if rng.random() < 0.7:  # as huge pages want it
             offset = (addr // self.page % self.table + rng.randrange(2) * self.table) * self.page
         else:
@@ -288,55 +260,113 @@ class Generator:
         return Op(process, "sum", self._place(process))
 
     def _fork(self) -> Op:
-        free = [p for p in range(MAX_PROCESSES) if p not in self.mapped]
+        free = [p for p in range(MAX_PROCESSES) if p not in self.family.live]
         return Op(self._process(), "fork", (free[0],)) if free else self._exit()
 
+    def _vfork(self) -> Op:
+        return self._fork()._replace(kind="vfork") if len(self.family.live) < MAX_PROCESSES else self._exit()
+
     def _exit(self) -> Op:
-        return Op(self._process(), "exit") if len(self.mapped) > 1 else self._write()
+        return Op(self._process(), "exit") if len(self.family.live) > 1 else self._write()
+
+    def _policy(self) -> tuple[int, int]:
+        """(mode with flags, nodes)."""
+        return self.rng.choice(POLICIES)
+
+    def _set_mempolicy(self) -> Op:
+        return Op(self._process(), "set_mempolicy", self._policy())
+
+    def _get_mempolicy(self) -> Op:
+        process = self._process()
+        flags = self.rng.choice((0, 4, 3, 3))  # the policy of an address may be the file's, which is not modelled
+        return Op(process, "get_mempolicy", (self._page_at(process, 9) if flags == 3 else 0, flags))
 
     def _mbind(self) -> Op:
         process = self._process()
-        mode = self.rng.choice((0, 1, 2))
-        return Op(process, "mbind", (*self._place(process), mode, 1 if mode else 0, 0))
+        mode, nodes = self._policy()
+        return Op(process, "mbind", (*self._place(process), mode, nodes, 0))
 
     def _remap(self) -> Op:
         process = self._process()
         return Op(process, "remap_file_pages", (*self._place(process), 0, self.rng.randrange(2 * self.table), 0))
 
     def _truncate(self) -> Op:
-        file = self.rng.choice((0, 0, 1, 1, 2, 3))
+        file = self.rng.choice((0, 0, 1, 1, 2, 3, 4, 5, 6))
         full = self.geometry.file_pages[file]
-        pages = self.rng.choice((0, 1, full, full, full, full, self.rng.randrange(full)))
+        more = full + self.rng.randrange(self.table)
+        pages = self.rng.choice((0, 1, full, full, full, full, self.rng.randrange(full), more))
         return Op(self._process(), "ftruncate", (file, pages * self.page))
 
     def _punch(self) -> Op:
-        file = self.rng.choice((0, 0, 0, 1, 1, 2, 3))
+        file = self.rng.choice((0, 0, 0, 1, 1, 2, 3, 4, 5, 6))
         start = self.rng.choice((0, self.table, self.rng.randrange(self.geometry.file_pages[file])))
         nr = self.rng.choice((*self.sizes, self.table, 2 * self.table))
         return Op(self._process(), "punch", (file, start * self.page, nr * self.page))
 
     def _process_madvise(self) -> Op:
         process, target = self._process(), self._process()
-        advice = self.rng.choice((3, 20, 21, 25, 25, 4, 8, 14))
-        return Op(process, "process_madvise", (target, *self._place(target), advice))
+        return Op(process, "process_madvise", (target, *self._place(target), self._process_advice()))
+
+    def _process_advice(self) -> int:
+        return self.rng.choice((3, 20, 21, 25, 25, 25, 4, 8, 14))
+
+    def _process_madvise_ranges(self) -> Op:
+        process, target = self._process(), self._process()
+        places = *self._place(target), *self._place(target)
+        return Op(process, "process_madvise_ranges", (target, *places, self._process_advice()))
 
     def _thp_disable(self) -> Op:
-        return Op(self._process(), "thp_disable", (self.rng.randrange(2),))
+        return Op(self._process(), "thp_disable", self.rng.choice(((0, 0), (0, 0), (1, 0), (1, 2), (0, 2))))
 
+    def _brk(self) -> Op:
+        """Mostly to somewhere in the heap's part of the arena, not only to whole pages; now and then below it."""
+        heap, rng = self.geometry.heap, self.rng
+        room = (self.geometry.end - heap) // self.page
+        pages = rng.choice((0, rng.choice(self.sizes), rng.randrange(room), self.table, -1))
+        return Op(self._process(), "brk", (heap + min(pages, room) * self.page + rng.choice((0, 0, 0, 8)),))
 
-# Arguments by their place, and what they are replaced by (an address: what is added to it).
-SPOILERS: dict[str, tuple[tuple[int, tuple[int, ...]], ...]] = {
-    "mmap": ((0, (1, 2048)), (1, (0, HUGE)), (3, (0x10, 0x30, 0x1F)), (5, (1, 0x7FFFFFFFFFFFF000))),
-    "munmap": ((0, (1, 2048)), (1, (0, HUGE))),
-    "mprotect": ((0, (1, 2048)), (1, (0, HUGE)), (2, (0x1000000, 0x3000000))),
-    "madvise": ((0, (1, 2048)), (1, (0, (1 << 64) - 4096)), (2, (5, 7, 99))),
-    "mremap": ((0, (1, 2048)), (1, (0,)), (2, (0, HUGE)), (3, (2, 4, 8, 6))),
-    "mlock": ((1, (0, HUGE)),),
-    "mlock2": ((2, (2, 3)), (1, (0, HUGE))),
-    "munlock": ((1, (0, HUGE)),),
-    "mbind": ((0, (1, 2048)), (2, (9,)), (1, (0,))),
-    "remap_file_pages": ((1, (0, 1)), (2, (1,))),
-    "ftruncate": ((1, (1 << 63,)),),
-    "punch": ((2, (0,)),),
-    "process_madvise": ((1, (1,)), (3, (99,))),
-}
+    def _stack(self) -> Op:
+        """A small one high in a hole, if there is one."""
+        start, nr = self._anywhere()
+        start += nr - 1
+        self.stacks.append(start)
+        return self._map(self.geometry.start + start * self.page, self.page, 0x132, NO_FILE, 0)
+
+    def _below(self) -> Op:
+        """An access below a stack."""
+        if not self.stacks:
+            return self._stack()
+        at = max(self.rng.choice(self.stacks) - self.rng.choice((0, 1, 2, 16, 100, 255, 256, 257, 600)), 0)
+        addr = self.geometry.start + at * self.page
+        if self.rng.random() < 0.3:
+            return Op(self._process(), "read", (addr,))
+        return Op(self._process(), "write", (addr, self.rng.randrange(1, 1 << 31)))
+
+    def _file_place(self, file: int) -> int:
+        """The offset of a page, mostly within the file."""
+        full = self.geometry.file_pages[file]
+        index = self.rng.choice((0, self.table, self.rng.randrange(full), self.rng.randrange(full), full + 2))
+        return index * self.page
+
+    def _fallocate(self) -> Op:
+        file = self.rng.choice((*MEMFDS, *MEMFDS, *MEMFDS, READONLY))
+        length = self.rng.choice((*self.sizes, 2 * self.table)) * self.page
+        return Op(self._process(), "fallocate", (file, self.rng.randrange(2), self._file_place(file), length))
+
+    def _pread(self) -> Op:
+        file = self.rng.choice((*MEMFDS, REGULAR, READONLY, 4, 5, 6))
+        return Op(self._process(), "pread", (file, self._file_place(file)))
+
+    def _pwrite(self) -> Op:
+        file = self.rng.choice((*MEMFDS, *MEMFDS, *MEMFDS, REGULAR, REGULAR, READONLY, 6))
+        value = self.rng.randrange(1, 1 << 31)
+        return Op(self._process(), "pwrite", (file, self._file_place(file), value))
+
+    def _msync(self) -> Op:
+        """Without MS_SYNC: what a regular file writes back is not modelled."""
+        process = self._process()
+        return Op(process, "msync", (*self._place(process), self.rng.choice((0, 1, 2, 3))))
+
+    def _mincore(self) -> Op:
+        process = self._process()
+        return Op(process, "mincore", self._place(process))

@@ -14,8 +14,9 @@ from .ops import Geometry, Op
 LOCKONFAULT_TOLD = (6, 12)  # a release whose smaps tells VM_LOCKONFAULT; 6.1 does not
 HUGE_BY_HEAD = (6, 15)  # first release whose pagemap tells of a huge page what is true of its first page
 SIGBUS, SIGSEGV = 7, 11
-EBADF, EINVAL = 9, 22
-MPOL_MAX_MODE = 6
+EBADF, ENOMEM, EINVAL, EFBIG, EOPNOTSUPP = 9, 12, 22, 27, 95
+FALLOC_FL_KEEP_SIZE = 1
+TMPFS = "tmpfs-"
 MADV_REMOVE = 9
 
 
@@ -42,7 +43,10 @@ class ModelRun:
         self._page_size = self.model.module("arch").arch.page_size
         self._no_file = self.k("mm_types").file(0)
         self._open_files()
-        self.mms = {0: self.k("mm_init").mm_alloc()}
+        mm = self.k("mm_init").mm_alloc()
+        mm.start_brk = mm.brk = self._geometry.heap
+        self.mms = {0: mm}
+        self.policies = {(0, 0): 0}  # of each thread that runs: set_mempolicy()'s
 
     def _open_files(self) -> None:
         filemap, shmem = self.k("filemap"), self.k("shmem")
@@ -53,6 +57,10 @@ class ModelRun:
                 f.f_readonly = 1
             elif spec.kind == "memfd":
                 f = shmem.shmem_file_setup(spec.size, i + 1)
+            elif spec.kind.startswith(TMPFS):
+                mapping = shmem.shmem_mapping(spec.size, shmem.HUGE_OPTION[spec.kind.removeprefix(TMPFS)])
+                f = filemap.open_file(mapping, i + 1)
+                filemap.iput(mapping)
             else:
                 mapping = filemap.file_mapping(spec.size)
                 f = filemap.open_file(mapping, i + 1)
@@ -80,13 +88,22 @@ class ModelRun:
         if op.kind == "reset":
             self.reset()
             return 0, 0
+        self._thread = self._begin_thread(op.process, op.thread)
         result = getattr(self, f"_{op.kind}")(op.process, *op.args)
-        if op.kind in ("ftruncate", "punch") or (op.kind == "madvise" and op.args[2] == MADV_REMOVE):
+        if op.kind in ("ftruncate", "punch", "pwrite") or (op.kind == "madvise" and op.args[2] == MADV_REMOVE):
             self._fill_holes()
         self.model.machine.quiescent()
         if isinstance(result, tuple):
             return result[0], result[1]
         return (-1, -result) if result < 0 else (result, 0)
+
+    def _begin_thread(self, process: int, thread: int) -> tuple[int, int]:
+        """(process, thread), which runs from now on: a user more of the process's memory."""
+        key = process, thread
+        if key not in self.policies:
+            self.policies[key] = self.policies[process, 0]
+            self.model.machine.add(self.mms[process].mm_users, 1)
+        return key
 
     def text(self) -> str:
         """The observation of all processes."""
@@ -127,7 +144,27 @@ class ModelRun:
 
     def _process_madvise(self, p: int, target: int, addr: int, length: int, advice: int) -> int:
         call = self.k("madvise").sys_process_madvise
-        return int(call(self.mms[target], ((addr, length),), advice, target != p))
+        return int(call(self.mms[target], ((addr, length),), advice, self.mms[target] is not self.mms[p]))
+
+    def _process_madvise_ranges(
+        self, p: int, target: int, addr: int, length: int, addr2: int, length2: int, advice: int
+    ) -> int:
+        ranges = (addr, length), (addr2, length2)
+        call = self.k("madvise").sys_process_madvise
+        return int(call(self.mms[target], ranges, advice, self.mms[target] is not self.mms[p]))
+
+    def _brk(self, p: int, addr: int) -> tuple[int, int]:
+        end = int(self.k("brk").sys_brk(self.mms[p], addr))
+        return end, 0 if end == addr else ENOMEM
+
+    def _msync(self, p: int, addr: int, length: int, flags: int) -> int:
+        return int(self.k("msync").sys_msync(self.mms[p], addr, length, flags))
+
+    def _mincore(self, p: int, addr: int, length: int) -> int:
+        if addr % self._page_size:
+            return -EINVAL
+        pages = self.observer.in_core(self.mms[p], addr, addr + -(-length // self._page_size) * self._page_size)
+        return -ENOMEM if pages < 0 else pages
 
     def _mremap(self, p: int, addr: int, old: int, new: int, flags: int, to: int) -> int:
         return int(self.k("mremap").sys_mremap(self.mms[p], addr, old, new, flags, to))
@@ -147,9 +184,17 @@ class ModelRun:
         return int(self.k("mlock").sys_munlockall(self.mms[p]))
 
     def _mbind(self, p: int, addr: int, length: int, mode: int, nodes: int, flags: int) -> int:
-        if mode > MPOL_MAX_MODE or bool(mode) != bool(nodes):
-            return -EINVAL
-        return int(self.k("mempolicy").sys_mbind(self.mms[p], addr, length, mode, flags))
+        return int(self.k("mempolicy").kernel_mbind(self.mms[p], addr, length, mode, nodes, flags))
+
+    def _set_mempolicy(self, p: int, mode: int, nodes: int) -> int:
+        policy = int(self.k("mempolicy").mpol_new(mode, nodes))
+        if policy < 0:
+            return policy
+        self.policies[self._thread] = policy
+        return 0
+
+    def _get_mempolicy(self, p: int, addr: int, flags: int) -> int:
+        return int(self.k("mempolicy").sys_get_mempolicy(self.mms[p], self.policies[self._thread], addr, flags))
 
     def _remap_file_pages(self, p: int, addr: int, length: int, prot: int, pgoff: int, flags: int) -> int:
         return int(self.k("mmap").sys_remap_file_pages(self.mms[p], addr, length, prot, pgoff, flags))
@@ -171,21 +216,69 @@ class ModelRun:
         nr = (offset + length) // self._page_size - first
         return int(self.k("truncate").shmem_fallocate(f.f_mapping, first, nr))
 
-    def _thp_disable(self, p: int, on: int) -> int:
-        bit = self.k("huge_mm").MMF_DISABLE_THP_COMPLETELY
-        lock, mm = self.k("mmap_lock"), self.mms[p]
-        lock.mmap_write_lock(mm)
-        flags = self.model.machine.READ_ONCE(mm, "flags")
-        self.model.machine.WRITE_ONCE(mm, "flags", flags | bit if on else flags & ~bit)
-        lock.mmap_write_unlock(mm)
-        return 0
+    def _fallocate(self, p: int, file: int, mode: int, offset: int, length: int) -> int:
+        if offset >= 1 << 63 or length == 0 or length >= 1 << 63:
+            return -EINVAL
+        if mode & ~FALLOC_FL_KEEP_SIZE:
+            return -EOPNOTSUPP
+        f = self._file(file)
+        if f.f_readonly:
+            return -EBADF
+        end = offset + length
+        if end >= 1 << 63:
+            return -EFBIG
+        return int(self.k("file_write").shmem_fallocate_range(f.f_mapping, offset, end, mode == FALLOC_FL_KEEP_SIZE))
+
+    def _pread(self, p: int, file: int, offset: int) -> tuple[int, int]:
+        f = self._file(file)
+        if offset >= 1 << 63 or not f:
+            return -1, EINVAL if offset >= 1 << 63 else EBADF
+        mapping = f.f_mapping
+        index = offset // self._page_size
+        if index >= self.k("filemap").i_size_pages(mapping):
+            return 0, 0
+        folio = self.k("filemap").filemap_lock_folio(mapping, index)
+        if not folio:
+            return 0, 0
+        value = int(self.model.machine.load(self._content(folio, index)))
+        self._let_go(folio)
+        return value, 0
+
+    def _pwrite(self, p: int, file: int, offset: int, value: int) -> tuple[int, int]:
+        f, index = self._file(file), offset // self._page_size
+        if offset >= 1 << 63 or not f or f.f_readonly:
+            return -1, EINVAL if offset >= 1 << 63 else EBADF
+        folio = self.k("file_write").write_begin(f.f_mapping, index)
+        self.model.machine.store(self._content(folio, index), value)
+        self.k("file_write").write_end(f.f_mapping, folio, offset + self._page_size)
+        return self._page_size, 0
+
+    def _content(self, folio: Any, index: int) -> int:
+        return int(self.k("page_alloc").page_content(self.k("filemap").folio_file_page(folio, index)))
+
+    def _let_go(self, folio: Any) -> None:
+        self.model.machine.mutex_unlock(folio.lock)
+        self.k("page_alloc").folio_put(folio)
+
+    def _thp_disable(self, p: int, on: int, flags: int) -> int:
+        return int(self.k("sys").prctl_set_thp_disable(self.mms[p], on, flags))
 
     def _fork(self, p: int, child: int) -> int:
         self.mms[child] = self.k("fork").dup_mm(self.mms[p])
+        self.policies[child, 0] = self.policies[self._thread]
+        return 0
+
+    def _vfork(self, p: int, child: int) -> int:
+        self.mms[child] = self.mms[p]
+        self.model.machine.add(self.mms[p].mm_users, 1)
+        self.policies[child, 0] = self.policies[p, 0]
         return 0
 
     def _exit(self, p: int) -> int:
-        self.k("mm_init").mmput(self.mms.pop(p))
+        mm = self.mms.pop(p)
+        for key in [key for key in self.policies if key[0] == p]:
+            del self.policies[key]
+            self.k("mm_init").mmput(mm)
         return 0
 
     # --- accesses ----------------------------------------------------------------------------------------

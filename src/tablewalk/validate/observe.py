@@ -31,7 +31,9 @@ EXCLUSIVE, UFFD, GUARD, FILE, SWAPPED, IS_PRESENT = 1, 2, 4, 8, 16, 32
 LETTERS = tuple("".join(c for i, c in enumerate("xwgfsp") if kind >> i & 1) for kind in range(64))
 
 _FOLIO = {slot.name: slot.offset for slot in next(s for s in layouts if s.name == "folio").slots}
-_ORDER, _MAPPING, _PTES, _ENTIRE = (_FOLIO[name] for name in ("order", "mapping", "_mapcount", "_entire_mapcount"))
+_ORDER, _FLAGS, _MAPPING, _PTES, _ENTIRE = (
+    _FOLIO[name] for name in ("order", "flags", "mapping", "_mapcount", "_entire_mapcount")
+)
 _ONES = re.compile(b"\x01+")
 
 Run = tuple[int, int, int]  # address, pages, bits
@@ -73,6 +75,7 @@ class Observer:
         self._filemap = model.kernel("filemap")
         self._pgtables_bytes = model.kernel("pgtable_generic").mm_pgtables_bytes
         self._page_mapcount = model.kernel("page_alloc").page_mapcount
+        self._uptodate = model.kernel("page_alloc").PG_UPTODATE
         self._page_cells = model.kernel("page_alloc").PAGE_CELLS
         self._size = self._arch.page_size
 
@@ -87,6 +90,15 @@ class Observer:
             lines += (f"c{at:x} {nr}" for at, nr, _ in self._joined(r for s in vmas for r in self._mincore(s)))
         lines.append("")
         return "\n".join(lines)
+
+    def in_core(self, mm: Any, start: int, end: int) -> int:
+        """How many pages of [start, end) mincore finds in core; -1 if there is a hole."""
+        vmas = [vma for vma in self._vmas(mm) if vma.vm_end > start and vma.vm_start < end]
+        if sum(min(vma.vm_end, end) - max(vma.vm_start, start) for vma in vmas) < end - start:
+            return -1
+        size = self._size
+        runs = [run for vma in vmas for run in self._mincore(self._smaps(vma))]
+        return sum(max(min(at + nr * size, end) - max(at, start), 0) // size for at, nr, _ in runs)
 
     def present(self, mm: Any, start: int, end: int) -> list[int]:
         """Addresses of the pages in [start, end) that are mapped."""
@@ -231,8 +243,8 @@ class Observer:
         mapping, nr_pages = s.file.f_mapping, (s.end - s.start) // self._size
         core = bytearray(nr_pages)
         if mapping.shmem:
-            for index, _ in self._machine.xa_range(mapping.i_pages, s.pgoff, s.pgoff + nr_pages - 1):
-                core[index - s.pgoff] = 1
+            for index, found in self._machine.xa_range(mapping.i_pages, s.pgoff, s.pgoff + nr_pages - 1):
+                core[index - s.pgoff] = self._load(found + _FLAGS) & self._uptodate
         else:
             cached = min(max(self._filemap.i_size_pages(mapping) - s.pgoff, 0), nr_pages)
             core[:cached] = b"\1" * cached

@@ -12,19 +12,26 @@ from typing import NamedTuple
 
 
 class Op(NamedTuple):
-    """An operation of a process; what the arguments of a kind are is told in `ARGUMENTS`."""
+    """An operation of a process; what the arguments of a kind are is told in `ARGUMENTS`.
+
+    `thread` is which of the process's does it, 0 the first.
+    """
 
     process: int
     kind: str
     args: tuple[int, ...] = ()
+    thread: int = 0
 
     def line(self, index: int) -> str:
         """It as operation `index` of a program."""
-        return " ".join((str(index), str(self.process), "0", self.kind, *(f"{a:#x}" for a in self.args)))
+        return " ".join((str(index), str(self.process), str(self.thread), self.kind, *(f"{a:#x}" for a in self.args)))
 
 
 class FileSpec(NamedTuple):
-    """A file that each program has: memfd, regular, or readonly (the regular one before it, opened again)."""
+    """A file that each program has.
+
+    memfd, regular, readonly (the regular one before it, opened again), or on a tmpfs with huge=: tmpfs-always, ...
+    """
 
     kind: str
     size: int
@@ -44,14 +51,20 @@ class Geometry(NamedTuple):
         return self.start + self.tables * self.table * self.page
 
     @property
+    def heap(self) -> int:
+        """Where the heap begins."""
+        return self.end - 6 * self.table * self.page + 3 * self.page
+
+    @property
     def file_pages(self) -> tuple[int, ...]:
         """Pages of each file."""
-        return 4 * self.table, 2 * self.table + 3, 96, 96
+        tmpfs = (3 * self.table + 5, 2 * self.table + 40, 2 * self.table)
+        return 4 * self.table, 2 * self.table + 3, 96, 96, *tmpfs
 
     @property
     def files(self) -> tuple[FileSpec, ...]:
         """The files of every program."""
-        kinds = ("memfd", "memfd", "regular", "readonly")
+        kinds = ("memfd", "memfd", "regular", "readonly", "tmpfs-always", "tmpfs-within_size", "tmpfs-advise")
         return tuple(FileSpec(kind, pages * self.page) for kind, pages in zip(kinds, self.file_pages, strict=True))
 
 
@@ -78,11 +91,25 @@ ARGUMENTS = {
     "ftruncate": "file size",
     "punch": "file offset length",
     "process_madvise": "process addr length advice",
-    "thp_disable": "on",
+    "process_madvise_ranges": "process addr length addr2 length2 advice",
+    "thp_disable": "on flags",
+    "vfork": "child",  # which uses the process's memory until it exits; the process waits for that
+    "brk": "addr",
+    "fallocate": "file mode offset length",
+    "pread": "file offset",
+    "pwrite": "file offset value",  # a page that begins with the value
+    "msync": "addr length flags",
+    "mincore": "addr length",
+    "set_mempolicy": "mode nodes",
+    "get_mempolicy": "addr flags",
 }
 
+# Files by their number: those whose pages may be made otherwise than by faults.
+MEMFDS = (0, 1)
+REGULAR, READONLY = 2, 3
+
 # What cannot fail, because nothing that it is asked for can be wrong.
-NEVER_FAILS = frozenset({"reset", "fork", "exit", "sum", "munlockall", "fill", "thp_disable"})
+NEVER_FAILS = frozenset({"reset", "fork", "vfork", "exit", "sum", "munlockall"})
 
 MADV = {
     0: "NORMAL",
@@ -116,12 +143,49 @@ MAP_ANONYMOUS = 0x20
 MREMAP_DONTUNMAP = 4
 
 
+class Family:
+    """Which processes live, and which of them can do something."""
+
+    def __init__(self) -> None:
+        self.live = {0}
+        self.lenders: dict[int, int] = {}  # a child by vfork: whose memory it uses
+
+    @property
+    def ready(self) -> list[int]:
+        """Those that do not wait for a child."""
+        return sorted(self.live - set(self.lenders.values()))
+
+    def allows(self, op: Op) -> bool:
+        """Whether the operation is one of a process that lives and can do it."""
+        if op.process not in self.ready:
+            return False
+        if op.thread and (op.process in self.lenders or op.kind in ("vfork", "exit", "reset")):
+            return False
+        if op.kind.startswith("process_madvise"):
+            return op.args[0] in self.live
+        if op.kind in ("fork", "vfork"):
+            return op.args[0] not in self.live
+        return op.kind != "exit" or len(self.live) > 1
+
+    def after(self, op: Op) -> None:
+        """Note who comes and goes by the operation."""
+        if op.kind in ("fork", "vfork"):
+            self.live.add(op.args[0])
+        if op.kind == "vfork":
+            self.lenders[op.args[0]] = op.process
+        if op.kind == "exit":
+            self.live.remove(op.process)
+            self.lenders.pop(op.process, None)
+
+
 def kind_of(op: Op) -> str:
     """What the coverage counts the operation as."""
     if op.kind == "madvise":
         return f"madvise {MADV.get(op.args[2], 'unknown')}"
     if op.kind == "process_madvise":
         return f"process_madvise {MADV.get(op.args[3], 'unknown')}"
+    if op.kind == "fallocate":
+        return "fallocate keep size" if op.args[1] == 1 else "fallocate"
     if op.kind == "mmap":
         sharing = "private" if op.args[3] & 3 == 2 else "shared"
         return f"mmap {sharing} {'anonymous' if op.args[3] & MAP_ANONYMOUS else 'file'}"
@@ -137,7 +201,7 @@ def kind_of(op: Op) -> str:
 
 def program_text(ops: Iterable[Op], geometry: Geometry, exact_rss: bool) -> str:
     """A program for the agent."""
-    lines = [f"arena {geometry.start:#x} {geometry.end:#x}", f"rss {int(exact_rss)}"]
+    lines = [f"arena {geometry.start:#x} {geometry.end:#x}", f"brk {geometry.heap:#x}", f"rss {int(exact_rss)}"]
     lines += [f"file {f.kind} {f.size}" for f in geometry.files]
     lines += [op.line(i) for i, op in enumerate(ops)]
     return "\n".join(lines) + "\n"

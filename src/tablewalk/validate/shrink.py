@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from .ops import ARGUMENTS, Geometry, Op
+from .ops import ARGUMENTS, Family, Geometry, Op
 
 Program = Sequence[Op]
 Judge = Callable[[Sequence[Program]], list[bool]]  # which of these programs still disagree
@@ -24,21 +24,12 @@ def shrink(program: Program, disagree: Judge, geometry: Geometry) -> list[Op]:
 
 def valid(ops: Sequence[Op]) -> list[Op]:
     """The operations of processes that live, after a reset."""
-    live = {0}
+    family = Family()
     kept = [Op(0, "reset")]
     for op in ops:
-        if op.kind == "reset" or op.process not in live:
+        if op.kind == "reset" or not family.allows(op):
             continue
-        if op.kind == "process_madvise" and op.args[0] not in live:
-            continue
-        if op.kind == "fork":
-            if op.args[0] in live:
-                continue
-            live.add(op.args[0])
-        if op.kind == "exit":
-            if len(live) == 1:
-                continue
-            live.remove(op.process)
+        family.after(op)
         kept.append(op)
     return kept
 
@@ -92,6 +83,8 @@ def _simplify(ops: list[Op], disagree: Judge, geometry: Geometry) -> list[Op]:
 
 def _simpler(ops: list[Op], geometry: Geometry) -> Iterator[list[Op]]:
     for i, op in enumerate(ops):
+        if op.thread:
+            yield [*ops[:i], op._replace(thread=0), *ops[i + 1 :]]
         for k, name in enumerate(ARGUMENTS[op.kind].split()):
             for value in _values(name, op.args[k], geometry):
                 args = (*op.args[:k], value, *op.args[k + 1 :])

@@ -10,9 +10,10 @@
  *
  *   arena START END       where the operations map memory
  *   rss 0|1               whether the kernel's RSS counters are exact, and so are told
- *   file memfd|regular|readonly BYTES
+ *   brk ADDRESS           where the heap begins, which is empty
+ *   file memfd|regular|readonly|tmpfs-HUGE BYTES
  *
- * `readonly` opens the regular file before it again.  Each operation is answered by `INDEX RESULT ERRNO DIGEST`,
+ * `readonly` opens the regular file before it again, `tmpfs-` is on a mount with this huge=.  Each operation is answered by `INDEX RESULT ERRNO DIGEST`,
  * where the digest is that of what is seen of all processes; told, that text is what follows, indented.
  * `INDEX 0 0 reset` starts afresh: one process, empty files.  A line that begins with `!` tells why the agent stops.
  *
@@ -32,7 +33,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/stat.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -51,11 +52,7 @@ int nr_files;
 long page_size;
 int with_rss = 1;
 
-static struct {
-	char kind[16];
-	word size;
-} wanted[MAX_FILES];
-
+static word begin_brk;
 static long verbose_from = -1;
 static pid_t controller;
 
@@ -105,18 +102,18 @@ static long futex(uint32_t *where, int what, uint32_t value, const struct timesp
 	return syscall(SYS_futex, where, what, value, timeout, NULL, 0);
 }
 
-static void set_state(struct slot *s, uint32_t state)
+void set_state(uint32_t *state, uint32_t value)
 {
-	__atomic_store_n(&s->state, state, __ATOMIC_RELEASE);
-	futex(&s->state, FUTEX_WAKE, 1, NULL);
+	__atomic_store_n(state, value, __ATOMIC_RELEASE);
+	futex(state, FUTEX_WAKE, 1, NULL);
 }
 
-static void wait_state(struct slot *s, uint32_t state)
+void wait_state(uint32_t *state, uint32_t value)
 {
 	uint32_t now;
 
-	while ((now = __atomic_load_n(&s->state, __ATOMIC_ACQUIRE)) != state)
-		futex(&s->state, FUTEX_WAIT, now, NULL);
+	while ((now = __atomic_load_n(state, __ATOMIC_ACQUIRE)) != value)
+		futex(state, FUTEX_WAIT, now, NULL);
 }
 
 /* The controller's wait, which notices if the process dies. */
@@ -138,52 +135,21 @@ static void wait_answer(int process)
 	}
 }
 
-static void serve(int self) __attribute__((noreturn));
-
-static pid_t raw_clone(long flags)
-{
-#ifdef __s390__
-	return syscall(SYS_clone, 0, flags, 0, 0, 0); /* the stack comes first there */
-#else
-	return syscall(SYS_clone, flags, 0, 0, 0, 0);
-#endif
-}
-
-/* A child of the controller's, wherever it is called. */
-static pid_t fork_beside(int child)
-{
-	struct slot *s = &shared->slot[child];
-	pid_t pid;
-
-	s->state = IDLE;
-	pid = raw_clone(SIGCHLD | (getpid() == controller ? 0 : CLONE_PARENT));
-	if (pid == 0) {
-		warm_up();
-		set_state(s, DONE);
-		serve(child);
-	}
-	if (pid > 0)
-		s->pid = pid;
-	return pid;
-}
-
-static void serve(int self)
+/* What a process does: each operation as it is asked. */
+void serve(int self)
 {
 	struct slot *s = &shared->slot[self];
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	for (;;) {
-		wait_state(s, ASKED);
+		wait_state(&s->state, ASKED);
 		if (is_exit(s->op.kind))
 			_exit(0);
-		if (is_fork(s->op.kind)) {
-			long pid = fork_beside(s->op.arg[0]);
-
-			s->result = (struct result){ pid < 0 ? -1 : 0, pid < 0 ? errno : 0 };
-		} else {
-			s->result = execute(&s->op, self);
-		}
-		set_state(s, DONE);
+		if (s->op.thread)
+			act_by_thread(self, s->op.thread);
+		else
+			s->result = act(self);
+		set_state(&s->state, DONE);
 	}
 }
 
@@ -197,6 +163,30 @@ static void reap(int process)
 	shared->slot[process].pid = 0;
 }
 
+/* A process is gone: who lent it memory goes on. */
+static void give_back(int process)
+{
+	int lender = shared->slot[process].borrows_from - 1;
+
+	if (lender < 0)
+		return;
+	wait_answer(lender);
+	shared->slot[lender].state = IDLE;
+	shared->slot[lender].lent_to = 0;
+}
+
+/* The answer comes from the child: the parent waits until it exits. */
+static struct result lend(int process, int child)
+{
+	wait_answer(child);
+	shared->slot[process].lent_to = child + 1;
+	shared->slot[child].borrows_from = process + 1;
+	shared->slot[child].state = IDLE;
+	observe_open(child);
+	observe_all_locked(child); /* perhaps: it is the parent's memory */
+	return (struct result){ 0, 0 };
+}
+
 static struct result run(const struct operation *op)
 {
 	struct slot *s = &shared->slot[op->process];
@@ -204,17 +194,22 @@ static struct result run(const struct operation *op)
 
 	s->op = *op;
 	if (is_mlockall(op->kind))
-		observe_all_locked(op->process);
-	set_state(s, ASKED);
+		for (int p = op->process; p >= 0; p = shared->slot[p].borrows_from - 1)
+			observe_all_locked(p);
+	set_state(&s->state, ASKED);
 	if (is_exit(op->kind)) {
 		reap(op->process);
+		give_back(op->process);
 		return result;
 	}
+	if (is_vfork(op->kind))
+		return lend(op->process, op->arg[0]);
 	wait_answer(op->process);
 	result = s->result;
 	s->state = IDLE;
 	if (is_fork(op->kind) && !result.error) {
 		wait_answer(op->arg[0]);
+		shared->slot[op->arg[0]].state = IDLE;
 		observe_open(op->arg[0]);
 	}
 	return result;
@@ -222,47 +217,17 @@ static struct result run(const struct operation *op)
 
 struct result ask(int process, int kind, int nr, const word *arg)
 {
-	struct operation op = { .process = process, .kind = kind, .nr = nr };
+	struct operation op = { .kind = kind, .nr = nr };
 
+	while (shared->slot[process].lent_to) /* its memory is the borrower's, which can be asked */
+		process = shared->slot[process].lent_to - 1;
+	op.process = process;
 	for (int i = 0; i < nr; i++)
 		op.arg[i] = arg[i];
 	return run(&op);
 }
 
-/* --- files ----------------------------------------------------------------------------------------- */
-
-static const char file_name[] = "tablewalk-validate";
-
-static void open_files(void)
-{
-	static char zero[4096];
-	struct stat st;
-
-	for (int i = 0; i < nr_files; i++) {
-		struct open_file *f = &file[i];
-
-		f->regular = strcmp(wanted[i].kind, "memfd") != 0;
-		f->readonly = !strcmp(wanted[i].kind, "readonly");
-		if (!f->regular) {
-			f->fd = syscall(SYS_memfd_create, "tablewalk", 0);
-		} else if (!strcmp(wanted[i].kind, "regular")) {
-			unlink(file_name);
-			f->fd = open(file_name, O_RDWR | O_CREAT | O_EXCL, 0600);
-			for (word done = 0; f->fd >= 0 && done < wanted[i].size; done += sizeof(zero))
-				if (write(f->fd, zero, sizeof(zero)) != sizeof(zero))
-					fail("a file cannot be written");
-		} else {
-			f->fd = open(file_name, O_RDONLY);
-			unlink(file_name);
-		}
-		if (f->fd < 0 || fstat(f->fd, &st))
-			fail("a file cannot be made");
-		if (!f->regular && ftruncate(f->fd, wanted[i].size))
-			fail("a file cannot be sized");
-		f->device = st.st_dev;
-		f->inode = st.st_ino;
-	}
-}
+/* --- the beginning ------------------------------------------------------------------------------------ */
 
 static void reset(void)
 {
@@ -271,11 +236,9 @@ static void reset(void)
 			kill(shared->slot[i].pid, SIGKILL);
 			reap(i);
 		}
-	for (int i = 0; i < nr_files; i++)
-		if (file[i].fd > 0)
-			close(file[i].fd);
+	close_files();
 	open_files();
-	if (fork_beside(0) < 0)
+	if (fork_beside(0, 1) < 0)
 		fail("fork");
 	wait_answer(0);
 	shared->slot[0].state = IDLE;
@@ -318,15 +281,16 @@ static int header(char *p)
 	if (!strcmp(what, "arena")) {
 		arena.start = number_at(&p);
 		arena.end = number_at(&p);
+	} else if (!strcmp(what, "brk")) {
+		begin_brk = number_at(&p);
 	} else if (!strcmp(what, "rss")) {
 		with_rss = number_at(&p);
-	} else if (!strcmp(what, "file") && nr_files < MAX_FILES) {
+	} else if (!strcmp(what, "file")) {
 		char *kind = word_at(&p);
 
-		if (!kind || strlen(kind) >= sizeof(wanted[0].kind))
+		if (!kind)
 			fail("no such file");
-		strcpy(wanted[nr_files].kind, kind);
-		wanted[nr_files++].size = number_at(&p);
+		add_file(kind, number_at(&p));
 	} else {
 		return 0;
 	}
@@ -353,11 +317,10 @@ static void operation(char *p)
 {
 	static char buffer[1 << 20];
 	struct text seen = { buffer, 0, sizeof(buffer) };
-	struct operation op = { .index = number_at(&p), .process = number_at(&p) };
+	struct operation op = { .index = number_at(&p), .process = number_at(&p), .thread = number_at(&p) };
 	struct result result = { 0, 0 };
 	char *kind;
 
-	number_at(&p); /* the thread */
 	kind = word_at(&p);
 	if (!kind)
 		fail("an operation has no kind");
@@ -366,7 +329,8 @@ static void operation(char *p)
 	} else {
 		op.kind = find_kind(kind, strlen(kind));
 		errno = 0;
-		if (op.kind < 0 || op.process < 0 || op.process >= MAX_PROCESSES || !shared->slot[op.process].pid)
+		if (op.kind < 0 || op.process < 0 || op.process >= MAX_PROCESSES || !shared->slot[op.process].pid ||
+		    shared->slot[op.process].lent_to || op.thread < 0 || op.thread >= MAX_THREADS)
 			fail("no such operation or process");
 		for (char *save = p; op.nr < MAX_ARGS && (save = p, word_at(&save)); op.nr++) {
 			op.arg[op.nr] = strtoul(p, NULL, 0);
@@ -389,6 +353,18 @@ static void operation(char *p)
 		tell(&seen);
 	if (out.len > 4096)
 		flush();
+}
+
+/* How far stacks may grow is not left to whoever begins the agent. */
+static void limit_stack(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_STACK, &limit))
+		fail("getrlimit");
+	limit.rlim_cur = 8 << 20;
+	if (setrlimit(RLIMIT_STACK, &limit))
+		fail("the stack's limit cannot be 8 MiB");
 }
 
 static void on_one_cpu(void)
@@ -450,6 +426,7 @@ int main(int argc, char **argv)
 	if (shared == MAP_FAILED)
 		fail("no memory");
 	catch_signals();
+	limit_stack();
 	list_own_memory();
 	warm_up();
 	while (get_line(fd, line)) {
@@ -457,6 +434,7 @@ int main(int argc, char **argv)
 			begun = 1;
 			if (!arena.start)
 				fail("the program has no arena");
+			set_brk(begin_brk);
 			reset();
 		}
 		if (begun)

@@ -10,6 +10,7 @@
 
 enum {
 	MAX_PROCESSES = 8,
+	MAX_THREADS = 4, /* of a process, with the first */
 	MAX_FILES = 8,
 	MAX_ARGS = 8,
 	MAX_SPANS = 256,
@@ -21,7 +22,7 @@ typedef unsigned long word;
 /* An operation: a system call or an access, by its name's place in `kinds`. */
 struct operation {
 	long index;
-	int process;
+	int process, thread;
 	int kind;
 	int nr;
 	word arg[MAX_ARGS];
@@ -34,8 +35,10 @@ struct result {
 
 /* Shared by all processes: where the controller leaves an operation for one of them, and it the result. */
 struct slot {
-	uint32_t state; /* a futex: IDLE, ASKED, DONE */
-	pid_t pid;      /* 0: no such process */
+	uint32_t state;                      /* a futex: IDLE, ASKED, DONE */
+	uint32_t thread_state[MAX_THREADS];  /* the same between the process's first thread and another */
+	pid_t pid;                           /* 0: no such process */
+	int lent_to, borrows_from;           /* process + 1 between which vfork shares memory, or 0 */
 	struct operation op;
 	struct result result;
 };
@@ -57,7 +60,7 @@ struct open_file {
 	int fd;
 	dev_t device;
 	ino_t inode;
-	int regular, readonly;
+	int regular, readonly; /* regular: cached and dirty, as `with_holes_filled` keeps it */
 };
 
 extern struct shared *shared;
@@ -69,6 +72,14 @@ extern int with_rss;
 
 /* agent.c */
 void fail(const char *what) __attribute__((noreturn));
+void serve(int self) __attribute__((noreturn));
+void set_state(uint32_t *state, uint32_t value);
+void wait_state(uint32_t *state, uint32_t value);
+
+/* processes.c: processes and threads that share memory or copy it */
+pid_t fork_beside(int child, int from_controller);
+struct result act(int self);
+void act_by_thread(int self, int thread);
 
 /* output.c: text that is printed, and text that is only summed */
 struct text {
@@ -83,13 +94,30 @@ uint64_t digest(const struct text *t);
 /* operations.c: what a process does */
 int find_kind(const char *name, size_t len);
 int is_fork(int kind);
+int is_vfork(int kind);
 int is_exit(int kind);
 int is_mlockall(int kind);
-struct result execute(const struct operation *op, int self);
+struct result execute(const struct operation *op);
 int mincore_kind(void);
+void set_brk(word addr);
+
+/* accesses.c: memory of the agent's own, and accesses to the arena */
 void catch_signals(void);
 void list_own_memory(void);
 void warm_up(void);
+struct result do_read(word addr);
+struct result do_write(word addr, uint32_t value);
+struct result do_fill(word addr, word len, word step, uint32_t value);
+struct result do_sum(word addr, word len);
+
+/* files.c */
+void open_files(void);
+void close_files(void);
+void add_file(const char *kind, word size);
+int fd_of(word n);
+struct result with_holes_filled(int ret);
+struct result do_pread(word n, word offset);
+struct result do_pwrite(word n, word offset, uint32_t value);
 
 /* observe.c: what /proc says of a process */
 void observe_open(int process);

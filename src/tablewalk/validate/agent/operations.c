@@ -6,8 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <setjmp.h>
-#include <signal.h>
+#include <linux/mempolicy.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -23,142 +22,9 @@
 #define SYS_pidfd_open 434
 #endif
 
-static sigjmp_buf killed;
-
-static void on_signal(int sig)
-{
-	siglongjmp(killed, sig);
-}
-
-void catch_signals(void)
-{
-	struct sigaction action = { .sa_handler = on_signal, .sa_flags = SA_NODEFER };
-
-	sigaction(SIGSEGV, &action, NULL);
-	sigaction(SIGBUS, &action, NULL);
-}
-
 static struct result returned(long ret)
 {
 	return (struct result){ ret, ret == -1 ? errno : 0 };
-}
-
-/* --- own memory ------------------------------------------------------------------------------------ */
-
-static struct {
-	word start, end;
-	int write;
-} own[32];
-static int nr_own;
-
-static char maps[16384];
-
-/* Note which memory is the agent's, so that a child can have it mapped whole again. */
-void list_own_memory(void)
-{
-	int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
-	ssize_t len = 0, n;
-
-	if (fd < 0)
-		fail("/proc/self/maps cannot be read");
-	while ((n = read(fd, maps + len, sizeof(maps) - 1 - len)) > 0)
-		len += n;
-	close(fd);
-	maps[len] = 0;
-	nr_own = 0;
-	for (char *p = maps; *p && nr_own < 32; p = strchr(p, '\n') + 1) {
-		char *rest, *end = strchr(p, '\n');
-		word start = strtoul(p, &rest, 16), stop = strtoul(rest + 1, &rest, 16);
-
-		*end = 0;
-		if (rest[1] == 'r' && !strstr(rest, "[vvar") && !strstr(rest, "[vsyscall")) {
-			own[nr_own].start = start;
-			own[nr_own].end = stop;
-			own[nr_own++].write = rest[2] == 'w';
-		}
-		*end = '\n';
-	}
-}
-
-/* Have every page of the agent's own mapped, so that only the arena's tables come and go. */
-void warm_up(void)
-{
-	for (int i = 0; i < nr_own; i++)
-		for (word p = own[i].start; p < own[i].end; p += page_size) {
-			volatile char *c = (volatile char *)p;
-
-			if (own[i].write)
-				*c = *c;
-			else
-				(void)*c;
-		}
-}
-
-/* --- accesses -------------------------------------------------------------------------------------- */
-
-/* Signals leave an access by siglongjmp, which costs no system call. */
-#define ACCESS(statement)                                     \
-	({                                                    \
-		int sig_ = sigsetjmp(killed, 0);              \
-		if (!sig_)                                    \
-			statement;                            \
-		sig_;                                         \
-	})
-
-static struct result do_read(word addr)
-{
-	static volatile uint32_t value;
-	int sig = ACCESS(value = *(volatile uint32_t *)addr);
-
-	return sig ? (struct result){ -1, sig } : (struct result){ value, 0 };
-}
-
-static struct result do_write(word addr, uint32_t value)
-{
-	int sig = ACCESS(*(volatile uint32_t *)addr = value);
-
-	return (struct result){ sig ? -1 : 0, sig };
-}
-
-/* Read (value 0) or write a page every `step` bytes up to the first that kills; returns how many could be. */
-static struct result do_fill(word addr, word len, word step, uint32_t value)
-{
-	long done = 0;
-
-	for (word p = addr; p < addr + len; p += step, done++) {
-		struct result r = value ? do_write(p, value) : do_read(p);
-
-		if (r.error)
-			return (struct result){ done, r.error };
-	}
-	return (struct result){ done, 0 };
-}
-
-/* A sum over the first word of each page that is mapped and may be read; nothing is faulted in. */
-static struct result do_sum(word addr, word len)
-{
-	static uint64_t entry[512];
-	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-	uint32_t sum = 0;
-
-	if (fd < 0)
-		return returned(-1);
-	for (word p = addr; p < addr + len;) {
-		size_t nr = (addr + len - p) / page_size;
-		ssize_t n = pread(fd, entry, (nr < 512 ? nr : 512) * 8, p / page_size * 8);
-
-		if (n <= 0)
-			break;
-		for (int i = 0; i < n / 8; i++, p += page_size)
-			if (entry[i] >> 63) {
-				struct result r = do_read(p);
-				uint32_t seen = r.error ? 0xffffffffu : (uint32_t)r.ret;
-
-				sum = (sum * 31 + (uint32_t)((p - arena.start) / page_size)) * 31 + seen;
-			}
-	}
-	close(fd);
-	return (struct result){ (long)(sum & 0x7fffffff), 0 };
 }
 
 /* --- system calls ---------------------------------------------------------------------------------- */
@@ -168,51 +34,20 @@ static struct result address(void *p)
 	return p == MAP_FAILED ? (struct result){ -1, errno } : (struct result){ (long)p, 0 };
 }
 
-static int fd_of(word n)
-{
-	return n < (word)nr_files ? file[n].fd : -1;
-}
-
 static struct result do_mbind(word addr, word len, int mode, word nodes, unsigned flags)
 {
 	return returned(syscall(SYS_mbind, addr, len, mode, nodes ? &nodes : NULL, nodes ? 8 * sizeof(nodes) : 0, flags));
 }
 
-static struct result do_process_madvise(int process, word addr, word len, int advice)
+static struct result do_process_madvise(int process, const struct iovec *range, int nr, int advice)
 {
-	struct iovec range = { (void *)addr, len };
 	int fd = syscall(SYS_pidfd_open, shared->slot[process].pid, 0);
 	struct result r;
 
 	if (fd < 0)
 		return returned(-1);
-	r = returned(syscall(SYS_process_madvise, fd, &range, 1, advice, 0));
+	r = returned(syscall(SYS_process_madvise, fd, range, nr, advice, 0));
 	close(fd);
-	return r;
-}
-
-/* Write where regular files have holes, so that all of their pages stay cached: how the kernel reads is not compared. */
-static void fill_holes(void)
-{
-	static char zero[4096];
-
-	for (int i = 0; i < nr_files; i++) {
-		off_t size, at = 0;
-
-		if (!file[i].regular || file[i].readonly)
-			continue;
-		size = lseek(file[i].fd, 0, SEEK_END);
-		while ((at = lseek(file[i].fd, at, SEEK_HOLE)) >= 0 && at < size)
-			if (pwrite(file[i].fd, zero, sizeof(zero), at) != sizeof(zero))
-				fail("a file cannot be written");
-	}
-}
-
-static struct result with_holes_filled(int ret)
-{
-	struct result r = returned(ret);
-
-	fill_holes(); /* a failure may have made some, too */
 	return r;
 }
 
@@ -224,7 +59,7 @@ static struct result do_madvise(word addr, word len, int advice)
 }
 
 /* Which pages of `shared->span` are in core. */
-static struct result do_mincore(void)
+static struct result look_at_spans(void)
 {
 	unsigned char *vec = shared->vec;
 
@@ -238,9 +73,74 @@ static struct result do_mincore(void)
 	return returned(0);
 }
 
+/* How many pages are in core. */
+static struct result do_mincore(word addr, word len)
+{
+	long pages = 0;
+
+	if (mincore((void *)addr, len, shared->vec))
+		return returned(-1);
+	for (word i = 0; i < (len + page_size - 1) / page_size; i++)
+		pages += shared->vec[i] & 1;
+	return (struct result){ pages, 0 };
+}
+
+static struct result do_brk(word addr)
+{
+	word is = syscall(SYS_brk, addr);
+
+	return (struct result){ (long)is, is == addr ? 0 : ENOMEM };
+}
+
+/* The numbers of /proc/self/stat from field 3 on, but for that, which is a letter. */
+static void read_stat(word *field, int nr)
+{
+	static char line[1024];
+	int fd = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
+	char *p;
+
+	if (fd < 0 || read(fd, line, sizeof(line) - 1) <= 0 || !(p = strrchr(line, ')')))
+		fail("/proc/self/stat cannot be read");
+	close(fd);
+	p += 3;
+	for (int i = 1; i < nr; i++)
+		field[i] = strtoul(p, &p, 10);
+}
+
+/* Let the heap, empty, begin at `addr`. */
+void set_brk(word addr)
+{
+	word field[52 - 3];
+	struct prctl_mm_map map = { .start_brk = addr, .brk = addr, .exe_fd = (uint32_t)-1 };
+
+	read_stat(field, 52 - 3);
+	map.start_code = field[26 - 3];
+	map.end_code = field[27 - 3];
+	map.start_stack = field[28 - 3];
+	map.start_data = field[45 - 3];
+	map.end_data = field[46 - 3];
+	map.arg_start = field[48 - 3];
+	map.arg_end = field[49 - 3];
+	map.env_start = field[50 - 3];
+	map.env_end = field[51 - 3];
+	if (addr && prctl(PR_SET_MM, PR_SET_MM_MAP, &map, sizeof(map), 0))
+		fail("the heap cannot be moved");
+}
+
+/* The policy in the lower 16 bits, its nodes above; of an address with MPOL_F_NODE the node alone. */
+static struct result do_get_mempolicy(word addr, word flags)
+{
+	int mode = 0;
+	word nodes[128] = { 0 };
+	int ret = syscall(SYS_get_mempolicy, &mode, flags & MPOL_F_NODE ? NULL : nodes, 8 * sizeof(nodes), addr, flags);
+
+	return ret < 0 ? returned(ret) : (struct result){ mode | (long)(nodes[0] & 0xff) << 16, 0 };
+}
+
 enum kind {
 	MMAP, MUNMAP, MPROTECT, MADVISE, MREMAP, MLOCK, MLOCK2, MUNLOCK, MLOCKALL, MUNLOCKALL, READ, WRITE, FILL, SUM,
-	FORK, EXIT, MBIND, REMAP_FILE_PAGES, FTRUNCATE, PUNCH, PROCESS_MADVISE, THP_DISABLE, BRK, MINCORE,
+	FORK, EXIT, MBIND, REMAP_FILE_PAGES, FTRUNCATE, PUNCH, PROCESS_MADVISE, PROCESS_MADVISE_RANGES, THP_DISABLE,
+	VFORK, BRK, FALLOCATE, PREAD, PWRITE, MSYNC, MINCORE, SET_MEMPOLICY, GET_MEMPOLICY, LOOK_AT_SPANS,
 };
 
 static const char *const kinds[] = {
@@ -249,7 +149,10 @@ static const char *const kinds[] = {
 	[MUNLOCKALL] = "munlockall", [READ] = "read", [WRITE] = "write", [FILL] = "fill", [SUM] = "sum",
 	[FORK] = "fork", [EXIT] = "exit", [MBIND] = "mbind", [REMAP_FILE_PAGES] = "remap_file_pages",
 	[FTRUNCATE] = "ftruncate", [PUNCH] = "punch", [PROCESS_MADVISE] = "process_madvise",
-	[THP_DISABLE] = "thp_disable", [BRK] = "brk", [MINCORE] = "mincore",
+	[PROCESS_MADVISE_RANGES] = "process_madvise_ranges", [THP_DISABLE] = "thp_disable", [VFORK] = "vfork",
+	[BRK] = "brk", [FALLOCATE] = "fallocate", [PREAD] = "pread", [PWRITE] = "pwrite", [MSYNC] = "msync",
+	[MINCORE] = "mincore", [SET_MEMPOLICY] = "set_mempolicy", [GET_MEMPOLICY] = "get_mempolicy",
+	[LOOK_AT_SPANS] = "look_at_spans",
 };
 
 int find_kind(const char *name, size_t len)
@@ -265,6 +168,11 @@ int is_fork(int kind)
 	return kind == FORK;
 }
 
+int is_vfork(int kind)
+{
+	return kind == VFORK;
+}
+
 int is_exit(int kind)
 {
 	return kind == EXIT;
@@ -277,14 +185,13 @@ int is_mlockall(int kind)
 
 int mincore_kind(void)
 {
-	return MINCORE;
+	return LOOK_AT_SPANS;
 }
 
-struct result execute(const struct operation *op, int self)
+struct result execute(const struct operation *op)
 {
 	const word *a = op->arg;
 
-	(void)self;
 	switch ((enum kind)op->kind) {
 	case MMAP:
 		return address(mmap((void *)a[0], a[1], a[2], a[3], fd_of(a[4]), a[5]));
@@ -323,15 +230,32 @@ struct result execute(const struct operation *op, int self)
 	case PUNCH:
 		return with_holes_filled(fallocate(fd_of(a[0]), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, a[1], a[2]));
 	case PROCESS_MADVISE:
-		return do_process_madvise(a[0], a[1], a[2], a[3]);
+		return do_process_madvise(a[0], (struct iovec[]){ { (void *)a[1], a[2] } }, 1, a[3]);
+	case PROCESS_MADVISE_RANGES:
+		return do_process_madvise(a[0], (struct iovec[]){ { (void *)a[1], a[2] }, { (void *)a[3], a[4] } }, 2, a[5]);
 	case THP_DISABLE:
-		return returned(prctl(PR_SET_THP_DISABLE, a[0], 0, 0, 0));
+		return returned(prctl(PR_SET_THP_DISABLE, a[0], a[1], 0, 0));
 	case BRK:
-		return (struct result){ syscall(SYS_brk, a[0]), 0 };
+		return do_brk(a[0]);
+	case FALLOCATE:
+		return returned(fallocate(fd_of(a[0]), a[1], a[2], a[3]));
+	case PREAD:
+		return do_pread(a[0], a[1]);
+	case PWRITE:
+		return do_pwrite(a[0], a[1], a[2]);
+	case MSYNC:
+		return returned(msync((void *)a[0], a[1], a[2]));
 	case MINCORE:
-		return do_mincore();
+		return do_mincore(a[0], a[1]);
+	case SET_MEMPOLICY:
+		return returned(syscall(SYS_set_mempolicy, a[0], a[1] ? &a[1] : NULL, a[1] ? 8 * sizeof(word) : 0));
+	case GET_MEMPOLICY:
+		return do_get_mempolicy(a[0], a[1]);
+	case LOOK_AT_SPANS:
+		return look_at_spans();
 	case FORK:
 	case EXIT:
+	case VFORK:
 		break;
 	}
 	return (struct result){ -1, ENOSYS };

@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* The files that operations map: memfds, files on tmpfs mounts of the agent's own, and regular files. */
+
+#define _GNU_SOURCE
+#include "agent.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static struct {
+	char kind[24];
+	word size;
+} wanted[MAX_FILES];
+
+static const char file_name[] = "tablewalk-validate";
+static const char tmpfs[] = "tmpfs-"; /* begins a kind; what follows is the mount's huge= */
+static char page[1 << 16];
+
+void add_file(const char *kind, word size)
+{
+	if (nr_files == MAX_FILES || strlen(kind) >= sizeof(wanted[0].kind))
+		fail("no such file");
+	strcpy(wanted[nr_files].kind, kind);
+	wanted[nr_files++].size = size;
+}
+
+/* Mount a tmpfs with huge=`huge` at the directory of this name, where only the agent and its children see it. */
+static void mount_tmpfs(const char *huge)
+{
+	static int alone;
+	char option[32] = "huge=";
+
+	if (!alone && (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL)))
+		fail("no mount of the agent's own can be made");
+	alone = 1;
+	if (mkdir(huge, 0700) && errno != EEXIST)
+		fail("no directory can be made");
+	strcat(option, huge);
+	if (mount("tablewalk", huge, "tmpfs", 0, option) && mount("tablewalk", huge, "tmpfs", 0, NULL))
+		fail("no tmpfs can be mounted");
+}
+
+static int open_on_tmpfs(const char *huge, int nr)
+{
+	static unsigned mounted;
+	char path[64];
+	int fd;
+
+	if (!(mounted >> nr & 1))
+		mount_tmpfs(huge);
+	mounted |= 1u << nr;
+	strcat(strcat(strcpy(path, huge), "/"), file_name);
+	fd = open(path, O_RDWR | O_CREAT | O_EXCL, 0600);
+	unlink(path);
+	return fd;
+}
+
+static int open_regular(word size)
+{
+	int fd;
+
+	unlink(file_name);
+	fd = open(file_name, O_RDWR | O_CREAT | O_EXCL, 0600);
+	memset(page, 0, page_size);
+	for (word done = 0; fd >= 0 && done < size; done += page_size)
+		if (write(fd, page, page_size) != page_size)
+			fail("a file cannot be written");
+	return fd;
+}
+
+void open_files(void)
+{
+	struct stat st;
+
+	for (int i = 0; i < nr_files; i++) {
+		struct open_file *f = &file[i];
+		const char *kind = wanted[i].kind;
+		int shmem = 0;
+
+		f->readonly = !strcmp(kind, "readonly");
+		f->regular = f->readonly || !strcmp(kind, "regular");
+		if (!strcmp(kind, "memfd")) {
+			f->fd = syscall(SYS_memfd_create, "tablewalk", 0);
+			shmem = 1;
+		} else if (!strncmp(kind, tmpfs, strlen(tmpfs))) {
+			f->fd = open_on_tmpfs(kind + strlen(tmpfs), i);
+			shmem = 1;
+		} else if (!f->readonly) {
+			f->fd = open_regular(wanted[i].size);
+		} else {
+			f->fd = open(file_name, O_RDONLY);
+			unlink(file_name);
+		}
+		if (f->fd < 0 || fstat(f->fd, &st))
+			fail("a file cannot be made");
+		if (shmem && ftruncate(f->fd, wanted[i].size))
+			fail("a file cannot be sized");
+		f->device = st.st_dev;
+		f->inode = st.st_ino;
+	}
+}
+
+void close_files(void)
+{
+	for (int i = 0; i < nr_files; i++)
+		if (file[i].fd > 0)
+			close(file[i].fd);
+}
+
+int fd_of(word n)
+{
+	return n < (word)nr_files ? file[n].fd : -1;
+}
+
+/* Write where regular files have holes, so that all of their pages stay cached: how the kernel reads is not compared. */
+static void fill_holes(void)
+{
+	memset(page, 0, page_size);
+	for (int i = 0; i < nr_files; i++) {
+		off_t size, at = 0;
+
+		if (!file[i].regular || file[i].readonly)
+			continue;
+		size = lseek(file[i].fd, 0, SEEK_END);
+		while ((at = lseek(file[i].fd, at, SEEK_HOLE)) >= 0 && at < size)
+			if (pwrite(file[i].fd, page, page_size, at) != page_size)
+				fail("a file cannot be written");
+	}
+}
+
+/* What a system call returned that may have made holes, even if it failed. */
+struct result with_holes_filled(int ret)
+{
+	struct result r = { ret, ret < 0 ? errno : 0 };
+
+	fill_holes();
+	return r;
+}
+
+/* The first word of a page, 0 behind the end of the file. */
+struct result do_pread(word n, word offset)
+{
+	uint32_t value = 0;
+	ssize_t ret = pread(fd_of(n), &value, sizeof(value), offset);
+
+	return ret < 0 ? (struct result){ -1, errno } : (struct result){ value, 0 };
+}
+
+/* Write a page that begins with `value`; returns how many bytes could be. */
+struct result do_pwrite(word n, word offset, uint32_t value)
+{
+	ssize_t ret;
+
+	memset(page, 0, page_size);
+	memcpy(page, &value, sizeof(value));
+	ret = pwrite(fd_of(n), page, page_size, offset);
+	return with_holes_filled(ret);
+}
