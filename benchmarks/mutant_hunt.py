@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tablewalk.validate.kept import KeptComparison
 
 KERNEL = Path(tablewalk.__file__).parent / "kernel"
-HANGS_SECONDS = 30  # after which an operation of the model is given up
+HANGS_SECONDS = 5  # of CPU time, after which an operation of the model is given up
 
 
 class Found(NamedTuple):
@@ -121,18 +121,18 @@ def comparison(answers: Path) -> KeptComparison:
         """An operation that hangs, or that the mutant says is not modelled, agrees with nothing."""
 
         def _on_model(self, op: Op) -> tuple[tuple[int, int] | str, str]:
-            signal.alarm(HANGS_SECONDS)
+            signal.setitimer(signal.ITIMER_VIRTUAL, HANGS_SECONDS)
             try:
                 return super()._on_model(op)
             except NotModelled as e:
                 return f"not modelled: {e}", ""
             finally:
-                signal.alarm(0)
+                signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
     def hangs(number: int, frame: FrameType | None) -> None:
         raise RuntimeError(f"the model hangs for {HANGS_SECONDS} s")
 
-    signal.signal(signal.SIGALRM, hangs)
+    signal.signal(signal.SIGVTALRM, hangs)
     on = setup(find("host"))
     return Careful(on, "sequential", KeptAnswers(answers, on))
 

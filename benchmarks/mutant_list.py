@@ -8,7 +8,8 @@ an address rounded the wrong way, a counter forgotten, a condition too many or t
 Some errors cannot be seen by any program of one CPU that runs one operation after the other, and are no mutants here:
 a flush of the TLB too few (mmu_gather, tlb), a lock not taken (mmap_lock, all files), a table freed without RCU
 (the driver `checked` and its tests are for these); whether a write to an exclusive page reuses or copies it
-(wp_can_reuse_anon_folio); accessed bits (MADV_COLD); and what only khugepaged decides (max_ptes_none, _shared, _swap),
+(wp_can_reuse_anon_folio); accessed bits (MADV_COLD); the split of locked memory (all advice that splits a folio refuses
+it); and what only khugepaged decides (max_ptes_none, _shared, _swap),
 because MADV_COLLAPSE ignores them.  exec and the attribution of a recording are not in the programs of `validate`.
 """
 
@@ -227,13 +228,6 @@ HUGE = (
         "            if False:\n",
     ),
     Mutant(
-        "split-locked-zeroes",
-        "rmap_walk.py",
-        "splitting a folio replaces pages of zeroes in locked memory, too",
-        "    if not config.known_contents or vma.vm_flags & VM_LOCKED or page_folio(page).flags & PG_MLOCKED:\n",
-        "    if not config.known_contents:\n",
-    ),
-    Mutant(
         "split-beyond-end",
         "folio_split.py",
         "a file's folio that is split keeps its pages beyond the end of the file",
@@ -371,14 +365,6 @@ VMAS = (
         "a new anon_vma where the VMA before has one to share, which keeps the two from merging later",
         "    if before:\n        return reusable_anon_vma(before, before, vma)\n",
         "",
-    ),
-    Mutant(
-        "split-anon-pgoff",
-        "vma_change.py",
-        "the reverse map of the part above a split has the offset of the part below",
-        "        new.vm_pgoff += addr - vma.vm_start >> arch.page_shift\n    anon_vma_clone(new, vma)\n",
-        "    anon_vma_clone(new, vma)\n    if not new_below:\n"
-        "        new.vm_pgoff += addr - vma.vm_start >> arch.page_shift\n",
     ),
     Mutant(
         "policy-hole",
@@ -630,11 +616,11 @@ FILES = (
         "        add(mm.anon_rss, 1)\n",
     ),
     Mutant(
-        "map-around-end",
+        "map-around-vma",
         "filemap.py",
-        "the window of fault-around of a large folio takes it from its first page on",
-        "        return f.index, end - 1\n    return first, min(end - 1, last)\n",
-        "        return f.index, end - 1\n    return max(first, f.index), min(end, last)\n",
+        "fault-around maps a large folio beyond the ends of the VMA",
+        "    if in_file and in_vma and in_table:\n",
+        "    if in_file and in_table:\n",
     ),
     Mutant(
         "truncate-copies",

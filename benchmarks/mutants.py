@@ -33,8 +33,8 @@ from tablewalk.machine.native import ROOT, cache_dir
 
 RESULTS = Path(__file__).with_name("MUTANTS.md")
 LENGTH = 250  # operations of a program: session.LENGTH, which cannot be imported before a mutant is made
-SEEDS_A_TASK = 5
-SEEDS_A_ROUND = 10
+SEEDS_A_TASK = 2
+SEEDS_A_ROUND = 4
 
 Lengths = list[tuple[int, int]]
 
