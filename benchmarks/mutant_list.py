@@ -405,6 +405,27 @@ VMAS = (
 
 CALLS = (
     Mutant(
+        "brk-gap",
+        "brk.py",
+        "the heap may grow right up to the mapping above it",
+        "    if next_ and newbrk + arch.page_size > vm_start_gap(next_):\n",
+        "    if next_ and newbrk > vm_start_gap(next_):\n",
+    ),
+    Mutant(
+        "brk-merges",
+        "brk.py",
+        "a new heap merges with the mapping below it",
+        "    if prev and prev.vm_end <= mm.start_brk:\n        prev = NO_VMA\n",
+        "",
+    ),
+    Mutant(
+        "brk-locked",
+        "brk.py",
+        "the heap that grows under mlockall(MCL_FUTURE) does not count as locked",
+        "    if vm_flags & VM_LOCKED:\n        mm.locked_vm += pages\n    return 0\n",
+        "    return 0\n",
+    ),
+    Mutant(
         "mprotect-keeps-write",
         "mprotect.py",
         "mprotect leaves mapped pages writable",

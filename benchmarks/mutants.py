@@ -147,7 +147,7 @@ def table(mutants: Sequence[Mutant], found: dict[str, Found], ops: int, seed: in
     rows = []
     for m in mutants:
         f = found[m.name]
-        fared = f"{f.operations:,} | {f.kind} | {f.reduced}" if f.found else "not found | |"
+        fared = f"{f.operations:,} | {f.kind} | {f.reduced}" if f.found else f"not in {f.operations:,} | |"
         rows.append(f"| {m.name} | `{site(m)}` | {m.wrong} | {fared} |")
     lines = [
         "# Mutants",
@@ -156,7 +156,7 @@ def table(mutants: Sequence[Mutant], found: dict[str, Found], ops: int, seed: in
         f"Linux {platform.release()} on {platform.machine()}.",
         "",
         "Each row is a small error made in the model on purpose: where, what is wrong then, after how many operations",
-        f"`validate` found it (of {ops:,}, seed {seed} on), which operation showed it, and to how many",
+        f"`validate` found it (of {ops:,} at most, seed {seed} on), which operation showed it, and to how many",
         "operations the program was reduced.",
         "",
         f"{len(mutants) - len(missed)} of {len(mutants)} were found.",

@@ -55,7 +55,7 @@ def test_the_table() -> None:
     }
     text = mutants.table([found, missed], fared, 20000, 1)
     assert f"| {found.name} | `{site(found)}` | {found.wrong} | 1,234 | mmap private file | 3 |" in text
-    assert "| not found | | |" in text and "1 of 2 were found." in text
+    assert "| not in 20,000 | | |" in text and "1 of 2 were found." in text
 
 
 @needs_host
