@@ -26,7 +26,8 @@ class Generator:
         self.page, self.table = geometry.page, geometry.table
         self.pages = geometry.tables * geometry.table
         half = self.table // 2
-        self.sizes = (*SIZES, half - 1, half, self.table - 1, self.table, self.table, self.table + 1, half * 3 - 68)
+        much = max(half * 3 - 68, half // 2)
+        self.sizes = (*SIZES, half - 1, half, self.table - 1, self.table, self.table, self.table + 1, much)
         self.family = Family()
         self.by_threads = THREADS.get(focus, SOME_THREADS)
         self.stacks: list[int] = []  # first pages of what may grow down

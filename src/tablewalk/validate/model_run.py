@@ -12,7 +12,7 @@ from .observe import Observer
 from .ops import Geometry, Op
 
 LOCKONFAULT_TOLD = (6, 12)  # a release whose smaps tells VM_LOCKONFAULT; 6.1 does not
-HUGE_BY_HEAD = (6, 15)  # first release whose pagemap tells of a huge page what is true of its first page
+HUGE_BY_PAGE = (6, 11), (6, 15)  # from, until: pagemap looks at each page of a huge one, else only at its first
 SIGBUS, SIGSEGV = 7, 11
 EBADF, ENOMEM, EINVAL, EFBIG, EOPNOTSUPP = 9, 12, 22, 27, 95
 FALLOC_FL_KEEP_SIZE = 1
@@ -38,14 +38,16 @@ class ModelRun:
         self.k = self.model.kernel
         self.observer = Observer(self.model)
         self.observer.exact_rss = self._exact_rss
-        self.observer.lockonfault_told = drivers.release_of(self._config.release) >= LOCKONFAULT_TOLD
-        self.observer.huge_by_head = drivers.release_of(self._config.release) >= HUGE_BY_HEAD
+        release = drivers.release_of(self._config.release)
+        self.observer.lockonfault_told = release >= LOCKONFAULT_TOLD
+        self.observer.huge_by_head = not HUGE_BY_PAGE[0] <= release < HUGE_BY_PAGE[1]
         self._page_size = self.model.module("arch").arch.page_size
         self._no_file = self.k("mm_types").file(0)
         self._open_files()
         mm = self.k("mm_init").mm_alloc()
         mm.start_brk = mm.brk = self._geometry.heap
         self.mms = {0: mm}
+        self.observer.tables_at_first = self.k("pgtable_generic").mm_pgtables_bytes(mm)
         self.policies = {(0, 0): 0}  # of each thread that runs: set_mempolicy()'s
 
     def _open_files(self) -> None:

@@ -64,6 +64,7 @@ class Observer:
     def __init__(self, model: Model) -> None:
         self.names: dict[int, str] = {}
         self.exact_rss = True
+        self.tables_at_first = 0  # bytes that a process has before it maps anything
         self.huge_by_head = True  # pagemap says of all of a huge page what is true of its first
         self.lockonfault_told = True
         self._machine = model.machine
@@ -217,7 +218,7 @@ class Observer:
 
     def _counters(self, process: int, mm: Any) -> str:
         load, kb = self._load, self._size >> 10
-        text = f"p{process} pte={self._pgtables_bytes(mm) >> 10}"
+        text = f"p{process} pte={self._pgtables_bytes(mm) - self.tables_at_first >> 10}"
         if self.exact_rss:
             text += f" anon={load(mm.anon_rss) * kb} file={load(mm.file_rss) * kb} shmem={load(mm.shmem_rss) * kb}"
             text += f" swap={load(mm.swapents) * kb}"

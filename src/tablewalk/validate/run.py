@@ -21,6 +21,7 @@ from .kernels import Kernel, ensure
 AGENT = Path(__file__).parent / "agent"
 BOOT_SECONDS = 180.0
 INIT = "# "  # begins what init prints
+KERNEL = "[ "  # and messages of the kernel, which s390 prints on the device for the answers, too
 
 
 class Ended(TablewalkError):
@@ -112,7 +113,7 @@ def _in_guest(
             for line in _lines(guest, timeout, BOOT_SECONDS):
                 if line.startswith(INIT):
                     said = line.removeprefix(INIT)
-                if said:
+                if said and not line.startswith(KERNEL):
                     yield line
         except TimeoutError:
             hung = True

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tablewalk.machine import drivers
 from tablewalk.machine.drivers import KernelConfig
@@ -37,12 +38,19 @@ def setup(kernel: Kernel) -> Setup:
     arch = drivers.load().module("arch.table").by_name(kernel.arch, release)
     options = {"known_contents": "y"} | (_host_options() if kernel.is_host else {})
     config = KernelConfig(kernel.release, kernel.arch, tuple(sorted(options.items())))
-    upper = min(arch.pud_size, 1 << 30)
-    base = ARENA_32BIT if arch.task_size <= 1 << 32 else ARENA_64BIT
-    # A third of the tables lies below a boundary of PMD tables, so that there are two of those.
-    start = base + upper - 8 * arch.pmd_size if upper > 8 * arch.pmd_size else base
-    geometry = Geometry(arch.page_size, arch.ptrs_per_pte, start)
+    geometry = Geometry(arch.page_size, arch.ptrs_per_pte, _arena(arch))
     return Setup(kernel, config, geometry, release >= EXACT_RSS)
+
+
+def _arena(arch: Any) -> int:
+    """Where programs map memory: a third of the tables lies below a boundary of PMD tables, so that there are two.
+
+    With 32 bits only one GiB has nothing of the agent's own, and so there is no such boundary.
+    """
+    upper = min(arch.pud_size, 1 << 30)
+    if arch.task_size <= 1 << 32:
+        return ARENA_32BIT
+    return ARENA_64BIT + upper - 8 * arch.pmd_size if upper > 8 * arch.pmd_size else ARENA_64BIT
 
 
 def _host_options() -> dict[str, str]:
