@@ -90,3 +90,26 @@ fill_venv() {
 
 # The path of Python.h, there or not.
 python_header() { "$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("include") + "/Python.h")'; }
+
+# want_kernels NAME...: what it takes to boot these kernels of `tablewalk kernels`, and to compile for them.
+want_kernels() {
+    local name cpu triplet pairs=("/usr/sbin/mke2fs=e2fsprogs")
+    for name; do
+        case $name in
+            host) pairs+=("gcc=gcc libc6-dev"); continue ;;
+            x86_64-*) cpu=x86_64=x86 triplet=x86-64-linux-gnu:amd64 ;;
+            arm64-*) cpu=aarch64=arm triplet=aarch64-linux-gnu:arm64 ;;
+            arm-lpae-*) cpu=arm=arm triplet=arm-linux-gnueabihf:armhf ;;
+            s390x-*) cpu=s390x=misc triplet=s390x-linux-gnu:s390x ;;
+            ppc64le-*) cpu=ppc64=ppc triplet=powerpc64le-linux-gnu:ppc64el ;;
+            riscv64-*) cpu=riscv64=misc triplet=riscv64-linux-gnu:riscv64 ;;
+            *) continue ;; # tablewalk says that there is none
+        esac
+        pairs+=("qemu-system-${cpu%=*}=qemu-system-${cpu#*=}")
+        local compiler=${triplet%:*}
+        pairs+=("${compiler/x86-64/x86_64}-gcc=gcc-$compiler libc6-dev-${triplet#*:}-cross")
+    done
+    want "${pairs[@]}"
+}
+
+kernels=(x86_64-6.1 arm64-7.x s390x-6.1 ppc64le-6.1 riscv64-7.x arm-lpae-6.1) # one of each architecture

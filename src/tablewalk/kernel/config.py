@@ -25,6 +25,7 @@ class Kconfig:
     split_ptlocks: bool = True  # SPLIT_PTE_PTLOCKS and SPLIT_PMD_PTLOCKS
     highpte: bool = False  # HIGHPTE
     paravirt: bool = True  # PARAVIRT
+    numa: bool = True  # NUMA
     known_contents: bool = False  # no option: pages hold what the program wrote, so one of zeroes may be told
 
 

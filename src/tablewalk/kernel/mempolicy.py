@@ -12,12 +12,13 @@ from typing import Final
 
 from ..arch import arch
 from ..machine import forget
+from .config import config
 from .gup import get_user_pages_fast, put_user_pages
 from .mm_types import mm_struct
 from .mmap import page_align
 from .mmap_lock import mmap_read_lock, mmap_read_unlock, mmap_write_lock, mmap_write_unlock, vma_start_write
 from .not_modelled import NotModelled
-from .vm_flags import EFAULT, EINVAL
+from .vm_flags import EFAULT, EINVAL, ENOSYS
 from .vma import find_vma, vma_lookup, vma_modify
 from .vma_change import IS_ERR, PTR_ERR
 
@@ -46,7 +47,9 @@ def sanitize_mpol_flags(mode: int) -> int:
 
 
 def mpol_new(mode: int, nodes: int) -> int:
-    """The number of the policy of this mode, flags in it, for a mask of nodes; or -EINVAL."""
+    """The number of the policy of this mode, flags in it, for a mask of nodes; or -errno."""
+    if not config.numa:
+        return -ENOSYS
     if sanitize_mpol_flags(mode) < 0:
         return -EINVAL
     flags = mode & MPOL_MODE_FLAGS
@@ -128,6 +131,8 @@ def sys_mbind(mm: mm_struct, start: int, length: int, policy: int, flags: int) -
 
 def kernel_mbind(mm: mm_struct, start: int, length: int, mode: int, nodes: int, flags: int) -> int:
     """mbind(2) of a mode, flags in it, for a mask of nodes; 0 or -errno."""
+    if not config.numa:
+        return -ENOSYS
     if sanitize_mpol_flags(mode) < 0:
         return -EINVAL
     return sys_mbind(mm, start, length, mpol_new(mode, nodes), flags)
@@ -135,6 +140,8 @@ def kernel_mbind(mm: mm_struct, start: int, length: int, mode: int, nodes: int, 
 
 def sys_get_mempolicy(mm: mm_struct, policy: int, addr: int, flags: int) -> int:
     """get_mempolicy(2) of a thread with this policy: mode and flags, nodes above; a node (MPOL_F_NODE); or -errno."""
+    if not config.numa:
+        return -ENOSYS
     if flags & ~(MPOL_F_NODE | MPOL_F_ADDR | MPOL_F_MEMS_ALLOWED):
         return -EINVAL
     if flags & MPOL_F_MEMS_ALLOWED:

@@ -80,6 +80,7 @@ EBUSY: Final = 16
 EEXIST: Final = 17
 EINVAL: Final = 22
 ENOSPC: Final = 28
+ENOSYS: Final = 38
 EOVERFLOW: Final = 75
 EHWPOISON: Final = 133
 EOPNOTSUPP: Final = 95

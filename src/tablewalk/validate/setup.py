@@ -16,6 +16,7 @@ from .ops import Geometry
 
 _THP = Path("/sys/kernel/mm/transparent_hugepage")
 ARENA_64BIT = 0x1000_0000_0000
+ARENA_LOW = 0x100_0000_0000  # s390 below its fourth level, which would make a table of the agent's memory count
 ARENA_32BIT = 0x4000_0000
 
 # The first release whose RSS counters in /proc/PID/status are summed up over all CPUs, not estimated.
@@ -36,7 +37,7 @@ def setup(kernel: Kernel) -> Setup:
     """How to compare the model with `kernel`.  Raises TablewalkError for an architecture that is not modelled."""
     release = drivers.release_of(kernel.release)
     arch = drivers.load().module("arch.table").by_name(kernel.arch, release)
-    options = {"known_contents": "y"} | (_host_options() if kernel.is_host else {})
+    options = {"known_contents": "y"} | (_host_options() if kernel.is_host else {}) | _built_in(kernel)
     config = KernelConfig(kernel.release, kernel.arch, tuple(sorted(options.items())))
     geometry = Geometry(arch.page_size, arch.ptrs_per_pte, _arena(arch))
     return Setup(kernel, config, geometry, release >= EXACT_RSS)
@@ -50,7 +51,14 @@ def _arena(arch: Any) -> int:
     upper = min(arch.pud_size, 1 << 30)
     if arch.task_size <= 1 << 32:
         return ARENA_32BIT
-    return ARENA_64BIT + upper - 8 * arch.pmd_size if upper > 8 * arch.pmd_size else ARENA_64BIT
+    base = ARENA_LOW if arch.pud_folded_below else ARENA_64BIT
+    return base + upper - 8 * arch.pmd_size if upper > 8 * arch.pmd_size else base
+
+
+def _built_in(kernel: Kernel) -> dict[str, str]:
+    """Kconfig options that the model has no release or architecture for, where the kernel's are known."""
+    found = kernel.config()
+    return {name: "y" if name.upper() in found else "n" for name in ("numa",)} if found else {}
 
 
 def _host_options() -> dict[str, str]:

@@ -172,6 +172,7 @@ int main(int argc, char **argv)
 	mount_scratch();
 	swap_on_ram_disk();
 	/* What khugepaged and writeback did on their own would depend on time. */
+	write_if_there("/proc/sys/kernel/randomize_va_space", "0");
 	write_if_there("/proc/sys/vm/dirty_writeback_centisecs", "0");
 	write_if_there("/sys/kernel/mm/transparent_hugepage/khugepaged/scan_sleep_millisecs", "4294967295");
 
