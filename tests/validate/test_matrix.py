@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The model against kernels in QEMU: some programs on one, and with --kernels many on each."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tablewalk.errors import TablewalkError
+from tablewalk.machine.drivers import fastest
+from tablewalk.validate import qemu
+from tablewalk.validate.compare import Comparison
+from tablewalk.validate.generate import Generator
+from tablewalk.validate.kernels import KERNELS, Kernel, ensure, find
+from tablewalk.validate.results import Results
+from tablewalk.validate.session import validate
+from tablewalk.validate.setup import setup
+
+GUESTS = [name for name, kernel in KERNELS.items() if not kernel.is_host]
+
+
+def kernel_here(name: str) -> Kernel:
+    """The kernel, fetched; skips, with its name, where it cannot be had or booted."""
+    kernel = find(name)
+    try:
+        qemu.available(kernel)
+        ensure(kernel)
+    except TablewalkError as e:
+        pytest.skip(f"{name}: {e}")
+    if not shutil.which("gcc"):
+        pytest.skip(f"{name}: no C compiler")
+    return kernel
+
+
+def test_a_guest_agrees() -> None:
+    on = setup(kernel_here("x86_64-6.12"))
+    programs = [Generator(seed, "", on.geometry).program(250) for seed in range(1, 5)]
+    outcomes = list(Comparison(on, fastest(), 120).compare(programs))
+    assert [outcome.report for outcome in outcomes] == [[], [], [], []]
+    assert sum(outcome.compared for outcome in outcomes) == 1000
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize("name", GUESTS)
+def test_every_kernel_agrees(name: str, tmp_path: Path) -> None:
+    found = validate(kernel_here(name), 20_000, 1, "", fastest(), Results(tmp_path / "results"))
+    assert [d.small_report for d in found.disagreements] == []
+    assert (found.operations, found.ended, found.never_succeeded) == (20_000, "", [])
