@@ -26,17 +26,19 @@ from ..machine import (
     xa_range,
     xa_store,
 )
-from .collapse_policy import collapse_max_ptes_none
+from .collapse_policy import collapse_max_ptes_none, collapse_max_ptes_swap
 from .filemap import (
     XA_RETRY_ENTRY,
     filemap_lock_folio,
     folio_test_uptodate,
     page_cache_present,
+    xa_is_value,
 )
 from .mm_types import address_space, folio, mm_struct, vm_area_struct
 from .mmap_lock import NO_VMA
 from .page_alloc import (
     MAPPING_SHIFT,
+    NO_FOLIO,
     PG_DIRTY,
     PG_SWAPBACKED,
     PG_UPTODATE,
@@ -55,6 +57,7 @@ from .retract import retract_page_tables
 from .rmap_walk import unmap_folio
 from .scan_result import (
     SCAN_EXCEED_NONE_PTE,
+    SCAN_EXCEED_SWAP_PTE,
     SCAN_FAIL,
     SCAN_PAGE_COUNT,
     SCAN_PAGE_DIRTY_OR_WRITEBACK,
@@ -64,7 +67,7 @@ from .scan_result import (
     SCAN_SUCCEED,
     SCAN_TRUNCATED,
 )
-from .shmem import shmem_mark_uptodate
+from .shmem import shmem_lock_folio, shmem_mark_uptodate
 from .vm_flags import VM_UFFD_MISSING
 
 
@@ -73,7 +76,7 @@ def collapse_scan_file(mm: mm_struct, address: int, mapping: address_space, star
 
     No lock is held; `mm` and `address` are those for whom it is done.  Returns a scan result.
     """
-    result, present = scan_cache(mapping, start)
+    result, present = scan_cache(mapping, start, is_khugepaged)
     if result != SCAN_SUCCEED:
         return result
     if present < arch.hpage_pmd_nr - collapse_max_ptes_none(is_khugepaged, NO_VMA):
@@ -81,15 +84,19 @@ def collapse_scan_file(mm: mm_struct, address: int, mapping: address_space, star
     return collapse_file(mm, address, mapping, start, is_khugepaged)
 
 
-def scan_cache(mapping: address_space, start: int) -> tuple[int, int]:
+def scan_cache(mapping: address_space, start: int, is_khugepaged: bool) -> tuple[int, int]:
     """(scan result, pages present) of the cache."""
     rcu_read_lock()
     result = SCAN_SUCCEED
     index = start
-    present = 0
+    present = swapped = 0
     while index < start + arch.hpage_pmd_nr and result == SCAN_SUCCEED:
         result, nr = scan_cached_folio(mapping, index)
         present += nr
+        if xa_is_value(xa_load(mapping.i_pages, index)):
+            swapped += 1
+            if swapped > collapse_max_ptes_swap(is_khugepaged):
+                result = SCAN_EXCEED_SWAP_PTE
         index += max(nr, 1)
     rcu_read_unlock()
     return result, present
@@ -98,7 +105,7 @@ def scan_cache(mapping: address_space, start: int) -> tuple[int, int]:
 def scan_cached_folio(mapping: address_space, index: int) -> tuple[int, int]:
     """(scan result, its pages from `index` on) of the folio at `index`; 0 pages for a hole."""
     value = xa_load(mapping.i_pages, index)
-    if value in (0, XA_RETRY_ENTRY):
+    if value <= XA_RETRY_ENTRY:
         return SCAN_SUCCEED, 0
     f = folio(value)
     if not folio_try_get(f):
@@ -108,7 +115,7 @@ def scan_cached_folio(mapping: address_space, index: int) -> tuple[int, int]:
         result = SCAN_PTE_MAPPED_HUGEPAGE
     elif folio_ref_count(f) != folio_mapcount(f) + folio_nr_pages(f) + 1:
         result = SCAN_PAGE_COUNT
-    nr = f.index + folio_nr_pages(f) - index
+    nr = folio_nr_pages(f) - (index & folio_nr_pages(f) - 1)
     folio_put(f)
     return result, nr
 
@@ -180,7 +187,9 @@ def gather_pages(mapping: address_space, start: int) -> tuple[int, tuple[folio, 
 def collapse_lock_page(mapping: address_space, start: int, index: int) -> tuple[int, folio]:
     """(scan result, the folio at `index` locked and referenced); NULL is a hole, which only shared memory has."""
     spin_lock(mapping.i_pages_lock)
-    f = folio(xa_load(mapping.i_pages, index))
+    value = xa_load(mapping.i_pages, index)
+    swapped = xa_is_value(value)
+    f = NO_FOLIO if swapped else folio(value)
     result = SCAN_SUCCEED
     if f:
         if not mapping.shmem and f.flags & PG_DIRTY:
@@ -189,10 +198,14 @@ def collapse_lock_page(mapping: address_space, start: int, index: int) -> tuple[
             folio_get(f)
         else:
             result = SCAN_PAGE_LOCK
-    elif mapping.shmem and index == start and not xa_range(mapping.i_pages, start, start + arch.hpage_pmd_nr - 1):
+    elif not swapped and mapping.shmem and index == start and not any_cached(mapping, start):
         result = SCAN_TRUNCATED
     spin_unlock(mapping.i_pages_lock)
-    if result == SCAN_SUCCEED and not f and not mapping.shmem:
+    if swapped:
+        f = shmem_lock_folio(mapping, index)
+        if not f:
+            result = SCAN_FAIL
+    elif result == SCAN_SUCCEED and not f and not mapping.shmem:
         page_cache_present(mapping, index, index)
         f = filemap_lock_folio(mapping, index)
         if not f:
@@ -200,6 +213,11 @@ def collapse_lock_page(mapping: address_space, start: int, index: int) -> tuple[
     if result == SCAN_SUCCEED and f and mapping.shmem:
         shmem_mark_uptodate(f)
     return result, f
+
+
+def any_cached(mapping: address_space, start: int) -> bool:
+    """Whether any page of a huge page's is cached, or in swap; under i_pages_lock."""
+    return bool(xa_range(mapping.i_pages, start, start + arch.hpage_pmd_nr - 1))
 
 
 def collapse_unmap_folio(mapping: address_space, f: folio) -> int:

@@ -35,11 +35,11 @@ from .mmap_lock import (
     mmap_write_unlock,
     vma_start_write,
 )
-from .not_modelled import NotModelled
 from .page_alloc import (
     PG_SWAPBACKED,
     copy_page,
     folio_alloc,
+    folio_expected_ref_count,
     folio_get,
     folio_mapcount,
     folio_nr_pages,
@@ -57,7 +57,7 @@ from .pgtable import (
     PTE_MARKER_UFFD_WP,
     SPECIAL,
     UFFD_WP,
-    is_pte_marker,
+    is_swap_pte,
     page_folio,
     pmd_p,
     pmd_pgtable,
@@ -67,13 +67,16 @@ from .pgtable import (
     pte_page,
     ptep_get,
     ptep_get_and_clear,
+    ptep_get_lockless,
 )
 from .pgtable_generic import (
     pgtable_trans_huge_deposit,
     pmd_lock,
     pmdp_collapse_flush,
     pte_lockptr,
+    pte_offset_map,
     pte_offset_map_lock,
+    pte_unmap,
     pte_unmap_unlock,
 )
 from .rmap import anon_vma_lock_write, anon_vma_unlock_write, folio_remove_rmap_pte
@@ -94,7 +97,11 @@ from .scan_result import (
     SCAN_SUCCEED,
     find_pmd_or_thp_or_none,
 )
+from .swap_pte import do_swap_page
+from .swapfile import free_swap_cache
 from .tlb import tlb_remove_table_sync_one
+from .vm_fault import vm_fault
+from .vm_flags import VM_FAULT_ERROR
 
 
 def collapse_scan_pmd(mm: mm_struct, vma: vm_area_struct, address: int, is_khugepaged: bool) -> tuple[int, bool]:
@@ -113,9 +120,7 @@ def collapse_scan_pmd(mm: mm_struct, vma: vm_area_struct, address: int, is_khuge
     if result != SCAN_SUCCEED:
         return result, False
     mmap_read_unlock(mm)
-    if swapped:
-        return SCAN_FAIL, True  # do_swap_page() says no to guard and poison markers
-    return collapse_huge_page(mm, address, is_khugepaged), True
+    return collapse_huge_page(mm, address, swapped, is_khugepaged), True
 
 
 def scan_ptes(vma: vm_area_struct, pte: pte_p, is_khugepaged: bool) -> tuple[int, int]:
@@ -133,8 +138,6 @@ def scan_ptes(vma: vm_area_struct, pte: pte_p, is_khugepaged: bool) -> tuple[int
                 return SCAN_EXCEED_SWAP_PTE, swapped
             if entry & UFFD_WP or pte_marker(entry) & PTE_MARKER_UFFD_WP:
                 return SCAN_PTE_UFFD_WP, swapped
-            if not is_pte_marker(entry):
-                raise NotModelled("swap")
         else:
             result = scan_present_pte(entry, is_khugepaged)
             if result != SCAN_SUCCEED:
@@ -159,7 +162,7 @@ def scan_present_pte(entry: int, is_khugepaged: bool) -> int:
         return SCAN_PAGE_LAZYFREE
     if not folio_test_anon(f):
         return SCAN_PAGE_ANON
-    return SCAN_SUCCEED if folio_ref_count(f) == folio_mapcount(f) else SCAN_PAGE_COUNT
+    return SCAN_SUCCEED if folio_ref_count(f) == folio_expected_ref_count(f) else SCAN_PAGE_COUNT
 
 
 def folio_mapped_shared(f: folio) -> bool:
@@ -172,8 +175,11 @@ def is_none_or_zero(entry: int) -> bool:
     return entry == 0 or (entry & SPECIAL != 0 and entry & (PRESENT | PROTNONE) != 0 and pte_page(entry) == zero_page())
 
 
-def collapse_huge_page(mm: mm_struct, address: int, is_khugepaged: bool) -> int:
-    """Collapse the table at `address`; mmap_lock is not held.  Returns a scan result."""
+def collapse_huge_page(mm: mm_struct, address: int, swapped: int, is_khugepaged: bool) -> int:
+    """Collapse the table at `address`, of which `swapped` entries are not present; mmap_lock is not held.
+
+    Returns a scan result.
+    """
     new = folio_alloc(arch.pte_bits)
     count(THP_COLLAPSE_ALLOC)
     mmap_read_lock(mm)
@@ -181,6 +187,8 @@ def collapse_huge_page(mm: mm_struct, address: int, is_khugepaged: bool) -> int:
     pmd = 0
     if result == SCAN_SUCCEED:
         result, pmd = find_pmd_or_thp_or_none(mm, address)
+    if result == SCAN_SUCCEED and swapped:
+        result = __collapse_huge_page_swapin(vma, address, pmd)
     mmap_read_unlock(mm)
     if result == SCAN_SUCCEED:
         mmap_write_lock(mm)
@@ -191,6 +199,19 @@ def collapse_huge_page(mm: mm_struct, address: int, is_khugepaged: bool) -> int:
     if result != SCAN_SUCCEED:
         folio_put(new)
     return result
+
+
+def __collapse_huge_page_swapin(vma: vm_area_struct, start: int, pmd: pmd_p) -> int:
+    """Read in what a table has in swap; a guard or poison marker cannot be.  mmap_lock is held; a scan result."""
+    for address in range(start, start + arch.pmd_size, arch.page_size):
+        pte = pte_offset_map(pmd, address)
+        if not pte:
+            return SCAN_NO_PTE_TABLE
+        entry = ptep_get_lockless(pte)
+        pte_unmap(pte)
+        if is_swap_pte(entry) and do_swap_page(vm_fault(vma, address, 0, pmd), entry) & VM_FAULT_ERROR:
+            return SCAN_FAIL
+    return SCAN_SUCCEED
 
 
 def collapse_pmd_of_vma(vma: vm_area_struct, address: int, pmd: pmd_p, new: folio, is_khugepaged: bool) -> int:
@@ -218,7 +239,10 @@ def collapse_pmd_of_vma(vma: vm_area_struct, address: int, pmd: pmd_p, new: foli
     anon_vma_unlock_write(av)
     if result == SCAN_SUCCEED:
         collapse_copy(mm, pgtable.entry, ptl, new)
-        release_folios(locked)
+        for f in locked:
+            mutex_unlock(f.lock)
+            free_swap_cache(f)
+            folio_put(f)
         spin_lock(pml)
         pgtable_trans_huge_deposit(mm, pmd, address, pgtable)
         map_anon_folio_pmd(new, pmd, vma, address)
@@ -292,7 +316,7 @@ def isolate_pte(entry: int, locked: tuple[folio, ...], is_khugepaged: bool) -> t
         return SCAN_SUCCEED, ()
     if not mutex_trylock(f.lock):
         return SCAN_PAGE_LOCK, ()
-    if folio_ref_count(f) != folio_mapcount(f):
+    if folio_ref_count(f) != folio_expected_ref_count(f):
         mutex_unlock(f.lock)
         return SCAN_PAGE_COUNT, ()
     folio_get(f)

@@ -26,6 +26,7 @@ class Kconfig:
     highpte: bool = False  # HIGHPTE
     paravirt: bool = True  # PARAVIRT
     numa: bool = True  # NUMA
+    swap: bool = False  # no option: there is a swap device, which is read and written at once, without read-ahead
     known_contents: bool = False  # no option: pages hold what the program wrote, so one of zeroes may be told
 
 

@@ -13,7 +13,7 @@ from .mm_types import address_space, folio
 from .mmap_lock import NO_VMA
 from .not_modelled import NotModelled
 from .page_alloc import PG_DIRTY, PG_UPTODATE, folio_put
-from .shmem import SHMEM_HUGE_ALWAYS, SHMEM_HUGE_WITHIN_SIZE, shmem_alloc_and_add_folio
+from .shmem import SHMEM_HUGE_ALWAYS, SHMEM_HUGE_WITHIN_SIZE, shmem_alloc_and_add_folio, shmem_lock_folio
 
 
 def shmem_get_folio_to_write(mapping: address_space, index: int) -> tuple[folio, bool]:
@@ -22,7 +22,7 @@ def shmem_get_folio_to_write(mapping: address_space, index: int) -> tuple[folio,
     Raises NotModelled where the length of a write may choose a large folio.
     """
     while True:
-        f = filemap_lock_folio(mapping, index)
+        f = shmem_lock_folio(mapping, index)
         if f:
             return f, False
         if mapping.huge in (SHMEM_HUGE_ALWAYS, SHMEM_HUGE_WITHIN_SIZE):

@@ -56,13 +56,35 @@ from .page_alloc import (
 from .pgtable import ACCESSED, PFN_SHIFT, RW, page_t, pmd_trans_huge, pmdp_get_lockless, pte_p, vm_page_prot
 from .pgtable_generic import NO_TABLE, pmd_install, pte_offset_map_lock, pte_unmap_unlock
 from .rmap import folio_add_rmap_ptes, mm_counter_file, vma_address, vma_pages
+from .swapfile import swap_put_entries_direct
 from .vm_fault import vm_fault
 from .vm_flags import VM_FAULT_NOPAGE, VM_FAULT_SIGBUS, VM_RAND_READ, VM_SHARED, VM_UFFD_WP, VM_WRITE
 
 NO_FILE: Final = file(0)
 NO_MAPPING: Final = address_space(0)
 SIZE_UNKNOWN: Final = -1
+RADIX_ORDER_BITS: Final = 4
 XA_RETRY_ENTRY: Final = 2  # put into holes by a collapse: whoever meets it looks again
+
+
+def swp_to_radix_entry(offset: int, order: int) -> int:
+    """What stands in a cache for a page in swap, one of 2^order with an entry in common (include/linux/swapops.h)."""
+    return -(offset << RADIX_ORDER_BITS | order)
+
+
+def radix_to_swp_entry(value: int) -> int:
+    """The page's offset in swap."""
+    return -value >> RADIX_ORDER_BITS
+
+
+def radix_order(value: int) -> int:
+    """The order of the entry (xas_get_order)."""
+    return -value & (1 << RADIX_ORDER_BITS) - 1
+
+
+def xa_is_value(value: int) -> bool:
+    """Whether an entry of a cache stands for a page that is in swap."""
+    return value < 0
 
 
 # --- files and inodes ------------------------------------------------------------------------------------
@@ -89,7 +111,9 @@ def iput(mapping: address_space) -> None:
         return
     done = -1
     for index, value in xa_range(mapping.i_pages, 0, MAX_INDEX):
-        if index > done:
+        if xa_is_value(value):
+            swap_put_entries_direct(radix_to_swp_entry(value))
+        elif index > done:
             f = folio(value)
             done = folio_next_index(f) - 1
             f.mapping = 0
@@ -173,7 +197,7 @@ def filemap_get_entry(mapping: address_space, index: int) -> tuple[folio, bool]:
     if value == XA_RETRY_ENTRY:
         rcu_read_unlock()
         return NO_FOLIO, True
-    f = folio(value)
+    f = NO_FOLIO if xa_is_value(value) else folio(value)
     if f:
         if not folio_try_get(f):
             rcu_read_unlock()
@@ -283,7 +307,7 @@ def next_uptodate_folio(mapping: address_space, first: int, last: int) -> tuple[
     """(index, folio) of the first page in first..last that can be mapped now, locked and referenced; or (0, NULL)."""
     for index in range(first, last + 1):
         value = xa_load(mapping.i_pages, index)
-        if value and value != XA_RETRY_ENTRY and get_uptodate_folio(mapping, index, folio(value)):
+        if value > XA_RETRY_ENTRY and get_uptodate_folio(mapping, index, folio(value)):
             return index, folio(value)
     return 0, NO_FOLIO
 

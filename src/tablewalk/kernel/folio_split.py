@@ -19,7 +19,9 @@ from ..machine import (
 )
 from .filemap import i_size_pages
 from .mm_types import address_space, folio
+from .not_modelled import NotModelled
 from .page_alloc import (
+    PG_SWAPCACHE,
     copy_page,
     folio_alloc,
     folio_mapcount,
@@ -61,6 +63,8 @@ def split_file_folio_at(f: folio, at: int) -> int:
 def split_anon_folio(f: folio) -> int:
     """The anonymous case, with the anon_vma locked."""
     nr = folio_nr_pages(f)
+    if f.flags & PG_SWAPCACHE:
+        raise NotModelled("splitting a folio of the swap cache")
     if folio_ref_count(f) != folio_mapcount(f) + 1:
         return -EAGAIN
     unmap_folio(f, migrate=True)

@@ -2,7 +2,7 @@
 """The madvise and process_madvise system calls, and naming of anonymous memory (mm/madvise.c; 7.2).
 
 `madvise_lru` has the advice that goes by pages, `guard` the guard regions.  Not modelled: mseal; KSM, whose flag alone
-is kept; read-ahead, so MADV_WILLNEED does nothing but drop mmap_lock; memory failure.
+is kept; memory failure.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from .madvise_flags import (
     madvise_update_vma,
 )
 from .madvise_lru import madvise_cold, madvise_free_single_vma, madvise_pageout
+from .madvise_willneed import madvise_willneed
 from .memory_zap import ZAP_RECLAIM_PT, unmap_single_vma
 from .mm_types import mm_struct, vm_area_struct
 from .mmap import page_align
@@ -303,7 +304,7 @@ def madvise_vma_behavior(
     if behavior == MADV_REMOVE:
         return madvise_remove(vma, start, end), 0
     if behavior == MADV_WILLNEED:
-        return madvise_willneed(vma), 0
+        return madvise_willneed(vma, start, end), 0
     if behavior == MADV_COLD:
         return madvise_cold(vma, start, end), 0
     if behavior == MADV_PAGEOUT:
@@ -384,15 +385,3 @@ def madvise_remove(vma: vm_area_struct, start: int, end: int) -> int:
     fput(f)
     mmap_read_lock(mm)
     return error
-
-
-def madvise_willneed(vma: vm_area_struct) -> int:
-    """Read ahead: nothing to do without swap; of a file mmap_lock is dropped meanwhile."""
-    f = vma.vm_file
-    if f and not f.f_mapping.shmem:
-        mm = vma.vm_mm
-        get_file(f)
-        mmap_read_unlock(mm)
-        fput(f)
-        mmap_read_lock(mm)
-    return 0

@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """MADV_FREE, MADV_COLD and MADV_PAGEOUT: advice that goes by pages and keeps the tables (mm/madvise.c; 7.2).
 
-There is no swap and no memory pressure.  So MADV_PAGEOUT unmaps pages of files, assumed to be the caller's to page out,
-which stay in the page cache unless they are shmem's and were never written; it drops pages given up by MADV_FREE and
-not written since; other anonymous pages stay, huge ones split.  A folio counts as shared if it is mapped more often
-than it has pages.
+There is no memory pressure.  Files are assumed to be the caller's to page out.  A folio counts as shared if it is
+mapped more often than it has pages.
 """
 
 from __future__ import annotations
@@ -15,7 +13,6 @@ from ..arch import arch
 from ..machine import (
     WRITE_ONCE,
     add,
-    down_read,
     forget,
     load,
     load_range,
@@ -25,29 +22,25 @@ from ..machine import (
     mutex_unlock,
     spin_unlock,
     store,
-    up_read,
 )
-from .filemap import filemap_remove_folio
 from .folio_split import split_folio
 from .huge_memory import madvise_free_huge_pmd
 from .huge_mm import vma_is_anonymous
 from .huge_pmd import pmd_trans_huge_lock
-from .mm_types import address_space, folio, mm_struct, vm_area_struct
+from .mm_types import folio, mm_struct, vm_area_struct
 from .mmu_gather import mmu_gather, tlb_finish_mmu, tlb_flush_range, tlb_gather_mmu
-from .not_modelled import NotModelled
 from .page_alloc import (
     NO_FOLIO,
     PAGE_CELLS,
     PG_DIRTY,
     PG_MLOCKED,
-    PG_RECLAIM,
     PG_SWAPBACKED,
+    PG_SWAPCACHE,
     folio_get,
     folio_mapcount,
     folio_nr_pages,
     folio_page,
     folio_put,
-    folio_ref_count,
     folio_test_anon,
 )
 from .pagewalk import walk_page_range_vma
@@ -73,13 +66,14 @@ from .pgtable import (
     pte_page,
     ptep_get,
     ptep_get_and_clear,
+    swp_offset,
     swp_type,
 )
 from .pgtable_generic import pte_offset_map, pte_offset_map_lock, pte_unmap, pte_unmap_unlock
-from .rmap import folio_remove_rmap_pte, vma_address, vma_pages
-from .rmap_walk import folio_mapping, unmap_folio
-from .tlb import flush_tlb_range
+from .rmap import vma_address, vma_pages
+from .swapfile import folio_free_swap, swap_put_entries_direct
 from .vm_flags import EINVAL, VM_HUGETLB, VM_LOCKED, VM_PFNMAP
+from .vmscan import reclaim_pages
 
 FREE: Final = 0
 COLD: Final = 1
@@ -104,7 +98,7 @@ def madvise_cold(vma: vm_area_struct, start: int, end: int) -> int:
 
 
 def madvise_pageout(vma: vm_area_struct, start: int, end: int) -> int:
-    """Reclaim the pages of [start, end), as far as that is possible without swap.  0 or -EINVAL."""
+    """Reclaim the pages of [start, end).  0 or -EINVAL."""
     if vma.vm_flags & (VM_LOCKED | VM_PFNMAP | VM_HUGETLB):
         return -EINVAL
     tlb = tlb_gather_mmu(vma.vm_mm)
@@ -138,8 +132,7 @@ def madvise_pageout_pmd(vma: vm_area_struct, pmd: pmd_p, addr: int, end: int, pr
     """MADV_PAGEOUT of a huge page or of a table's entries."""
     if pmd_trans_huge(load(pmd)) and pageout_huge_pmd(vma, pmd, addr, end):
         return 0
-    for page, address in advise_ptes(mmu_gather(private), vma, pmd, addr, end, PAGEOUT):
-        reclaim_folio(vma, address, page)
+    reclaim_pages(advise_ptes(mmu_gather(private), vma, pmd, addr, end, PAGEOUT))
     return 0
 
 
@@ -175,15 +168,15 @@ def cold_huge_pmd(tlb: mmu_gather, vma: vm_area_struct, pmd: pmd_p, addr: int, e
 
 
 def pageout_huge_pmd(vma: vm_area_struct, pmd: pmd_p, addr: int, end: int) -> bool:
-    """MADV_PAGEOUT of a huge page; false if it has been split: no swap for it whole, or only a part is meant."""
+    """MADV_PAGEOUT of a huge page; false if it has been split, since only a part of it is meant."""
     f, pml = exclusive_huge_folio(vma, pmd, addr)
     if not f:
         return True
     folio_get(f)
     spin_unlock(pml)
-    if end - addr != arch.pmd_size or folio_test_anon(f):
+    if end - addr != arch.pmd_size:
         return split_locked_folio(f) != 0
-    reclaim_folio(vma, addr, f)
+    reclaim_pages((f,))
     return True
 
 
@@ -201,9 +194,9 @@ def split_locked_folio(f: folio) -> int:
 
 def advise_ptes(
     tlb: mmu_gather, vma: vm_area_struct, pmd: pmd_p, addr: int, end: int, advice: int
-) -> tuple[tuple[folio, int], ...]:
-    """Go through the entries of one table; what PAGEOUT isolates: (folio with a reference, its address)."""
-    isolated: tuple[tuple[folio, int], ...] = ()
+) -> tuple[folio, ...]:
+    """Go through the entries of one table; the folios that PAGEOUT isolates, with a reference each."""
+    isolated: tuple[folio, ...] = ()
     while addr < end:
         addr, skip, large, found = advise_ptes_locked(tlb, vma, pmd, addr, end, advice)
         isolated += found
@@ -219,10 +212,10 @@ def advise_ptes(
 
 def advise_ptes_locked(
     tlb: mmu_gather, vma: vm_area_struct, pmd: pmd_p, addr: int, end: int, advice: int
-) -> tuple[int, int, folio, tuple[tuple[folio, int], ...]]:
+) -> tuple[int, int, folio, tuple[folio, ...]]:
     """One hold of ptl: (address reached, bytes to skip if the folio there cannot be split, that folio locked and
     with a reference or NULL, what was isolated)."""
-    isolated: tuple[tuple[folio, int], ...] = ()
+    isolated: tuple[folio, ...] = ()
     pte, ptl = pte_offset_map_lock(vma.vm_mm, pmd, addr)
     if not pte:
         return end, 0, NO_FOLIO, isolated
@@ -232,7 +225,7 @@ def advise_ptes_locked(
         nr = 1
         if entry & (PRESENT | PROTNONE) == 0:
             if advice == FREE:
-                free_nonpresent_pte(ptep, entry)
+                free_nonpresent_pte(vma.vm_mm, ptep, entry)
         elif entry & SPECIAL == 0:
             f = page_folio(pte_page(entry))
             nr = folio_pte_batch(f, ptep, entry, end - addr >> arch.page_shift)
@@ -242,7 +235,7 @@ def advise_ptes_locked(
                     pte_unmap_unlock(pte, ptl)
                     return addr, nr << arch.page_shift, f, isolated
             elif advise_folio(tlb, f, ptep, addr, nr, advice):
-                isolated += ((f, addr),)
+                isolated += (f,)
         ptep += nr
         addr += nr << arch.page_shift
     pte_unmap_unlock(pte, ptl)
@@ -300,14 +293,16 @@ def folio_pte_batch(f: folio, ptep: pte_p, entry: int, max_nr: int) -> int:
     return nr
 
 
-def free_nonpresent_pte(ptep: pte_p, entry: int) -> None:
-    """MADV_FREE drops poison, which a reuse of the address would trip over."""
+def free_nonpresent_pte(mm: mm_struct, ptep: pte_p, entry: int) -> None:
+    """MADV_FREE drops what is in swap, and poison, which a reuse of the address would trip over."""
     if entry == 0:
         return
     kind = swp_type(entry)
     if kind == SWP_SWAP:
-        raise NotModelled("swap")
-    if kind == SWP_HWPOISON or pte_marker(entry) & PTE_MARKER_POISONED:
+        add(mm.swapents, -1)
+        swap_put_entries_direct(swp_offset(entry))
+        store(ptep, 0)
+    elif kind == SWP_HWPOISON or pte_marker(entry) & PTE_MARKER_POISONED:
         store(ptep, 0)
 
 
@@ -329,10 +324,10 @@ def advise_folio(tlb: mmu_gather, f: folio, ptep: pte_p, addr: int, nr: int, adv
 
 def free_folio_ptes(tlb: mmu_gather, f: folio, ptep: pte_p, addr: int, nr: int) -> None:
     """MADV_FREE of a folio: clean from now on, unless others map it and it is dirty, or somebody works on it."""
-    if f.flags & PG_DIRTY:
+    if f.flags & (PG_DIRTY | PG_SWAPCACHE):
         if not mutex_trylock(f.lock):
             return
-        alone = folio_mapcount(f) == nr
+        alone = folio_mapcount(f) == nr and (f.flags & PG_SWAPCACHE == 0 or folio_free_swap(f))
         if alone:
             WRITE_ONCE(f, "flags", f.flags & ~PG_DIRTY)
         mutex_unlock(f.lock)
@@ -349,58 +344,3 @@ def clear_young_dirty_ptes(tlb: mmu_gather, ptep: pte_p, addr: int, nr: int, bit
         if ptep_get(ptep + i) & bits:
             store(ptep + i, ptep_get_and_clear(ptep + i) & ~bits)
             tlb_flush_range(tlb, addr + (i << arch.page_shift), addr + (i + 1 << arch.page_shift))
-
-
-# --- reclaim (reclaim_pages in mm/vmscan.c) --------------------------------------------------------------
-
-
-def reclaim_folio(vma: vm_area_struct, address: int, f: folio) -> None:
-    """Unmap an isolated folio if it is a file's, or given up by MADV_FREE; the caller's reference is dropped."""
-    if mutex_trylock(f.lock):
-        mapping = folio_mapping(f)
-        if mapping:
-            down_read(mapping.i_mmap_rwsem)
-            unmapped = unmap_folio(f, migrate=False)
-            up_read(mapping.i_mmap_rwsem)
-            if unmapped and mapping.shmem:
-                remove_clean_shmem(mapping, f)
-            elif f.flags & PG_DIRTY:
-                WRITE_ONCE(f, "flags", f.flags | PG_RECLAIM)
-        elif folio_test_anon(f) and f.flags & PG_SWAPBACKED == 0:
-            discard_lazyfree(vma, address, f)
-        mutex_unlock(f.lock)
-    folio_put(f)
-
-
-def remove_clean_shmem(mapping: address_space, f: folio) -> None:
-    """Drop a locked, unmapped folio of shmem that was never written (__remove_mapping), if nobody else uses it.
-
-    One that was written would need swap.  Whether a page of a regular file is clean is not modelled: it stays cached.
-    """
-    if f.flags & PG_DIRTY == 0 and folio_ref_count(f) == folio_nr_pages(f) + 1:
-        filemap_remove_folio(mapping, f)
-
-
-def discard_lazyfree(vma: vm_area_struct, address: int, f: folio) -> None:
-    """Drop a page that is still clean since MADV_FREE (try_to_unmap_one); one that was written is ordinary again."""
-    mm = vma.vm_mm
-    pmd = mm_find_pmd(mm, address)
-    if not pmd:
-        return
-    for i in range(folio_nr_pages(f)):
-        at = address + (i << arch.page_shift)
-        pte, ptl = pte_offset_map_lock(mm, pmd, at)
-        if not pte:
-            return
-        entry = ptep_get(pte)
-        if entry & (PRESENT | PROTNONE) and pte_page(entry) == folio_page(f, i):
-            entry = ptep_get_and_clear(pte)
-            flush_tlb_range(mm, at, at + arch.page_size)
-            if entry & DIRTY:
-                store(pte, entry)
-                WRITE_ONCE(f, "flags", f.flags | PG_SWAPBACKED)
-            else:
-                add(mm.anon_rss, -1)
-                folio_remove_rmap_pte(f, pte_page(entry))
-                folio_put(f)
-        pte_unmap_unlock(pte, ptl)

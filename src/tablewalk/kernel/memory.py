@@ -28,6 +28,7 @@ from .page_alloc import (
     NO_FOLIO,
     PAGE_ANON_EXCLUSIVE,
     PG_DIRTY,
+    PG_SWAPCACHE,
     copy_page,
     folio_alloc,
     folio_get,
@@ -71,6 +72,7 @@ from .pgtable_generic import (
 )
 from .rmap import folio_add_new_anon_rmap, folio_remove_rmap_pte, mm_counter_file, vmf_anon_prepare
 from .swap_pte import do_swap_page
+from .swapfile import folio_free_swap
 from .tlb import flush_tlb_range
 from .userfaultfd_fault import handle_userfault
 from .userfaultfd_k import pte_mkuffd_wp, userfaultfd_missing, userfaultfd_wp, userfaultfd_wp_async
@@ -263,10 +265,11 @@ def wp_page_shared(vmf: vm_fault, pte: int, ptl: int, entry: int, page: int) -> 
 
 def wp_can_reuse_anon_folio(f: folio, vma: vm_area_struct) -> bool:
     """Whether this mapping is the only reference of an anonymous folio; if so it becomes this VMA's."""
-    if f.order or folio_test_ksm(f) or folio_ref_count(f) != 1:
+    if f.order or folio_test_ksm(f) or folio_ref_count(f) > (2 if f.flags & PG_SWAPCACHE else 1):
         return False
     if not mutex_trylock(f.lock):
         return False
+    folio_free_swap(f)
     reuse = folio_ref_count(f) == 1
     if reuse:
         f.mapping = vma.anon_vma.addr << MAPPING_SHIFT | FOLIO_MAPPING_ANON

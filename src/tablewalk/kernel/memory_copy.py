@@ -23,7 +23,6 @@ from ..machine import (
 )
 from .huge_memory import copy_huge_pmd
 from .mm_types import folio, vm_area_struct
-from .not_modelled import NotModelled
 from .page_alloc import (
     NO_FOLIO,
     PAGE_ANON_EXCLUSIVE,
@@ -45,9 +44,10 @@ from .pgtable import (
     PTE_MARKER_UFFD_WP,
     RW,
     SPECIAL,
-    SWP_HWPOISON,
+    SWP_EXCLUSIVE,
     SWP_MARKER,
     SWP_MIGRATION,
+    SWP_SWAP,
     UFFD_WP,
     make_pte_marker,
     maybe_mkwrite,
@@ -81,6 +81,7 @@ from .pgtable_generic import (
 )
 from .rmap import folio_add_new_anon_rmap, folio_add_rmap_ptes, mm_counter_file
 from .rmap_walk import MIGRATION_EXCLUSIVE
+from .swapfile import swap_dup_entry_direct
 from .userfaultfd_k import pte_mkuffd_wp
 from .vm_flags import (
     EAGAIN,
@@ -305,7 +306,7 @@ def copy_present_page(dst_vma: vm_area_struct, dst_pte: pte_p, entry: int, addre
 def copy_nonpresent_pte(
     dst_vma: vm_area_struct, src_vma: vm_area_struct, dst_pte: pte_p, src_pte: pte_p, entry: int
 ) -> None:
-    """Copy a marker, or a migration entry, whose page becomes shared and so read-only on both sides."""
+    """Copy a marker, or an entry of a page swapped out or under migration, which becomes shared."""
     kind = swp_type(entry)
     if kind == SWP_MARKER:
         marker = copy_pte_marker(entry, dst_vma)
@@ -319,8 +320,12 @@ def copy_nonpresent_pte(
         if entry & (RW | MIGRATION_EXCLUSIVE) and is_cow_mapping(src_vma.vm_flags):
             entry &= ~(RW | MIGRATION_EXCLUSIVE)
             store(src_pte, entry)
-    elif kind != SWP_HWPOISON:
-        raise NotModelled("swap")
+    elif kind == SWP_SWAP:
+        swap_dup_entry_direct(swp_offset(entry))
+        add(dst_vma.vm_mm.swapents, 1)
+        if entry & SWP_EXCLUSIVE:
+            entry &= ~SWP_EXCLUSIVE
+            store(src_pte, entry)
     store(dst_pte, entry if dst_vma.vm_flags & VM_UFFD_WP else entry & ~UFFD_WP)
 
 

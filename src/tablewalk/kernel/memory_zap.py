@@ -88,6 +88,7 @@ from .pgtable_generic import (
     pte_unmap_unlock,
 )
 from .rmap import folio_remove_rmap_pte, unlink_anon_vmas, vma_address, vma_last_pgoff
+from .swapfile import swap_put_entries_direct
 from .userfaultfd_k import userfaultfd_pte_wp
 from .vm_flags import VM_HUGETLB
 from .vma_change import unlink_file_vma
@@ -355,10 +356,15 @@ def zap_nonpresent_pte(vma: vm_area_struct, pte: int, entry: int, details: int) 
             keep = details & ZAP_KEEP_COWS != 0
         if keep:
             return False
-    elif kind in (SWP_SWAP, SWP_MIGRATION):
-        raise NotModelled("swap and migration entries")
+    elif kind == SWP_SWAP:
+        if details & ZAP_KEEP_COWS:
+            return False
+        add(vma.vm_mm.swapents, -1)
+        swap_put_entries_direct(swp_offset(entry))
+    elif kind == SWP_MIGRATION:
+        raise NotModelled("migration entries")
     store(pte, 0)
-    return True
+    return kind != SWP_SWAP or entry & UFFD_WP == 0 or not zap_install_uffd_wp_if_needed(vma, pte, entry, details)
 
 
 # --- tables ----------------------------------------------------------------------------------------------

@@ -190,14 +190,38 @@ class folio(struct):
     mapping: int = marked(any_of("lock"))  # address_space, or anon_vma with FOLIO_MAPPING_ANON
     index: int = plain(any_of("lock"))
     order: int = const()
-    swap: int = plain(any_of("lock"))
+    swap: int = plain(any_of("lock"))  # in the swap cache: offset of its first slot
     lock: mutex_t = mutex()  # PG_locked
     page: entries_t = entries(each=4)
+
+
+class swap_cluster_info(struct):
+    """Slots of the swap device, as many as a huge page has pages (struct swap_cluster_info).
+
+    A slot is: the folio in the swap cache or 0, how many entries refer to it, its content.
+    """
+
+    lock: spinlock_t = spinlock()
+    index: int = const()
+    count: int = plain(any_of("lock"))  # slots in use
+    next: int = plain(any_of("lock"))  # where to look for a free one
+    slot: entries_t = entries("lock", each=3)
+
+
+class swap_info_struct(struct):
+    """The swap device (struct swap_info_struct): a RAM disk, read and written at once, which never is full."""
+
+    lock: spinlock_t = spinlock()
+    nr_clusters: int = plain(any_of("lock"))
+    cluster_info: xarray_t = container(all_of("lock"))  # all clusters
+    nonfull_clusters: xarray_t = container(all_of("lock"))  # those with slots in use and free ones
+    free_clusters: xarray_t = container(all_of("lock"))
 
 
 class system(struct):
     """What exists once: allocated at boot, at the first address."""
 
     zero_page: int = const()  # struct page of the zero page
+    swap_info: swap_info_struct = const()  # NULL where there is no swap
     huge_zero_folio: folio = marked(any_of())
     next_file_ident: atomic_t = atomic()

@@ -11,6 +11,7 @@ from typing import Final
 
 from ..arch import arch
 from ..machine import (
+    READ_ONCE,
     add,
     call_rcu,
     container,
@@ -22,10 +23,11 @@ from ..machine import (
     vec_take,
 )
 from .mm_types import mm_struct, ptdesc, vector_t
-from .page_alloc import folio_put
+from .page_alloc import PG_SWAPCACHE, folio_put
 from .pgtable import page_folio, page_t
 from .pgtable_generic import pte_free_now
 from .rmap import folio_remove_rmap_pte
+from .swapfile import free_swap_cache
 from .tlb import flush_tlb_range
 
 # x86-64: 8 slots on the stack and 19 batches of 510
@@ -154,7 +156,10 @@ def tlb_flush_mmu_free(tlb: mmu_gather) -> None:
     """Free what the flush has made unreachable."""
     tlb_table_flush(tlb)
     for encoded in vec_take(tlb.pages):
-        folio_put(page_folio(encoded >> 1))
+        f = page_folio(encoded >> 1)
+        if READ_ONCE(f, "flags") & PG_SWAPCACHE:
+            free_swap_cache(f)
+        folio_put(f)
 
 
 def tlb_flush_mmu(tlb: mmu_gather) -> None:

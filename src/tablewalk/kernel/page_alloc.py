@@ -6,8 +6,20 @@ from __future__ import annotations
 from typing import Final
 
 from ..arch import arch
-from ..machine import READ_ONCE, add, add_return, inc_not_zero, load, might_sleep, publish, store, store_range
-from .mm_types import folio, mm_struct, system
+from ..machine import (
+    READ_ONCE,
+    add,
+    add_return,
+    inc_not_zero,
+    load,
+    might_sleep,
+    publish,
+    store,
+    store_range,
+    xa_init,
+)
+from .config import config
+from .mm_types import folio, mm_struct, swap_info_struct, system
 from .pgtable import page_t
 
 FOLIO_MAPPING_ANON: Final = 1  # folio.mapping: anon_vma << 2 | 1, address_space << 2
@@ -91,9 +103,20 @@ def folio_precise_page_mapcount(f: folio, page: page_t) -> int:
     return load(page_mapcount(page)) + load(f._entire_mapcount)
 
 
+def folio_expected_ref_count(f: folio) -> int:
+    """References of an anonymous folio that its mappings and the swap cache account for (include/linux/mm.h)."""
+    return folio_mapcount(f) + (1 << f.order if READ_ONCE(f, "flags") & PG_SWAPCACHE else 0)
+
+
 def folio_needs_cow_for_dma(mm: mm_struct, f: folio) -> bool:
     """Whether a page of the folio may be pinned by this mm; under its ptl, inside write_protect_seq."""
-    return READ_ONCE(mm, "flags") & MMF_HAS_PINNED != 0 and folio_ref_count(f) >= GUP_PIN_COUNTING_BIAS
+    return READ_ONCE(mm, "flags") & MMF_HAS_PINNED != 0 and folio_maybe_dma_pinned(f)
+
+
+def folio_maybe_dma_pinned(f: folio) -> bool:
+    """Whether somebody may have pinned the folio (include/linux/mm.h); of a large one pins are told from mappings."""
+    known = folio_expected_ref_count(f) if f.order else 0
+    return folio_ref_count(f) - known >= GUP_PIN_COUNTING_BIAS
 
 
 def folio_nr_pages(f: folio) -> int:
@@ -163,3 +186,14 @@ def boot() -> None:
     init: system = system.alloc()
     assert init.addr == SYSTEM.addr, "boot() comes before any other allocation"
     init.zero_page = folio_page(folio_alloc(0), 0)
+    if config.swap:
+        init.swap_info = swapon()
+
+
+def swapon() -> swap_info_struct:
+    """A swap device (the system call in mm/swapfile.c)."""
+    si: swap_info_struct = swap_info_struct.alloc()
+    xa_init(si.cluster_info)
+    xa_init(si.nonfull_clusters)
+    xa_init(si.free_clusters)
+    return si

@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import Final
 
 from ..arch import arch
-from ..machine import WRITE_ONCE, add, interval_tree_overlapping, load, store
+from ..machine import WRITE_ONCE, add, interval_tree_overlapping, load, spin_unlock, store
 from .config import config
 from .huge_mm import vma_is_anonymous
-from .huge_pmd import __split_huge_pmd
+from .huge_pmd import __split_huge_pmd, pmdp_huge_clear_flush, zap_deposited_table, zap_huge_pmd_folio
 from .mm_types import address_space, anon_vma, anon_vma_chain, folio, vm_area_struct
 from .page_alloc import (
     FOLIO_MAPPING_ANON,
@@ -21,11 +21,15 @@ from .page_alloc import (
     PAGE_ANON_EXCLUSIVE,
     PG_DIRTY,
     PG_MLOCKED,
+    PG_SWAPBACKED,
     folio_get,
+    folio_mapcount,
+    folio_maybe_dma_pinned,
     folio_nr_pages,
     folio_page,
     folio_page_idx,
-    folio_put_refs,
+    folio_put,
+    folio_ref_count,
     folio_test_anon,
     page_content,
     page_flags,
@@ -39,13 +43,17 @@ from .pgtable import (
     PROTNONE,
     PTE_MARKER_UFFD_WP,
     RW,
+    SOFT_DIRTY,
     SPECIAL,
+    SWP_EXCLUSIVE,
     SWP_MIGRATION,
+    SWP_SWAP,
     UFFD_WP,
     is_swap_pte,
     make_pte_marker,
     mm_find_pmd,
     page_folio,
+    pmd_p,
     pmd_page,
     pmd_trans_huge,
     pmdp_get_lockless,
@@ -58,8 +66,9 @@ from .pgtable import (
     swp_type,
     vm_page_prot,
 )
-from .pgtable_generic import pte_offset_map_lock, pte_unmap_unlock
+from .pgtable_generic import pmd_lock, pte_offset_map_lock, pte_unmap_unlock
 from .rmap import folio_add_rmap_ptes, folio_remove_rmap_pte, mm_counter_file, vma_address, vma_last_pgoff
+from .swapfile import folio_dup_swap
 from .tlb import flush_tlb_range
 from .userfaultfd_k import userfaultfd_pte_wp
 from .vm_flags import VM_LOCKED
@@ -101,9 +110,10 @@ def folio_tables(f: folio, vma: vm_area_struct) -> tuple[tuple[int, int, int], .
 
 
 def unmap_folio(f: folio, migrate: bool) -> bool:
-    """Unmap the folio everywhere, huge pmds split; anonymous pages leave migration entries.  Whether none is left.
+    """Unmap the folio everywhere, huge pmds split.  Whether none is left.
 
-    try_to_unmap() for a file's (`migrate` false), try_to_migrate() for anonymous memory.
+    try_to_migrate() of anonymous memory leaves migration entries (`migrate`), try_to_unmap() swap entries, or nothing
+    where it was given up by MADV_FREE.
     """
     for vma in rmap_vmas(f):
         for address, nr, idx in folio_tables(f, vma):
@@ -119,6 +129,8 @@ def unmap_table(f: folio, vma: vm_area_struct, address: int, nr: int, idx: int, 
         return
     pmdval = pmdp_get_lockless(pmd)
     if pmd_trans_huge(pmdval) and pmd_page(pmdval) == f.page:
+        if not migrate and folio_test_lazyfree(f) and unmap_huge_pmd_locked(vma, address, pmd, f):
+            return
         __split_huge_pmd(vma, pmd, address)
     pte, ptl = pte_offset_map_lock(mm, pmd, address)
     if not pte:
@@ -127,19 +139,20 @@ def unmap_table(f: folio, vma: vm_area_struct, address: int, nr: int, idx: int, 
     for i in range(nr):
         entry = ptep_get(pte + i)
         if entry & (PRESENT | PROTNONE) and entry & SPECIAL == 0 and pte_page(entry) == folio_page(f, idx + i):
-            unmap_page(f, vma, pte + i, migrate)
+            if not unmap_page(f, vma, pte + i, migrate):
+                break
             folio_remove_rmap_pte(f, folio_page(f, idx + i))
+            folio_put(f)
             done += 1
     if done:
         flush_tlb_range(mm, address, address + (nr << arch.page_shift))
         if not migrate:
-            add(mm_counter_file(mm, f), -done)
-        folio_put_refs(f, done)
+            add(mm.anon_rss if folio_test_anon(f) else mm_counter_file(mm, f), -done)
     pte_unmap_unlock(pte, ptl)
 
 
-def unmap_page(f: folio, vma: vm_area_struct, pte: pte_p, migrate: bool) -> None:
-    """Clear one present entry; a migration entry or a marker takes its place.  Under ptl."""
+def unmap_page(f: folio, vma: vm_area_struct, pte: pte_p, migrate: bool) -> bool:
+    """Clear one present entry, and let another take its place; false if the page has to stay.  Under ptl."""
     entry = ptep_get_and_clear(pte)
     if entry & DIRTY:
         WRITE_ONCE(f, "flags", f.flags | PG_DIRTY)
@@ -150,8 +163,61 @@ def unmap_page(f: folio, vma: vm_area_struct, pte: pte_p, migrate: bool) -> None
             kept |= MIGRATION_EXCLUSIVE
             store(page_flags(page), 0)
         store(pte, swp_entry(SWP_MIGRATION, page, kept))
+    elif folio_test_anon(f):
+        stays = lazyfree_must_stay(f) if folio_test_lazyfree(f) else not swap_out_page(f, vma, pte, entry)
+        if stays:
+            store(pte, entry)
+            return False
     elif userfaultfd_pte_wp(vma, entry) and not vma_is_anonymous(vma):
         store(pte, make_pte_marker(PTE_MARKER_UFFD_WP))
+    return True
+
+
+def swap_out_page(f: folio, vma: vm_area_struct, pte: pte_p, entry: int) -> bool:
+    """Let a swap entry take the place of an entry that was cleared; false if the page is pinned."""
+    page = pte_page(entry)
+    kept = entry & (SOFT_DIRTY | UFFD_WP)
+    if load(page_flags(page)) & PAGE_ANON_EXCLUSIVE:
+        if folio_maybe_dma_pinned(f):
+            return False
+        kept |= SWP_EXCLUSIVE
+        store(page_flags(page), 0)
+    folio_dup_swap(f, page)
+    add(vma.vm_mm.swapents, 1)
+    store(pte, swp_entry(SWP_SWAP, f.swap + folio_page_idx(f, page), kept))
+    return True
+
+
+def folio_test_lazyfree(f: folio) -> bool:
+    """Whether an anonymous folio was given up by MADV_FREE."""
+    return folio_test_anon(f) and f.flags & PG_SWAPBACKED == 0
+
+
+def lazyfree_must_stay(f: folio) -> bool:
+    """Whether a folio given up is wanted again: it was written since, or somebody uses it."""
+    if f.flags & PG_DIRTY:
+        WRITE_ONCE(f, "flags", f.flags | PG_SWAPBACKED)
+        return True
+    return folio_ref_count(f) != 1 + folio_mapcount(f)
+
+
+def unmap_huge_pmd_locked(vma: vm_area_struct, haddr: int, pmd: pmd_p, f: folio) -> bool:
+    """Drop a huge page that was given up, with its table; whether it was looked at at all, or shall be split.
+
+    mm/huge_memory.c
+    """
+    mm = vma.vm_mm
+    pml = pmd_lock(mm, pmd, haddr)
+    pmdval = pmdp_get_lockless(pmd)
+    if pmd_trans_huge(pmdval) and pmd_page(pmdval) == f.page:
+        if pmdval & DIRTY:
+            WRITE_ONCE(f, "flags", f.flags | PG_DIRTY)
+        if not lazyfree_must_stay(f):
+            zap_huge_pmd_folio(mm, f, pmdp_huge_clear_flush(vma, haddr, pmd))
+            zap_deposited_table(mm, pmd, haddr)
+            folio_put(f)
+    spin_unlock(pml)
+    return True
 
 
 def remove_migration_ptes(old: folio, pages: tuple[int, ...], use_zero_page: bool = False) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Shared memory: anonymous, memfd, tmpfs (mm/shmem.c; 7.2).  Nothing is ever swapped out.
+"""Shared memory: anonymous, memfd, tmpfs (mm/shmem.c; 7.2).  `vmscan` has how it gets to swap.
 
 Of the huge orders only the PMD's is modelled: smaller ones change no table.
 """
@@ -9,23 +9,51 @@ from __future__ import annotations
 from typing import Final
 
 from ..arch import arch
-from ..machine import WRITE_ONCE, forget, mutex_lock, mutex_unlock, xa_range
+from ..machine import (
+    WRITE_ONCE,
+    add,
+    forget,
+    mutex_lock,
+    mutex_unlock,
+    spin_lock,
+    spin_unlock,
+    xa_load,
+    xa_range,
+    xa_store,
+)
 from .config import config
 from .filemap import (
     SIZE_UNKNOWN,
     file_mapping,
     filemap_add_folio,
     filemap_get_folio,
+    filemap_lock_folio,
     filemap_remove_folio,
     i_size_pages,
     iput,
     open_file,
+    radix_order,
+    radix_to_swp_entry,
+    swp_to_radix_entry,
+    xa_is_value,
 )
 from .huge_mm import thp_vma_suitable_pmd, vma_thp_disabled
 from .mm_types import address_space, file, folio, vm_area_struct
-from .page_alloc import MAPPING_SHIFT, NO_FOLIO, PG_SWAPBACKED, PG_UPTODATE, folio_alloc, folio_put
+from .mmap_lock import NO_VMA
+from .page_alloc import (
+    MAPPING_SHIFT,
+    NO_FOLIO,
+    PG_DIRTY,
+    PG_SWAPBACKED,
+    PG_UPTODATE,
+    folio_alloc,
+    folio_nr_pages,
+    folio_put,
+)
+from .swap_state import folio_matches_swap_entry, swap_cache_del_folio, swapin_sync
+from .swapfile import folio_put_swap
 from .userfaultfd_fault import handle_userfault
-from .userfaultfd_k import userfaultfd_minor, userfaultfd_missing
+from .userfaultfd_k import userfaultfd_armed, userfaultfd_minor, userfaultfd_missing
 from .vm_fault import vm_fault
 from .vm_flags import VM_FAULT_SIGBUS, VM_HUGEPAGE, VM_UFFD_MINOR, VM_UFFD_MISSING
 
@@ -42,6 +70,9 @@ HUGE_OPTION: Final = {  # by the mount's huge=
     "within_size": SHMEM_HUGE_WITHIN_SIZE,
     "advise": SHMEM_HUGE_ADVISE,
 }
+
+XA_CHUNK_SHIFT: Final = 6  # of the orders that a node of the page cache's tree holds
+
 _KNOB: Final = {
     "never": SHMEM_HUGE_NEVER,
     "always": SHMEM_HUGE_ALWAYS,
@@ -105,8 +136,12 @@ def shmem_get_folio(vmf: vm_fault) -> tuple[int, folio]:
     while True:
         if vmf.pgoff >= i_size_pages(mapping):
             return VM_FAULT_SIGBUS, NO_FOLIO
-        f = filemap_get_folio(mapping, vmf.pgoff)
-        if f:
+        f, value = shmem_get_entry(mapping, vmf.pgoff)
+        if value:
+            if userfaultfd_minor(vma):
+                return handle_userfault(vmf, VM_UFFD_MINOR), NO_FOLIO
+            shmem_swapin_folio(mapping, vmf.pgoff, value, vma)
+        elif f:
             if userfaultfd_minor(vma):
                 folio_put(f)
                 return handle_userfault(vmf, VM_UFFD_MINOR), NO_FOLIO
@@ -132,6 +167,83 @@ def shmem_mark_uptodate(f: folio) -> None:
     """What fallocate() made is valid when somebody asks for it, who locked it."""
     if f.flags & PG_UPTODATE == 0:
         WRITE_ONCE(f, "flags", f.flags | PG_UPTODATE)
+
+
+def shmem_get_entry(mapping: address_space, index: int) -> tuple[folio, int]:
+    """(the cached folio at page `index` with a reference or NULL, what stands there for a page in swap or 0)."""
+    value = xa_load(mapping.i_pages, index)
+    if xa_is_value(value):
+        return NO_FOLIO, value
+    return filemap_get_folio(mapping, index), 0
+
+
+def shmem_lock_folio(mapping: address_space, index: int) -> folio:
+    """The folio at page `index` locked and with a reference, read in from swap if need be, or NULL (SGP_NOALLOC)."""
+    while True:
+        value = xa_load(mapping.i_pages, index)
+        if not xa_is_value(value):
+            return filemap_lock_folio(mapping, index)
+        shmem_swapin_folio(mapping, index, value, NO_VMA)
+        forget(())
+
+
+def shmem_swapin_folio(mapping: address_space, index: int, value: int, vma: vm_area_struct) -> None:
+    """Let the file have a page again that `value` stood for; who wants it looks again."""
+    order = radix_order(value)
+    offset = radix_to_swp_entry(value)
+    f = swapin_sync(offset, shmem_swapin_order(vma, order))
+    if not f:
+        return
+    if order > f.order:
+        shmem_split_large_entry(mapping, index, value)
+    mutex_lock(f.lock)
+    if folio_matches_swap_entry(f, offset) and shmem_replace_swap(mapping, index & -folio_nr_pages(f), f):
+        folio_put_swap(f)
+        swap_cache_del_folio(f)
+        WRITE_ONCE(f, "flags", f.flags | PG_DIRTY)
+    mutex_unlock(f.lock)
+    folio_put(f)
+
+
+def shmem_swapin_order(vma: vm_area_struct, order: int) -> int:
+    """The order of the folio that a swap entry of `order` is read into."""
+    return 0 if vma and userfaultfd_armed(vma) else order
+
+
+def shmem_split_large_entry(mapping: address_space, index: int, value: int) -> None:
+    """Split the entry of several pages around `index`, as far as it must be for one page to be replaced."""
+    spin_lock(mapping.i_pages_lock)
+    if xa_load(mapping.i_pages, index) == value:
+        order = radix_order(value)
+        while order:
+            below = order - (order % XA_CHUNK_SHIFT or XA_CHUNK_SHIFT)
+            split_entry(mapping, index & -(1 << order), 1 << order, below)
+            order = below
+    spin_unlock(mapping.i_pages_lock)
+
+
+def split_entry(mapping: address_space, first: int, nr: int, order: int) -> None:
+    """Let the entry of `nr` pages from `first` on be entries of 2^order pages each."""
+    for index in range(first, first + nr):
+        offset = radix_to_swp_entry(xa_load(mapping.i_pages, index))
+        xa_store(mapping.i_pages, index, swp_to_radix_entry(offset, order))
+
+
+def shmem_replace_swap(mapping: address_space, first: int, f: folio) -> bool:
+    """Put a locked folio where its swap entries stand in the file; false if they do no more."""
+    nr = folio_nr_pages(f)
+    spin_lock(mapping.i_pages_lock)
+    expected = [swp_to_radix_entry(f.swap + i, f.order) for i in range(nr)]
+    same = [value for _, value in xa_range(mapping.i_pages, first, first + nr - 1)] == expected
+    if same:
+        add(f._refcount, nr)
+        f.mapping = mapping.addr << MAPPING_SHIFT
+        f.index = first
+        for i in range(nr):
+            xa_store(mapping.i_pages, first + i, f.addr)
+        mapping.nrpages += nr
+    spin_unlock(mapping.i_pages_lock)
+    return same
 
 
 def shmem_alloc_and_add_folio(mapping: address_space, index: int, vma: vm_area_struct, address: int) -> folio:

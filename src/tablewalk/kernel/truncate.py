@@ -8,20 +8,36 @@ is being made (shmem_falloc_wait), and what serializes system calls on an inode 
 from __future__ import annotations
 
 from ..arch import arch
-from ..machine import READ_ONCE, WRITE_ONCE, mutex_trylock, mutex_unlock, store, xa_range
+from ..machine import (
+    READ_ONCE,
+    WRITE_ONCE,
+    mutex_trylock,
+    mutex_unlock,
+    spin_lock,
+    spin_unlock,
+    store,
+    xa_load,
+    xa_range,
+    xa_store,
+)
 from .filemap import (
     MAX_INDEX,
     SIZE_UNKNOWN,
     filemap_get_folio,
-    filemap_lock_folio,
     filemap_remove_folio,
     folio_file_page,
     folio_next_index,
+    i_size_pages,
+    radix_order,
+    radix_to_swp_entry,
+    xa_is_value,
 )
 from .folio_split import split_file_folio_at
 from .memory_zap import unmap_mapping_range
 from .mm_types import address_space, folio
 from .page_alloc import MAPPING_SHIFT, folio_mapcount, folio_nr_pages, folio_put, page_content
+from .shmem import shmem_lock_folio
+from .swapfile import swap_put_entries_direct
 
 
 def shmem_fallocate(mapping: address_space, first: int, nr: int) -> int:
@@ -59,7 +75,11 @@ def truncate_inode_pages_range(mapping: address_space, first: int, end: int) -> 
 
 def truncate_folio_at(mapping: address_space, index: int, first: int, end: int) -> int:
     """Drop what is cached at `index`; returns where to go on, which is `index` again after a split."""
-    f = filemap_lock_folio(mapping, index)
+    if shmem_free_swap(mapping, index, first, end):
+        return index + 1
+    if index >= i_size_pages(mapping) and xa_is_value(xa_load(mapping.i_pages, index)):
+        return index + 1  # an entry across the end of the file is not read in, and stays
+    f = shmem_lock_folio(mapping, index)
     if not f:
         return index + 1
     after = min(folio_next_index(f), end)
@@ -75,6 +95,20 @@ def truncate_folio_at(mapping: address_space, index: int, first: int, end: int) 
     mutex_unlock(f.lock)
     folio_put(f)
     return after
+
+
+def shmem_free_swap(mapping: address_space, index: int, first: int, end: int) -> bool:
+    """Drop the page in swap at `index`; false if there is none, or its entry reaches out of first..end-1."""
+    spin_lock(mapping.i_pages_lock)
+    value = xa_load(mapping.i_pages, index)
+    base, nr = index & -(1 << radix_order(value)), 1 << radix_order(value)
+    freed = xa_is_value(value) and base >= first and base + nr <= end
+    if freed:
+        xa_store(mapping.i_pages, index, 0)
+    spin_unlock(mapping.i_pages_lock)
+    if freed:
+        swap_put_entries_direct(radix_to_swp_entry(value))
+    return freed
 
 
 def truncate_split(f: folio, at: int) -> int:

@@ -13,7 +13,7 @@ from ..arch import arch
 from ..machine import add, down_read, forget, load, mutex_unlock, publish, store, up_read
 from .config import config
 from .fault import WOULD_WAIT, hardware_walk, user_read
-from .filemap import filemap_lock_folio, folio_file_page, i_size_pages
+from .filemap import folio_file_page, i_size_pages
 from .mm_types import address_space, folio, mm_struct, userfaultfd_ctx, vm_area_struct
 from .mmap_lock import (
     lock_vma_under_rcu,
@@ -51,7 +51,7 @@ from .rmap import (
     linear_page_index,
     mm_counter_file,
 )
-from .shmem import shmem_mfill_filemap_add, shmem_mfill_filemap_remove
+from .shmem import shmem_lock_folio, shmem_mfill_filemap_add, shmem_mfill_filemap_remove
 from .userfaultfd_k import pte_is_uffd_marker, pte_mkuffd_wp, userfaultfd_wp
 from .vm_flags import (
     EAGAIN,
@@ -330,7 +330,7 @@ def mfill_atomic_pte_continue(vma: vm_area_struct, pmd: pmd_p, address: int, wp:
 
 def shmem_get_folio_noalloc(mapping: address_space, index: int) -> folio:
     """The cached folio locked and referenced, or NULL (mm/shmem.c)."""
-    return NO_FOLIO if index >= i_size_pages(mapping) else filemap_lock_folio(mapping, index)
+    return NO_FOLIO if index >= i_size_pages(mapping) else shmem_lock_folio(mapping, index)
 
 
 # --- entries ---------------------------------------------------------------------------------------------

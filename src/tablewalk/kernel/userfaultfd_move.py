@@ -38,13 +38,12 @@ from .mmap_lock import (
 from .not_modelled import NotModelled
 from .page_alloc import (
     FOLIO_MAPPING_ANON,
-    GUP_PIN_COUNTING_BIAS,
     MAPPING_SHIFT,
     NO_FOLIO,
     PAGE_ANON_EXCLUSIVE,
     folio_get,
+    folio_maybe_dma_pinned,
     folio_put,
-    folio_ref_count,
     folio_test_anon,
     page_flags,
     zero_page,
@@ -58,6 +57,7 @@ from .pgtable import (
     PROTNONE,
     RW,
     SPECIAL,
+    SWP_EXCLUSIVE,
     SWP_MIGRATION,
     SWP_SWAP,
     UFFD_WP,
@@ -73,6 +73,7 @@ from .pgtable import (
     pte_page,
     ptep_get,
     ptep_get_and_clear,
+    swp_offset,
     swp_type,
     vm_page_prot,
 )
@@ -88,6 +89,7 @@ from .pgtable_generic import (
 )
 from .rmap import linear_page_index
 from .swap_pte import migration_entry_wait
+from .swap_state import folio_matches_swap_entry, swap_cache_get_folio, swap_cache_has_folio
 from .tlb import flush_tlb_range
 from .userfaultfd import find_vma_and_prepare_anon, uffd_lock_vma, uffd_vma_locks
 from .vm_fault import vm_fault
@@ -353,11 +355,6 @@ def move_huge_pmd_locked(
 # --- entries ---------------------------------------------------------------------------------------------
 
 
-def folio_maybe_dma_pinned(f: folio) -> bool:
-    """Whether somebody may have pinned the folio (include/linux/mm.h)."""
-    return folio_ref_count(f) >= GUP_PIN_COUNTING_BIAS
-
-
 def folio_moves_to(f: folio, vma: vm_area_struct, address: int) -> None:
     """The locked folio is `vma`'s from now on (folio_move_anon_rmap), mapped at `address`."""
     f.mapping = vma.anon_vma.addr << MAPPING_SHIFT | FOLIO_MAPPING_ANON
@@ -429,10 +426,14 @@ def try_move_ptes(
     if ret == 0 and f and entry != locked_pte:
         ret = -EAGAIN
     if ret == 0 and entry & (PRESENT | PROTNONE) == 0:
+        release_folio(f)
+        if swp_type(entry) == SWP_SWAP:
+            ret = move_swap_pte(dst_vma, dst, dst_pte, src_pte, entry, dst_pmd, dst_pmdval, dst_ptl, src_ptl)
         pte_unmap(src_pte)
         pte_unmap(dst_pte)
-        release_folio(f)
-        return move_nonpresent_pte(src_vma, src_pmd, src, entry), NO_FOLIO, False
+        if swp_type(entry) != SWP_SWAP:
+            ret = move_nonpresent_pte(src_vma, src_pmd, src, entry)
+        return ret, NO_FOLIO, False
     if ret == 0 and entry & SPECIAL == 0 and not f:
         ret, f, locked = pin_and_trylock(src_pte, src_ptl, entry)
     if ret == 0 and f and (not locked or f.order):
@@ -607,12 +608,43 @@ def move_zeropage_pte(
     return arch.page_size if stable else -EAGAIN
 
 
+def move_swap_pte(
+    dst_vma: vm_area_struct,
+    dst: int,
+    dst_pte: pte_p,
+    src_pte: pte_p,
+    entry: int,
+    dst_pmd: pmd_p,
+    dst_pmdval: int,
+    dst_ptl: spinlock_t,
+    src_ptl: spinlock_t,
+) -> int:
+    """A page in swap moves if it is the source's own, and with it what the swap cache has: bytes, -EBUSY or -EAGAIN."""
+    if entry & SWP_EXCLUSIVE == 0:
+        return -EBUSY
+    f = swap_cache_get_folio(swp_offset(entry))
+    if f and (f.order or not mutex_trylock(f.lock)):
+        folio_put(f)
+        return -EBUSY if f.order else -EAGAIN
+    double_pt_lock(dst_ptl, src_ptl)
+    stable = is_pte_pages_stable(dst_pte, src_pte, entry, dst_pmd, dst_pmdval)
+    if f:
+        stable = stable and folio_matches_swap_entry(f, swp_offset(entry))
+    else:
+        stable = stable and not swap_cache_has_folio(swp_offset(entry))
+    if stable:
+        if f:
+            folio_moves_to(f, dst_vma, dst)
+        store(dst_pte, ptep_get_and_clear(src_pte))
+    double_pt_unlock(dst_ptl, src_ptl)
+    release_folio(f)
+    return arch.page_size if stable else -EAGAIN
+
+
 def move_nonpresent_pte(src_vma: vm_area_struct, src_pmd: pmd_p, src: int, entry: int) -> int:
     """-EFAULT for a marker, -EAGAIN after having waited for a migration."""
     kind = swp_type(entry)
     if kind == SWP_MIGRATION:
         migration_entry_wait(vm_fault(src_vma, src, 0, src_pmd))
         return -EAGAIN
-    if kind == SWP_SWAP:
-        raise NotModelled("swap")
     return -EFAULT

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from .mix import ACTIONS, FOCUS, HINTS, POLICIES, PROTS, SIZES, SOME_THREADS, SPOILERS, THREADS, WEIGHTS
+from .mix import ACTIONS, FOCUS, HINTS, POLICIES, PROTS, RECLAIM, SIZES, SOME_THREADS, SPOILERS, THREADS, WEIGHTS
 from .ops import MEMFDS, READONLY, REGULAR, Family, Geometry, Op
 
 MAX_PROCESSES = 4
@@ -192,6 +192,10 @@ class Generator:
     def _action(self) -> Op:
         process = self._process()
         return Op(process, "madvise", (*self._place(process), self.rng.choice(ACTIONS)))
+
+    def _reclaim(self) -> Op:
+        process = self._process()
+        return Op(process, "madvise", (*self._place(process), self.rng.choice(RECLAIM)))
 
     def _hint(self) -> Op:
         process = self._process()

@@ -65,6 +65,11 @@ class Kernel:
         return not self.package
 
     @property
+    def has_swap(self) -> bool:
+        """Whether it is compared with swap; that of the kernel that runs here is left alone."""
+        return not self.is_host and self.arch == "x86_64"
+
+    @property
     def directory(self) -> Path:
         """Where its parts are cached."""
         return cache_dir() / "kernels" / self.name

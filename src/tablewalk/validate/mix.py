@@ -10,6 +10,7 @@ SIZES = (1, 1, 1, 2, 3, 4, 8, 16, 17, 64, 100)  # pages
 
 # advice that works on pages, and advice that is kept in the VMA
 ACTIONS = (4, 4, 4, 4, 8, 8, 9, 20, 21, 22, 23, 24, 25, 25, 25, 3, 102, 103)
+RECLAIM = (21, 21, 21, 21, 20, 4, 8, 3, 25)
 HINTS = (0, 1, 2, 10, 11, 12, 13, 14, 14, 14, 14, 15, 16, 17, 18, 19)
 
 WEIGHTS = {
@@ -60,6 +61,7 @@ FOCUS: dict[str, dict[str, float]] = {
     "heap": {"brk": 25, "stack": 6, "below": 20, "munmap": 10},
     "policy": {"mbind": 20, "set_mempolicy": 5, "get_mempolicy": 8, "lock": 15, "lockall": 6, "thp_disable": 5},
     "threads": {"fork": 5, "vfork": 3, "exit": 6},
+    "reclaim": {"reclaim": 40, "write": 30, "read": 14, "fill": 14, "fork": 4, "exit": 3.5, "sum": 5, "shared": 5},
     "vma": {"mprotect": 25, "munmap": 15, "hint": 20, "lock": 10, "mbind": 6},
 }
 

@@ -239,7 +239,7 @@ class ModelRun:
         index = offset // self._page_size
         if index >= self.k("filemap").i_size_pages(mapping):
             return 0, 0
-        folio = self.k("filemap").filemap_lock_folio(mapping, index)
+        folio = self.k("shmem").shmem_lock_folio(mapping, index)
         if not folio:
             return 0, 0
         value = int(self.model.machine.load(self._content(folio, index)))

@@ -55,6 +55,7 @@ class Smaps:
     shmem_huge: int = 0
     file_huge: int = 0
     swap: int = 0
+    swap_ptes: list[tuple[int, bool]] = field(default_factory=list)  # address, whether the swap cache has the page
     runs: list[Run] = field(default_factory=list)
 
 
@@ -74,6 +75,8 @@ class Observer:
         self._find_pmd = model.kernel("pagewalk").find_pmd
         self._pgtable = model.kernel("pgtable")
         self._filemap = model.kernel("filemap")
+        self._swap_state = model.kernel("swap_state")
+        self._folio_put = model.kernel("page_alloc").folio_put
         self._pgtables_bytes = model.kernel("pgtable_generic").mm_pgtables_bytes
         self._page_mapcount = model.kernel("page_alloc").page_mapcount
         self._uptodate = model.kernel("page_alloc").PG_UPTODATE
@@ -138,6 +141,8 @@ class Observer:
                 self._add_huge(s, addr, huge)
             else:
                 self._add_table(s, addr, entries)
+        if s.file and s.file.f_mapping.shmem:
+            s.swap += self._shmem_swap(s, vma.vm_mm)
         return s
 
     def _add_table(self, s: Smaps, addr: int, entries: list[int]) -> None:
@@ -151,7 +156,7 @@ class Observer:
             if not entry:
                 continue
             if entry & present == 0:
-                kind = self._nonpresent(entry)
+                kind = self._nonpresent(s, at, entry)
             elif entry & special:
                 kind = IS_PRESENT
             else:
@@ -177,8 +182,12 @@ class Observer:
         s.pss += pss
         s.anon += anon
 
-    def _nonpresent(self, entry: int) -> int:
+    def _nonpresent(self, s: Smaps, at: int, entry: int) -> int:
         p = self._pgtable
+        if p.swp_type(entry) == p.SWP_SWAP:
+            s.swap += 1
+            s.swap_ptes.append((at, self._in_swap_cache(p.swp_offset(entry))))
+            return SWAPPED | UFFD if entry & p.UFFD_WP else SWAPPED
         marker = p.pte_marker(entry)
         kind = SWAPPED | (GUARD if marker & p.PTE_MARKER_GUARD else 0)
         return kind | UFFD if marker & p.PTE_MARKER_UFFD_WP else kind
@@ -214,6 +223,44 @@ class Observer:
         """How often a page of a large folio is mapped, by PTEs or whole (folio_precise_page_mapcount)."""
         return int(self._load(self._page_mapcount(page)) + self._load(folio + _ENTIRE))
 
+    def _in_swap_cache(self, offset: int) -> bool:
+        f = self._swap_state.swap_cache_get_folio(offset)
+        if f:
+            self._folio_put(f)
+        return bool(f)
+
+    def _swap_base(self, value: int) -> int:
+        """The offset that the entry of a file's cache has, which stands for 2^order pages."""
+        return int(self._filemap.radix_to_swp_entry(value) & -(1 << self._filemap.radix_order(value)))
+
+    def _shmem_swap(self, s: Smaps, mm: Any) -> int:
+        """Pages in swap that are the file's; of a private, writable mapping only those where it maps nothing."""
+        mapping, shift = s.file.f_mapping, self._arch.page_shift
+        swapped = self._partial_swap_usage(mapping, s.pgoff, s.pgoff + (s.end - s.start >> shift))
+        if not swapped or s.flags & FLAGS["sh"] or not s.flags & FLAGS["wr"]:
+            return swapped
+        swapped, addr = 0, s.start
+        while addr < s.end:
+            pmd, next_ = self._find_pmd(mm, addr, s.end)
+            value, index = self._load(pmd) if pmd else 0, s.pgoff + (addr - s.start >> shift)
+            if not value:
+                swapped += self._partial_swap_usage(mapping, index, index + (next_ - addr >> shift))
+            elif self._pgtable.pmd_is_table(value):
+                table = self._pgtable.pmd_pgtable(value).entry + self._pgtable.pte_index(addr)
+                for i, entry in enumerate(self._machine.load_range(table, next_ - addr >> shift)):
+                    swapped += 0 if entry else self._partial_swap_usage(mapping, index + i, index + i + 1)
+            addr = next_
+        return swapped
+
+    def _partial_swap_usage(self, mapping: Any, first: int, end: int) -> int:
+        """Pages in swap of the entries from page `first` to `end`, which may stand for more than lie there."""
+        found = {}
+        for index, value in self._machine.xa_range(mapping.i_pages, first, end - 1):
+            if value < 0:
+                order = self._filemap.radix_order(value)
+                found[index >> order << order] = 1 << order
+        return sum(found.values())
+
     # --- what the readers say ----------------------------------------------------------------------------
 
     def _counters(self, process: int, mm: Any) -> str:
@@ -240,15 +287,20 @@ class Observer:
         """What is mapped, or else cached: of a regular file all that there is."""
         present = [(at, nr, 1) for at, nr, kind in s.runs if kind & IS_PRESENT]
         if not s.file:
-            return present
+            return sorted(present + [(at, 1, 1) for at, cached in s.swap_ptes if cached])
         mapping, nr_pages = s.file.f_mapping, (s.end - s.start) // self._size
         core = bytearray(nr_pages)
         if mapping.shmem:
-            for index, found in self._machine.xa_range(mapping.i_pages, s.pgoff, s.pgoff + nr_pages - 1):
-                core[index - s.pgoff] = self._load(found + _FLAGS) & self._uptodate
+            for index, value in self._machine.xa_range(mapping.i_pages, s.pgoff, s.pgoff + nr_pages - 1):
+                if value > 0:
+                    core[index - s.pgoff] = self._load(value + _FLAGS) & self._uptodate
+                else:
+                    core[index - s.pgoff] = self._in_swap_cache(self._swap_base(value))
         else:
             cached = min(max(self._filemap.i_size_pages(mapping) - s.pgoff, 0), nr_pages)
             core[:cached] = b"\1" * cached
+        for at, cached in s.swap_ptes:
+            core[(at - s.start) // self._size] = cached
         for at, nr, _ in present:
             first = (at - s.start) // self._size
             core[first : first + nr] = b"\1" * nr

@@ -19,11 +19,11 @@ from .kernels import Kernel
 from .targets import target
 
 HERE = Path(__file__).parent
-SCRATCH_BYTES = 128 << 20  # as init makes its RAM disks
+SCRATCH_BYTES = 128 << 20  # of a RAM disk that init makes, which is larger
 # A warning of the kernel ends the run as an oops does: what comes after it proves nothing.
 COMMAND_LINE = (
     "loglevel=5 panic=-1 oops=panic panic_on_warn=1 transparent_hugepage=madvise rdinit=/init answers=/dev/{answers} "
-    "swap=0 mitigations=off init_on_alloc=0 hardened_usercopy=off"
+    "swap={swap} mitigations=off init_on_alloc=0 hardened_usercopy=off"
 )
 TROUBLE = re.compile(
     r"^.*(?:Kernel panic|Oops|BUG: |WARNING: |Unable to handle kernel|general protection fault"
@@ -39,7 +39,7 @@ def command(kernel: Kernel, initramfs: Path, console: Path, agent_arguments: tup
     """
     available(kernel)
     t = target(kernel.arch)
-    line = f"console={t.console} {COMMAND_LINE.format(answers=t.answers)}"
+    line = f"console={t.console} {COMMAND_LINE.format(answers=t.answers, swap=int(kernel.has_swap))}"
     if agent_arguments:
         line += " -- " + " ".join(agent_arguments)
     return [

@@ -37,7 +37,9 @@ def setup(kernel: Kernel) -> Setup:
     """How to compare the model with `kernel`.  Raises TablewalkError for an architecture that is not modelled."""
     release = drivers.release_of(kernel.release)
     arch = drivers.load().module("arch.table").by_name(kernel.arch, release)
-    options = {"known_contents": "y"} | (_host_options() if kernel.is_host else {}) | _built_in(kernel)
+    options = {"known_contents": "y", "swap": "y" if kernel.has_swap else "n"} | _built_in(kernel)
+    if kernel.is_host:
+        options |= _host_options()
     config = KernelConfig(kernel.release, kernel.arch, tuple(sorted(options.items())))
     geometry = Geometry(arch.page_size, arch.ptrs_per_pte, _arena(arch))
     return Setup(kernel, config, geometry, release >= EXACT_RSS)

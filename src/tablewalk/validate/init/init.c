@@ -24,7 +24,7 @@
 #include <termios.h>
 #include <unistd.h>
 
-#define DISK_KB "131072"
+#define DISK_KB "524288"
 
 /* The kernel panics when its first process ends. */
 static void die(const char *what)
@@ -124,6 +124,8 @@ static void swap_on_ram_disk(void)
 		return;
 	if (make_swap("/dev/ram0", atol(DISK_KB)) || swapon("/dev/ram0", 0))
 		die("swap on a RAM disk");
+	/* What is read ahead is not modelled. */
+	write_if_there("/proc/sys/vm/page-cluster", "0");
 }
 
 static int open_answers(void)
