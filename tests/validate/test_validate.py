@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
 import shutil
+import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -25,6 +28,7 @@ from tablewalk.validate.observe import digest
 from tablewalk.validate.ops import ARGUMENTS, Geometry, Op, kind_of, program_text
 from tablewalk.validate.results import Key, Results, Row
 from tablewalk.validate.run import run
+from tablewalk.validate.session import coverage_rows, seldom, validate
 from tablewalk.validate.setup import setup
 from tablewalk.validate.shrink import shrink, valid
 
@@ -157,6 +161,77 @@ def test_outcomes_are_kept(tmp_path: Path) -> None:
     assert Results(tmp_path / "r.sqlite").get(key) == row
     with pytest.raises(TablewalkError, match="not a regular file, but a directory"):
         Results(tmp_path)
+
+
+SHARED_MEMORY = [
+    Op(0, "reset"),
+    anon(GEOMETRY.start, 0x400000),
+    Op(0, "write", (GEOMETRY.start, 5), 1),
+    Op(0, "fork", (1,), 2),
+    Op(1, "vfork", (2,)),
+    Op(2, "write", (GEOMETRY.start + 0x1000, 6)),
+    Op(2, "fork", (3,)),
+    Op(3, "munmap", (GEOMETRY.start, 0x400000)),
+    Op(2, "exit"),
+    Op(1, "sum", (GEOMETRY.start, 0x400000), 1),
+    Op(0, "exit"),
+    Op(1, "brk", (GEOMETRY.heap + 0x3008,)),
+    Op(1, "write", (GEOMETRY.heap + 0x3000, 7)),
+    Op(1, "brk", (GEOMETRY.heap - 0x1000,)),
+]
+
+
+@needs_host
+def test_threads_and_children_that_share_memory() -> None:
+    comparison = Comparison(setup(find("host")), "sequential")
+    assert setup(find("host")).geometry == GEOMETRY
+    outcome = next(comparison.compare([SHARED_MEMORY]))
+    assert outcome.report == [] and outcome.compared == len(SHARED_MEMORY)
+    assert outcome.coverage["brk"] == [1, 1]
+    assert valid(SHARED_MEMORY) == SHARED_MEMORY
+    of_who_waits = [*SHARED_MEMORY[:5], Op(1, "read", (GEOMETRY.start,))]
+    assert valid(of_who_waits) == SHARED_MEMORY[:5]
+
+
+def test_coverage_says_what_is_seldom() -> None:
+    coverage = {"read": [500, 50], "write": [499, 50], "msync": [500, 49], "fork": [500, 0], "madvise unknown": [0, 9]}
+    remarks = {kind: remark for kind, _, _, remark in coverage_rows(coverage)}
+    assert remarks == {
+        "read": "",
+        "write": "seldom succeeds",
+        "msync": "seldom fails",
+        "fork": "cannot fail",
+        "madvise unknown": "made to fail",
+    }
+    assert seldom(coverage) == ["msync", "write"]
+
+
+@needs_host
+def test_jobs_change_nothing(tmp_path: Path) -> None:
+    host = find("host")
+    one, two = (validate(host, 1500, 21, "", "sequential", Results(tmp_path / f"{n}.sqlite"), jobs=n) for n in (1, 2))
+    assert one == two and one.programs == 6
+
+
+@needs_host
+def test_a_run_that_was_killed_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = tmp_path / "r.sqlite"
+    args = ["validate", "--ops", "2000", "--seed", "31", "--json", "-o", str(kept)]
+    killed = subprocess.Popen([sys.executable, "-m", "tablewalk", *args], stdout=subprocess.DEVNULL)
+    key = "select count(*) from outcome"
+    done, deadline = 0, time.monotonic() + 60
+    while done == 0 and killed.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+        if kept.exists() and kept.stat().st_size:
+            with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(kept)) as db:
+                done = db.execute(key).fetchone()[0]
+    killed.kill()
+    killed.wait()
+    assert 0 < done < 8
+    assert tablewalk(args) == 0
+    assert json.loads(capsys.readouterr().out)["kernels"][0]["programs"] == 8
+    with contextlib.closing(sqlite3.connect(kept)) as db:
+        assert db.execute(key).fetchone()[0] == 8
 
 
 @needs_host

@@ -20,7 +20,7 @@ from tablewalk.validate.emit import c_program, python_test
 from tablewalk.validate.kernels import Kernel, find
 from tablewalk.validate.mix import FOCUS
 from tablewalk.validate.results import Results
-from tablewalk.validate.session import Validation, coverage_rows, validate
+from tablewalk.validate.session import Validation, coverage_rows, seldom, validate
 from tablewalk.validate.setup import setup
 from tablewalk.validate.workers import processors
 
@@ -101,6 +101,7 @@ def _as_object(v: Validation) -> dict[str, Any]:
         "not_repeated": v.noise,
         "coverage": {kind: {"succeeded": ok, "failed": bad} for kind, (ok, bad) in sorted(v.coverage.items())},
         "never_succeeded": v.never_succeeded,
+        "seldom": seldom(v.coverage),
         "ended": v.ended or None,
         "oops": v.oops or None,
     }

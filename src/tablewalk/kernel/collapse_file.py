@@ -31,6 +31,7 @@ from .filemap import (
     XA_RETRY_ENTRY,
     filemap_lock_folio,
     folio_test_uptodate,
+    i_size_pages,
     page_cache_present,
     xa_is_value,
 )
@@ -210,8 +211,13 @@ def collapse_lock_page(mapping: address_space, start: int, index: int) -> tuple[
         f = filemap_lock_folio(mapping, index)
         if not f:
             result = SCAN_FAIL
-    if result == SCAN_SUCCEED and f and mapping.shmem:
-        shmem_mark_uptodate(f)
+    if result == SCAN_SUCCEED and f and mapping.shmem and not folio_test_uptodate(f):
+        if index < i_size_pages(mapping):
+            shmem_mark_uptodate(f)
+        else:
+            mutex_unlock(f.lock)
+            folio_put(f)
+            result = SCAN_FAIL
     return result, f
 
 

@@ -10,11 +10,28 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from .mix import ACTIONS, FOCUS, HINTS, POLICIES, PROTS, RECLAIM, SIZES, SOME_THREADS, SPOILERS, THREADS, WEIGHTS
-from .ops import MEMFDS, READONLY, REGULAR, Family, Geometry, Op
+from .mix import (
+    ACTIONS,
+    FOCUS,
+    HINTS,
+    POLICIES,
+    PROTS,
+    RECLAIM,
+    SIZES,
+    SOME_THREADS,
+    SPOILERS,
+    THREADS,
+    WEIGHTS,
+    WRONG,
+    WRONG_OF,
+)
+from .ops import MADV_COLLAPSE, MADV_REMOVE, MEMFDS, READONLY, REGULAR, Family, Geometry, Op
 
 MAX_PROCESSES = 4
 NO_FILE = (1 << 64) - 1
+
+# What is known of a page, above its PROT_* bits
+MAPPED, SHARED = 8, 16
 
 
 class Generator:
@@ -80,15 +97,17 @@ class Generator:
         elif op.kind == "exit":
             del self.mapped[op.process]
         elif op.kind == "mmap":
-            self._set(op.process, op.args[0], op.args[1], 8 | op.args[2] & 7)
+            self._set(
+                op.process, op.args[0], op.args[1], MAPPED | op.args[2] & 7 | (SHARED if op.args[3] & 3 == 1 else 0)
+            )
         elif op.kind == "brk":
-            self._set(op.process, self.geometry.heap, op.args[0] - self.geometry.heap, 8 | 3)
+            self._set(op.process, self.geometry.heap, op.args[0] - self.geometry.heap, MAPPED | 3)
         elif op.kind == "munmap":
             self._set(op.process, op.args[0], op.args[1], 0)
         elif op.kind == "mprotect":
             pages = self.mapped[op.process]
             first, end = self._range(op.args[0], op.args[1])
-            pages[first:end] = bytes(8 | op.args[2] & 7 if p else 0 for p in pages[first:end])
+            pages[first:end] = bytes(MAPPED | op.args[2] & 7 | p & SHARED if p else 0 for p in pages[first:end])
         elif op.kind == "mremap" and op.args[3] & 2:
             first, end = self._range(op.args[0], op.args[1])
             moved = self.mapped[op.process][first:end]
@@ -128,8 +147,8 @@ class Generator:
             nr = rng.choice(self.sizes)
         return start, min(nr, self.pages - start)
 
-    def _place(self, process: int = -1, need: int = 8) -> tuple[int, int]:
-        """(address, bytes); with a process mostly where it has memory with the PROT_* bits of `need` (8: any)."""
+    def _place(self, process: int = -1, need: int = MAPPED) -> tuple[int, int]:
+        """(address, bytes); with a process mostly where it has memory with the bits of `need`."""
         start, nr = self._anywhere()
         if process >= 0 and self.rng.random() < 0.9:
             pages = self.mapped[process]
@@ -149,7 +168,7 @@ class Generator:
 
     def _spoil(self, op: Op) -> Op:
         """Now and then an argument that is wrong."""
-        if op.kind not in SPOILERS or self.rng.random() > 0.05:
+        if op.kind not in SPOILERS or self.rng.random() > WRONG_OF.get(op.kind, WRONG):
             return op
         where, values = self.rng.choice(SPOILERS[op.kind])
         args = list(op.args)
@@ -191,7 +210,9 @@ class Generator:
 
     def _action(self) -> Op:
         process = self._process()
-        return Op(process, "madvise", (*self._place(process), self.rng.choice(ACTIONS)))
+        advice = self.rng.choice(ACTIONS)
+        need = MAPPED | SHARED | 2 if advice == MADV_REMOVE else MAPPED
+        return Op(process, "madvise", (*self._place(process, need), advice))
 
     def _reclaim(self) -> Op:
         process = self._process()
@@ -202,13 +223,15 @@ class Generator:
         return Op(process, "madvise", (*self._place(process), self.rng.choice(HINTS)))
 
     def _collapse(self) -> Op:
-        """Of whole tables."""
         process = self._process()
+        return Op(process, "madvise", (*self._tables(process), MADV_COLLAPSE))
+
+    def _tables(self, process: int) -> tuple[int, int]:
+        """Whole tables: (address, bytes)."""
         addr, length = self._place(process)
         huge = self.table * self.page
         start = addr // huge * huge
-        end = min(-(-(addr + length) // huge) * huge, self.geometry.end)
-        return Op(process, "madvise", (start, end - start, 25))
+        return start, min(-(-(addr + length) // huge) * huge, self.geometry.end) - start
 
     def _move(self) -> Op:
         rng = self.rng
@@ -230,6 +253,20 @@ class Generator:
         new = min(self._place()[1], self.geometry.end - addr)
         return Op(process, "mremap", (addr, length, new, 0, 0))
 
+    def _grow(self) -> Op:
+        """Of the memory before a hole, into it."""
+        process = self._process()
+        pages = self.mapped[process]
+        end = self.rng.randrange(self.pages)
+        hole = next((i for i in (*range(end, self.pages), *range(end)) if not pages[i] and i and pages[i - 1]), 0)
+        if not hole:
+            return self._resize()
+        room = next((i for i in range(hole, self.pages) if pages[i]), self.pages) - hole
+        first = next((i for i in range(hole - 1, -1, -1) if pages[i] != pages[hole - 1]), -1) + 1
+        old = min(self.rng.choice((1, 1, *self.sizes)), hole - first) * self.page
+        new = old + self.rng.choice((1, room, self.rng.randrange(room) + 1)) * self.page
+        return Op(process, "mremap", (self.geometry.start + hole * self.page - old, old, new, 0, 0))
+
     def _lock(self) -> Op:
         process = self._process()
         kind = self.rng.choice(("mlock", "mlock2", "munlock", "munlock"))
@@ -246,17 +283,17 @@ class Generator:
 
     def _read(self) -> Op:
         process = self._process()
-        return Op(process, "read", (self._page_at(process, 9),))
+        return Op(process, "read", (self._page_at(process, MAPPED | 1),))
 
     def _write(self) -> Op:
         process = self._process()
-        return Op(process, "write", (self._page_at(process, 10), self.rng.randrange(1, 1 << 31)))
+        return Op(process, "write", (self._page_at(process, MAPPED | 2), self.rng.randrange(1, 1 << 31)))
 
     def _fill(self) -> Op:
         rng = self.rng
         process = self._process()
         value = rng.choice((0, rng.randrange(1, 1 << 31)))
-        addr, length = self._place(process, 10 if value else 9)
+        addr, length = self._place(process, MAPPED | 2 if value else MAPPED | 1)
         step = rng.choice((1, 1, 7, 16, 128, 512)) * self.page
         return Op(process, "fill", (addr, length, step, value))
 
@@ -284,7 +321,7 @@ class Generator:
     def _get_mempolicy(self) -> Op:
         process = self._process()
         flags = self.rng.choice((0, 4, 3, 3))  # the policy of an address may be the file's, which is not modelled
-        return Op(process, "get_mempolicy", (self._page_at(process, 9) if flags == 3 else 0, flags))
+        return Op(process, "get_mempolicy", (self._page_at(process, MAPPED | 1) if flags == 3 else 0, flags))
 
     def _mbind(self) -> Op:
         process = self._process()
@@ -293,7 +330,8 @@ class Generator:
 
     def _remap(self) -> Op:
         process = self._process()
-        return Op(process, "remap_file_pages", (*self._place(process), 0, self.rng.randrange(2 * self.table), 0))
+        place = self._place(process, MAPPED | SHARED)
+        return Op(process, "remap_file_pages", (*place, 0, self.rng.randrange(2 * self.table), 0))
 
     def _truncate(self) -> Op:
         file = self.rng.choice((0, 0, 1, 1, 2, 3, 4, 5, 6))
@@ -309,16 +347,23 @@ class Generator:
         return Op(self._process(), "punch", (file, start * self.page, nr * self.page))
 
     def _process_madvise(self) -> Op:
-        process, target = self._process(), self._process()
-        return Op(process, "process_madvise", (target, *self._place(target), self._process_advice()))
+        process, target, advice = self._process_advice((3, 20, 21, 25, 25, 25, 4, 8, 8, 14))
+        return Op(process, "process_madvise", (target, *self._advised(target, advice), advice))
 
-    def _process_advice(self) -> int:
-        return self.rng.choice((3, 20, 21, 25, 25, 25, 4, 8, 14))
+    def _process_advice(self, advices: tuple[int, ...]) -> tuple[int, int, int]:
+        """(process, target, advice): some advice is for the process itself only."""
+        process, target, advice = self._process(), self._process(), self.rng.choice(advices)
+        if advice in (4, 8, 14) and self.rng.random() < 0.85:
+            target = process
+        return process, target, advice
+
+    def _advised(self, process: int, advice: int) -> tuple[int, int]:
+        return self._tables(process) if advice == MADV_COLLAPSE else self._place(process)
 
     def _process_madvise_ranges(self) -> Op:
-        process, target = self._process(), self._process()
-        places = *self._place(target), *self._place(target)
-        return Op(process, "process_madvise_ranges", (target, *places, self._process_advice()))
+        process, target, advice = self._process_advice((3, 20, 20, 21, 21, 4, 8, 14, 25))
+        places = *self._advised(target, advice), *self._advised(target, advice)
+        return Op(process, "process_madvise_ranges", (target, *places, advice))
 
     def _thp_disable(self) -> Op:
         return Op(self._process(), "thp_disable", self.rng.choice(((0, 0), (0, 0), (1, 0), (1, 2), (0, 2))))

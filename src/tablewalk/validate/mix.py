@@ -9,9 +9,9 @@ PROTS = (0, 1, 1, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 5, 7)
 SIZES = (1, 1, 1, 2, 3, 4, 8, 16, 17, 64, 100)  # pages
 
 # advice that works on pages, and advice that is kept in the VMA
-ACTIONS = (4, 4, 4, 4, 8, 8, 9, 20, 21, 22, 23, 24, 25, 25, 25, 3, 102, 103)
+ACTIONS = (4, 4, 4, 4, 8, 8, 9, 9, 20, 21, 22, 23, 24, 25, 25, 25, 3, 102, 103)
 RECLAIM = (21, 21, 21, 21, 20, 4, 8, 3, 25)
-HINTS = (0, 1, 2, 10, 11, 12, 13, 14, 14, 14, 14, 15, 16, 17, 18, 19)
+HINTS = (0, 1, 2, 10, 11, 12, 13, 14, 14, 14, 14, 15, 16, 17, 18, 18, 18, 19)
 
 WEIGHTS = {
     "anon": 10,
@@ -21,11 +21,12 @@ WEIGHTS = {
     "mprotect": 6,
     "action": 22,
     "collapse": 4,
-    "hint": 11,
+    "hint": 13,
     "move": 7,
-    "resize": 5,
+    "resize": 3,
+    "grow": 1.5,
     "lock": 3,
-    "lockall": 0.8,
+    "lockall": 1.6,
     "read": 9,
     "write": 20,
     "fill": 10,
@@ -33,29 +34,29 @@ WEIGHTS = {
     "fork": 1.2,
     "exit": 1.5,
     "mbind": 1.5,
-    "remap": 2,
+    "remap": 2.5,
     "truncate": 1.5,
     "punch": 2,
-    "process_madvise": 4,
-    "process_madvise_ranges": 0.8,
-    "thp_disable": 0.6,
-    "vfork": 0.5,
+    "process_madvise": 7,
+    "process_madvise_ranges": 1,
+    "thp_disable": 1,
+    "vfork": 0.8,
     "brk": 1.5,
     "stack": 0.6,
     "below": 1.5,
-    "fallocate": 1.2,
+    "fallocate": 1.6,
     "pread": 0.7,
     "pwrite": 1.5,
-    "msync": 0.6,
-    "mincore": 0.6,
-    "set_mempolicy": 0.5,
+    "msync": 1.2,
+    "mincore": 1,
+    "set_mempolicy": 1.1,
     "get_mempolicy": 0.8,
 }
 
 # What a focus makes more likely
 FOCUS: dict[str, dict[str, float]] = {
     "collapse": {"collapse": 30, "action": 30, "fill": 30, "hint": 14, "file": 12},
-    "mremap": {"move": 40, "resize": 15},
+    "mremap": {"move": 40, "resize": 15, "grow": 10},
     "fork": {"fork": 8, "vfork": 4, "exit": 10, "write": 30},
     "files": {"file": 30, "truncate": 8, "punch": 10, "shared": 8, "fallocate": 8, "pwrite": 10, "pread": 4},
     "heap": {"brk": 25, "stack": 6, "below": 20, "munmap": 10},
@@ -66,7 +67,11 @@ FOCUS: dict[str, dict[str, float]] = {
 }
 
 # (mode with flags, nodes) of memory policies
-POLICIES = ((0, 0), (0, 0), (1, 1), (2, 1), (3, 1), (4, 0), (1, 0), (0x8002, 1), (0x4003, 1), (5, 1))
+POLICIES = ((0, 0), (0, 0), (1, 1), (2, 1), (3, 1), (4, 0), (1, 0), (0x8002, 1), (0x4003, 1), (5, 1), (2, 0), (0, 1))
+
+# How often an argument is wrong, and of what is seldom done
+WRONG = 0.05
+WRONG_OF = {"pread": 0.15, "pwrite": 0.1, "fallocate": 0.1, "thp_disable": 0.1, "mlockall": 0.1}
 
 # How often an operation is another thread's
 THREADS = {"threads": 0.5}
@@ -80,6 +85,7 @@ SPOILERS: dict[str, tuple[tuple[int, tuple[int, ...]], ...]] = {
     "madvise": ((0, (1, 2048)), (1, (0, (1 << 64) - 4096)), (2, (5, 7, 99))),
     "mremap": ((0, (1, 2048)), (1, (0,)), (2, (0, HUGE)), (3, (2, 4, 8, 6))),
     "mlock": ((1, (0, HUGE)),),
+    "mlockall": ((0, (4, 8)),),
     "mlock2": ((2, (2, 3)), (1, (0, HUGE))),
     "munlock": ((1, (0, HUGE)),),
     "mbind": ((0, (1, 2048)), (2, (9, 0xC002, 4)), (1, (0,)), (3, (0, 2)), (4, (8,))),

@@ -9,15 +9,14 @@ from tablewalk.machine import drivers
 from tablewalk.machine.drivers import KernelConfig
 
 from .observe import Observer
-from .ops import Geometry, Op
+from .ops import MADV_REMOVE, Geometry, Op
 
 LOCKONFAULT_TOLD = (6, 12)  # a release whose smaps tells VM_LOCKONFAULT; 6.1 does not
 HUGE_BY_PAGE = (6, 11), (6, 15)  # from, until: pagemap looks at each page of a huge one, else only at its first
 SIGBUS, SIGSEGV = 7, 11
 EBADF, ENOMEM, EINVAL, EFBIG, EOPNOTSUPP = 9, 12, 22, 27, 95
-FALLOC_FL_KEEP_SIZE = 1
+FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 1, 2
 TMPFS = "tmpfs-"
-MADV_REMOVE = 9
 
 
 class ModelRun:
@@ -221,7 +220,7 @@ class ModelRun:
     def _fallocate(self, p: int, file: int, mode: int, offset: int, length: int) -> int:
         if offset >= 1 << 63 or length == 0 or length >= 1 << 63:
             return -EINVAL
-        if mode & ~FALLOC_FL_KEEP_SIZE:
+        if mode == FALLOC_FL_PUNCH_HOLE:  # without FALLOC_FL_KEEP_SIZE
             return -EOPNOTSUPP
         f = self._file(file)
         if f.f_readonly:
@@ -229,6 +228,8 @@ class ModelRun:
         end = offset + length
         if end >= 1 << 63:
             return -EFBIG
+        if mode & ~FALLOC_FL_KEEP_SIZE:
+            return -EOPNOTSUPP
         return int(self.k("file_write").shmem_fallocate_range(f.f_mapping, offset, end, mode == FALLOC_FL_KEEP_SIZE))
 
     def _pread(self, p: int, file: int, offset: int) -> tuple[int, int]:

@@ -139,6 +139,7 @@ MADV = {
     103: "GUARD_REMOVE",
 }
 
+MADV_REMOVE, MADV_COLLAPSE = 9, 25
 MAP_ANONYMOUS = 0x20
 MREMAP_DONTUNMAP = 4
 
@@ -185,7 +186,7 @@ def kind_of(op: Op) -> str:
     if op.kind == "process_madvise":
         return f"process_madvise {MADV.get(op.args[3], 'unknown')}"
     if op.kind == "fallocate":
-        return "fallocate keep size" if op.args[1] == 1 else "fallocate"
+        return {0: "fallocate", 1: "fallocate keep size"}.get(op.args[1], "fallocate unknown")
     if op.kind == "mmap":
         sharing = "private" if op.args[3] & 3 == 2 else "shared"
         return f"mmap {sharing} {'anonymous' if op.args[3] & MAP_ANONYMOUS else 'file'}"
@@ -197,6 +198,16 @@ def kind_of(op: Op) -> str:
     if op.kind == "fill":
         return "fill write" if op.args[3] else "fill read"
     return op.kind
+
+
+def cannot_fail(kind: str) -> bool:
+    """Whether there is no way to make a kind of `kind_of` fail."""
+    return kind in NEVER_FAILS
+
+
+def is_wrong(kind: str) -> bool:
+    """Whether a kind of `kind_of` is one that is asked for only to fail."""
+    return kind.endswith(" unknown")
 
 
 def program_text(ops: Iterable[Op], geometry: Geometry, exact_rss: bool) -> str:

@@ -15,7 +15,7 @@ from tablewalk.machine import native
 from .compare import Comparison
 from .generate import Generator
 from .kernels import Kernel
-from .ops import NEVER_FAILS, Op
+from .ops import Op, cannot_fail, is_wrong
 from .results import Key, Results, Row
 from .run import Ended
 from .setup import Setup, setup
@@ -25,6 +25,10 @@ from .workers import Work, in_parallel
 LENGTH = 250  # operations of a program
 PROGRAMS_A_RUN = {True: 2, False: 40}  # on the host; in one boot of a guest
 ENOUGH = 20  # operations of a kind after which one should have succeeded
+
+# What a long run should have of each kind: 200,000 operations on the host do
+WANTED_SUCCESSES = 500
+WANTED_FAILURES = 50
 
 
 @dataclass(slots=True)
@@ -55,7 +59,7 @@ class Validation:
     def never_succeeded(self) -> list[str]:
         """Kinds that were tried often enough, in vain: nothing was compared there."""
         return sorted(
-            kind for kind, (ok, bad) in self.coverage.items() if not ok and bad >= ENOUGH and "unknown" not in kind
+            kind for kind, (ok, bad) in self.coverage.items() if not ok and bad >= ENOUGH and not is_wrong(kind)
         )
 
     @property
@@ -140,7 +144,20 @@ def _version(kernel: Kernel) -> str:
 
 def coverage_rows(coverage: dict[str, list[int]]) -> list[tuple[str, int, int, str]]:
     """(kind, succeeded, failed, remark) for a table."""
-    return [
-        (kind, ok, bad, "never succeeds" if not ok else ("cannot fail" if kind.split()[0] in NEVER_FAILS else ""))
-        for kind, (ok, bad) in sorted(coverage.items())
-    ]
+    return [(kind, ok, bad, _remark(kind, ok, bad)) for kind, (ok, bad) in sorted(coverage.items())]
+
+
+def _remark(kind: str, succeeded: int, failed: int) -> str:
+    if is_wrong(kind):
+        return "made to fail"
+    if not succeeded:
+        return "never succeeds"
+    cannot = cannot_fail(kind)
+    wanted = [] if succeeded >= WANTED_SUCCESSES else ["succeeds"]
+    wanted += [] if cannot or failed >= WANTED_FAILURES else ["fails"]
+    return "; ".join([*(["cannot fail"] if cannot else []), *([f"seldom {' and '.join(wanted)}"] if wanted else [])])
+
+
+def seldom(coverage: dict[str, list[int]]) -> list[str]:
+    """Kinds that too little was compared of: see `WANTED_SUCCESSES` and `WANTED_FAILURES`."""
+    return [kind for kind, _, _, remark in coverage_rows(coverage) if "seldom" in remark]

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Programs on which the model once disagreed with a kernel, reduced; it agrees with the running one now."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+
+import pytest
+
+from tablewalk.validate.compare import host_difference
+from tablewalk.validate.ops import Op
+
+NO_FILE = (1 << 64) - 1
+
+PROGRAMS = {
+    # MADV_COLD splits a huge page that lies, moved, in tables far from each other: nobody else maps it.
+    "cold-of-a-moved-huge-page": [
+        Op(0, "reset"),
+        Op(0, "mmap", (0x10003F000000, 0x3000000, 3, 0x32, NO_FILE, 0)),
+        Op(0, "madvise", (0x10003F000000, 0x3000000, 14)),
+        Op(0, "madvise", (0x100040800000, 0x1000, 23)),
+        Op(0, "mremap", (0x1000407EC000, 0x200000, 0x200000, 3, 0x100040200000)),
+        Op(0, "madvise", (0x100040200000, 0x200000, 20)),
+    ],
+    # A page that fallocate() keeps beyond the file's end is not valid, so it does not collapse.
+    "collapse-beyond-the-end": [
+        Op(0, "reset"),
+        Op(0, "ftruncate", (0, 0)),
+        Op(0, "fallocate", (0, 1, 0x200000, 0x1000)),
+        Op(0, "mmap", (0x10003FE00000, 0x200000, 3, 0x11, 0, 0x200000)),
+        Op(0, "madvise", (0x10003FE00000, 0x200000, 25)),
+    ],
+    # Which of a wrong mode and a file that is not open for writing is said.
+    "fallocate-wrong-twice": [
+        Op(0, "reset"),
+        Op(0, "fallocate", (3, 0x10, 0, 0x1000)),
+        Op(0, "fallocate", (3, 2, 0, 0x1000)),
+        Op(0, "fallocate", (0, 8, 0, 0x1000)),
+    ],
+}
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux"
+    or platform.machine() != "x86_64"
+    or os.geteuid() != 0
+    or tuple(map(int, platform.release().split(".")[:2])) < (6, 18)
+    or not shutil.which("gcc"),
+    reason="compares with the running kernel: needs Linux 6.18 or newer on x86-64, root, and gcc",
+)
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_host_agrees(name: str) -> None:
+    assert host_difference(PROGRAMS[name]) == []
