@@ -210,7 +210,8 @@ def test_coverage_says_what_is_seldom() -> None:
 def test_jobs_change_nothing(tmp_path: Path) -> None:
     host = find("host")
     one, two = (validate(host, 1500, 21, "", "sequential", Results(tmp_path / f"{n}.sqlite"), jobs=n) for n in (1, 2))
-    assert one == two and one.programs == 6
+    one.noise = two.noise = 0  # what other tasks did meanwhile
+    assert one == two and one.operations == 1500
 
 
 @needs_host

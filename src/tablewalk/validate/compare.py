@@ -87,6 +87,7 @@ class Comparison:
             self._compare_one(again, answers, lambda: None)
             if again.at is None:
                 outcome.noise, outcome.at = True, None
+                outcome.compared, outcome.coverage = again.compared, again.coverage
                 return
             if again.at >= (outcome.at or 0):
                 outcome.at, outcome.report = again.at, again.report
