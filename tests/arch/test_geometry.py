@@ -16,7 +16,7 @@ from .layouts import ARENA, CHUNK, FIRST_MAP, MEMFD, ROWS, SECOND_MAP, Row
 
 EVERY = [(name, release) for name in names() for release in ((6, 1), (6, 12), (6, 18), (7, 2))]
 BITS = {  # address bits that the levels add up to
-    "x86_64": 48, "x86_64-5level": 57, "x86-pae": 32, "s390x": 64, "arm-lpae": 32,
+    "x86_64": 48, "x86_64-5level": 57, "x86-pae": 32, "s390x": 64, "s390x-no-edat1": 64, "arm-lpae": 32,
     "riscv64": 48, "riscv64-sv39": 39, "riscv64-sv57": 57,
     "arm64": 48, "arm64-39bit": 39, "arm64-52bit": 52,
     "arm64-16k": 48, "arm64-16k-36bit": 36, "arm64-16k-47bit": 47, "arm64-16k-52bit": 52,

@@ -24,13 +24,14 @@ REGION2_SIZE: Final = 1 << 42  # _REGION2_SIZE: what three levels address
 WHOLE_PAGES_SINCE: Final = (6, 7)
 
 
-def s390x(release: tuple[int, int]) -> Arch:
-    """A machine with EDAT1, which z/Architecture has since z10: it has huge pages of 1 MiB."""
+def s390x(name: str, edat1: bool, release: tuple[int, int]) -> Arch:
+    """With EDAT1, which z/Architecture has since z10, there are huge pages of 1 MiB; QEMU emulates none."""
     return Arch(
-        "s390x",
+        name,
         pte_bits=PTE_BITS,
         **upper_levels(64 - PAGE_SHIFT - PTE_BITS, CRST_BITS),
         task_size=(1 << 64) - 4096,
+        has_thp=edat1,
         has_move_pud=False,
         pud_folded_below=REGION2_SIZE,
         pt_reclaim_since=(7, 0),

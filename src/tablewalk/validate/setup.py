@@ -13,6 +13,7 @@ from tablewalk.machine.drivers import KernelConfig
 
 from .kernels import Kernel
 from .ops import Geometry
+from .targets import target
 
 _THP = Path("/sys/kernel/mm/transparent_hugepage")
 ARENA_64BIT = 0x1000_0000_0000
@@ -36,11 +37,12 @@ class Setup:
 def setup(kernel: Kernel) -> Setup:
     """How to compare the model with `kernel`.  Raises TablewalkError for an architecture that is not modelled."""
     release = drivers.release_of(kernel.release)
-    arch = drivers.load().module("arch.table").by_name(kernel.arch, release)
+    name = kernel.arch if kernel.is_host else target(kernel.arch).model or kernel.arch
+    arch = drivers.load().module("arch.table").by_name(name, release)
     options = {"known_contents": "y", "swap": "y" if kernel.has_swap else "n"} | _built_in(kernel)
     if kernel.is_host:
         options |= _host_options()
-    config = KernelConfig(kernel.release, kernel.arch, tuple(sorted(options.items())))
+    config = KernelConfig(kernel.release, name, tuple(sorted(options.items())))
     geometry = Geometry(arch.page_size, arch.ptrs_per_pte, _arena(arch))
     return Setup(kernel, config, geometry, release >= EXACT_RSS)
 

@@ -28,6 +28,7 @@ class Target:
     answers: str
     ports: tuple[str, ...] = SERIALS
     memory: str = "2G"
+    model: str = ""  # the model's name of the machine that QEMU makes, where it is not the architecture's
 
 
 # Keyed by the model's names.  The CPUs are as large as QEMU emulates, but page tables as deep as on common machines.
@@ -63,6 +64,7 @@ TARGETS: dict[str, Target] = {
         "ttyS0",
         "ttysclp0",
         SCLP,
+        model="s390x-no-edat1",
     ),
     "ppc64le": Target(
         "ppc64el",

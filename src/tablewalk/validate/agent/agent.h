@@ -87,7 +87,7 @@ struct text {
 	size_t len, size;
 };
 void put_str(struct text *t, const char *s);
-void put_hex(struct text *t, word n);
+void put_hex(struct text *t, uint64_t n);
 void put_dec(struct text *t, long n);
 uint64_t digest(const struct text *t);
 

@@ -188,13 +188,38 @@ int mincore_kind(void)
 	return LOOK_AT_SPANS;
 }
 
+/* Programs have the numbers that most architectures have. */
+#ifdef __powerpc__
+static int mmap_flags(word flags)
+{
+	int others = flags & ~(word)(0x2000 | 0x4000);
+
+	return others | (flags & 0x2000 ? MAP_LOCKED : 0) | (flags & 0x4000 ? MAP_NORESERVE : 0);
+}
+
+static int mlockall_flags(word flags)
+{
+	return flags << 13; /* MCL_CURRENT is 0x2000 */
+}
+#else
+static int mmap_flags(word flags)
+{
+	return flags;
+}
+
+static int mlockall_flags(word flags)
+{
+	return flags;
+}
+#endif
+
 struct result execute(const struct operation *op)
 {
 	const word *a = op->arg;
 
 	switch ((enum kind)op->kind) {
 	case MMAP:
-		return address(mmap((void *)a[0], a[1], a[2], a[3], fd_of(a[4]), a[5]));
+		return address(mmap((void *)a[0], a[1], a[2], mmap_flags(a[3]), fd_of(a[4]), a[5]));
 	case MUNMAP:
 		return returned(munmap((void *)a[0], a[1]));
 	case MPROTECT:
@@ -210,7 +235,7 @@ struct result execute(const struct operation *op)
 	case MUNLOCK:
 		return returned(munlock((void *)a[0], a[1]));
 	case MLOCKALL:
-		return returned(mlockall(a[0]));
+		return returned(mlockall(mlockall_flags(a[0])));
 	case MUNLOCKALL:
 		return returned(munlockall());
 	case READ:

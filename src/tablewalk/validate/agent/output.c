@@ -15,7 +15,7 @@ void put_str(struct text *t, const char *s)
 	t->len += n;
 }
 
-static void put_number(struct text *t, word n, unsigned base)
+static void put_number(struct text *t, uint64_t n, unsigned base)
 {
 	char digits[24], *p = digits + sizeof(digits);
 
@@ -26,7 +26,7 @@ static void put_number(struct text *t, word n, unsigned base)
 	put_str(t, p);
 }
 
-void put_hex(struct text *t, word n)
+void put_hex(struct text *t, uint64_t n)
 {
 	put_number(t, n, 16);
 }
@@ -35,7 +35,7 @@ void put_dec(struct text *t, long n)
 {
 	if (n < 0)
 		put_str(t, "-");
-	put_number(t, n < 0 ? -(word)n : (word)n, 10);
+	put_number(t, n < 0 ? -(uint64_t)n : (uint64_t)n, 10);
 }
 
 static uint32_t crc32(const unsigned char *p, size_t len)
