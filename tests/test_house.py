@@ -16,7 +16,8 @@ PACKAGE = ROOT / "src" / "tablewalk"
 HOUSE = (
     ("cli",),
     ("report",),
-    ("record", "replay", "inspect", "validate", "audit"),
+    ("scenarios",),
+    ("record", "replay", "inspect", "explore", "validate", "audit"),
     ("patches",),
     ("kernel",),
     ("arch",),

@@ -9,7 +9,7 @@ from typing import Final
 
 from tablewalk.errors import TablewalkError
 
-from . import Arch
+from . import Arch, UpperLevels, variant
 from .arm import arm_lpae
 from .arm64 import arm64
 from .powerpc import ppc64le, ppc64le_4k, ppc64le_64k, ppc64le_hash_4k, ppc64le_hash_64k
@@ -79,7 +79,15 @@ def names() -> tuple[str, ...]:
 
 def by_name(name: str, release: Release) -> Arch:
     """The architecture `name` as kernel `release` has it.  Raises TablewalkError for a name that is not known."""
-    make = _MAKERS.get(_ALIASES.get(name, name))
+    base, _, bits = name.partition("/")
+    make = _MAKERS.get(_ALIASES.get(base, base))
     if make is None:
         raise TablewalkError(f"--arch {name}: no such architecture; there are {', '.join(names())}")
-    return make(release)
+    return small(make(release), int(bits)) if bits in ("1", "2", "3") else make(release)
+
+
+def small(base: Arch, bits: int) -> Arch:
+    """`base` with three levels, tables of 2^`bits` entries below a PGD of 16: `x86_64/1`; for exploring."""
+    levels: UpperLevels = {"pmd_bits": bits, "pud_bits": 0, "p4d_bits": 0, "pgd_bits": 4}
+    task_size = 1 << base.page_shift + 2 * bits + 4
+    return variant(base, name=f"{base.name}/{bits}", pte_bits=bits, task_size=task_size, **levels)

@@ -13,6 +13,7 @@ from ..machine import (
     add,
     count,
     down_read,
+    forget,
     interval_tree_overlapping,
     mutex_lock,
     mutex_trylock,
@@ -92,25 +93,34 @@ def scan_cache(mapping: address_space, start: int, is_khugepaged: bool) -> tuple
     index = start
     present = swapped = 0
     while index < start + arch.hpage_pmd_nr and result == SCAN_SUCCEED:
-        result, nr = scan_cached_folio(mapping, index)
-        present += nr
-        if xa_is_value(xa_load(mapping.i_pages, index)):
-            swapped += 1
-            if swapped > collapse_max_ptes_swap(is_khugepaged):
-                result = SCAN_EXCEED_SWAP_PTE
-        index += max(nr, 1)
+        result, nr, is_value = scan_cached_folio(mapping, index)
+        if nr >= 0:
+            present += nr
+            swapped += is_value
+            index += max(nr, 1)
+        if swapped > collapse_max_ptes_swap(is_khugepaged):
+            result = SCAN_EXCEED_SWAP_PTE
+        forget((result, index, present, swapped))
     rcu_read_unlock()
     return result, present
 
 
-def scan_cached_folio(mapping: address_space, index: int) -> tuple[int, int]:
-    """(scan result, its pages from `index` on) of the folio at `index`; 0 pages for a hole."""
+def scan_cached_folio(mapping: address_space, index: int) -> tuple[int, int, bool]:
+    """(scan result, its pages from `index` on, whether it is swapped out) of the folio at `index`.
+
+    0 pages for a hole or a page swapped out, -1 to look again.
+    """
     value = xa_load(mapping.i_pages, index)
-    if value <= XA_RETRY_ENTRY:
-        return SCAN_SUCCEED, 0
+    if value == XA_RETRY_ENTRY:
+        return SCAN_SUCCEED, -1, False
+    if value == 0 or xa_is_value(value):
+        return SCAN_SUCCEED, 0, value != 0
     f = folio(value)
     if not folio_try_get(f):
-        return SCAN_SUCCEED, 0
+        return SCAN_SUCCEED, -1, False
+    if xa_load(mapping.i_pages, index) != value:
+        folio_put(f)
+        return SCAN_SUCCEED, -1, False
     result = SCAN_SUCCEED
     if f.order == arch.pte_bits:
         result = SCAN_PTE_MAPPED_HUGEPAGE
@@ -118,7 +128,7 @@ def scan_cached_folio(mapping: address_space, index: int) -> tuple[int, int]:
         result = SCAN_PAGE_COUNT
     nr = folio_nr_pages(f) - (index & folio_nr_pages(f) - 1)
     folio_put(f)
-    return result, nr
+    return result, nr, False
 
 
 def collapse_file(mm: mm_struct, address: int, mapping: address_space, start: int, is_khugepaged: bool) -> int:

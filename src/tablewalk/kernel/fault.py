@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..arch import arch
-from ..machine import forget, load, store, tlb_fill, tlb_lookup
+from ..machine import forget, instruction_begin, instruction_end, load, store, tlb_fill, tlb_lookup
 from .config import config
 from .memory import handle_mm_fault
 from .mm_types import mm_struct, vm_area_struct
@@ -138,9 +138,12 @@ def hardware_walk(mm: mm_struct, address: int, write: bool) -> int:
 def user_read(mm: mm_struct, address: int) -> int:
     """Read the content of the page at `address` as user code does; -1 if it is killed for it, WOULD_WAIT."""
     while True:
+        instruction_begin(mm.addr)
         cell = hardware_walk(mm, address, False)
+        value = load(cell) if cell else 0
+        instruction_end()
         if cell:
-            return load(cell)
+            return value
         ret = do_user_addr_fault(mm, address, False)
         if ret & (VM_FAULT_ERROR | VM_FAULT_USERFAULT):
             return WOULD_WAIT if ret & VM_FAULT_USERFAULT else -1
@@ -150,9 +153,12 @@ def user_read(mm: mm_struct, address: int) -> int:
 def user_write(mm: mm_struct, address: int, value: int) -> int:
     """Write the content of the page at `address` as user code does; 0, or -1 if it is killed for it, or WOULD_WAIT."""
     while True:
+        instruction_begin(mm.addr)
         cell = hardware_walk(mm, address, True)
         if cell:
             store(cell, value)
+        instruction_end()
+        if cell:
             return 0
         ret = do_user_addr_fault(mm, address, True)
         if ret & (VM_FAULT_ERROR | VM_FAULT_USERFAULT):

@@ -33,6 +33,8 @@ from .memory import forget as forget
 from .memory import objects as objects
 from .sequential import call_rcu as call_rcu
 from .sequential import count as count
+from .sequential import instruction_begin as instruction_begin
+from .sequential import instruction_end as instruction_end
 from .sequential import read_seqcount_begin as read_seqcount_begin
 from .sequential import read_seqcount_retry as read_seqcount_retry
 from .sequential import stats as stats

@@ -107,14 +107,23 @@ class Model:
         return kconfig
 
     def _replace(self, site: str, override: str) -> None:
-        module, _, function = site.rpartition(".")
-        original = getattr(self.kernel(module), function)
         where, _, name = override.rpartition(".")
-        replacement = getattr(self.module(f"patches.{where}"), name)
+        self.replace(site, getattr(self.module(f"patches.{where}"), name), f"{self.package}.patches.{where}")
+
+    def replace(self, site: str, replacement: Any, where: str = "") -> None:
+        """Put `replacement` in the place of `site`, until the next `configure`; not in its own module `where`.
+
+        Raises TablewalkError for a site that does not exist.
+        """
+        module, _, function = site.rpartition(".")
+        try:
+            original = getattr(self.kernel(module), function)
+        except (ImportError, AttributeError):
+            raise TablewalkError(f"no such site: {site}; module.function of kernel/ is wanted") from None
         for path, loaded in list(sys.modules.items()):
             if not path.startswith((f"{self.package}.kernel.", f"{self.package}.patches.")):
                 continue
-            if path == f"{self.package}.patches.{where}":
+            if path == where:
                 continue  # an override may call what it overrides
             namespace = vars(loaded)
             for key, value in list(namespace.items()):
@@ -171,7 +180,8 @@ def set_option(kconfig: Any, name: str, value: str) -> None:
 
 @cache
 def load(driver: str = "sequential") -> Model:
-    """The model on a driver: `sequential` (plain Python), `native` (compiled), `checked` (rules are looked at).
+    """The model on a driver: `sequential` (plain Python), `native` (compiled), `checked` (rules are looked at), or
+    `searched` (operations are somebody else's).
 
     Raises TablewalkError if `native` has not been compiled from this text.
     """

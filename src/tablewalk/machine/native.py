@@ -25,7 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "tablewalk_native"
 PARTS = ("machine", "arch", "kernel", "patches")
 INTERPRETED = frozenset(
-    {"machine/checked.py", "machine/drivers.py", "machine/generate.py", "machine/native.py", "machine/tlb.py"}
+    {"machine/checked.py", "machine/drivers.py", "machine/effects.py", "machine/generate.py", "machine/native.py"}
+    | {"machine/searched.py", "machine/tlb.py"}
 )
 
 UNCOMPILED = frozenset({"machine/__init__.py", "machine/layout.py", "patches/__init__.py"})

@@ -200,6 +200,14 @@ def local_irq_restore(flags: int) -> None:
     """Restore what `local_irq_save` returned."""
 
 
+def instruction_begin(mm: int) -> None:
+    """User code's next instruction, in address space `mm`: interrupts are taken between two of them only."""
+
+
+def instruction_end() -> None:
+    """It has made its accesses, or faults."""
+
+
 def smp_call_function(nr: int) -> None:
     """Interrupt `nr` other CPUs and wait until each has taken it with interrupts enabled."""
 

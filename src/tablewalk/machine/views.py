@@ -63,6 +63,8 @@ NO_RESULT = (
     "unpublish",
     "forget",
     "local_irq_restore",
+    "instruction_begin",
+    "instruction_end",
     "tlb_invalidate",
     "tlb_fill",
 )

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The verb `explore`: every interleaving of a scenario's threads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from tablewalk.cli import EXIT_BAD
+from tablewalk.errors import TablewalkError, escape
+from tablewalk.explore.run import Options, Outcome, Program, built_in, explore, from_file
+from tablewalk.explore.search import REDUCTIONS, Limits, Search
+from tablewalk.explore.trace import as_table
+from tablewalk.machine.drivers import NEWEST, KernelConfig
+
+
+@click.command()
+@click.argument("what", nargs=-1, metavar="[SCENARIO|FILE.py]...")
+@click.option("--list", "as_list", is_flag=True, help="What scenarios there are.")
+@click.option("--kernel", "release", default=NEWEST, show_default=True, help="Release.")
+@click.option("--without", multiple=True, metavar="ID", help="A patch the kernel lacks; repeatable.")
+@click.option("--set", "options", multiple=True, metavar="OPTION=VALUE", help="A Kconfig or sysfs option; repeatable.")
+@click.option("--reduction", type=click.Choice(sorted(REDUCTIONS)), default="m1", show_default=True,
+              help="Which steps are joined: none; m1: what is guarded, private or a release; m2: acquires too.")
+@click.option("--depth-first", is_flag=True, help="Depth first; counterexamples are longer then.")
+@click.option("--wide", is_flag=True, help="Tell states apart by 128 bits, not 64.")
+@click.option("--all", "everything", is_flag=True, help="Go on after the first violation.")
+@click.option("--states", type=click.IntRange(0), default=0, help="Stop after so many states.")
+@click.option("--seconds", type=click.FloatRange(0), default=0.0, help="Stop after so many seconds.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def command(
+    what: tuple[str, ...],
+    as_list: bool,
+    release: str,
+    without: tuple[str, ...],
+    options: tuple[str, ...],
+    reduction: str,
+    depth_first: bool,
+    wide: bool,
+    everything: bool,
+    states: int,
+    seconds: float,
+    as_json: bool,
+) -> int:
+    """Try every interleaving of scenarios' threads, which run the model's code, and check its rules at each step.
+
+    A verdict is `exhausted` (every schedule was seen), `violation`, or `bounded` by what it names. A FILE.py has
+    scenarios of its own and may override functions of the model: a proposal for the kernel. Exit status 1 on a
+    violation.
+    """
+    programs = _chosen(what)
+    if as_list:
+        _list(programs, as_json)
+        return 0
+    config = KernelConfig(release, options=tuple(map(_option, options)), without=without)
+    search = Options(reduction, depth_first, wide, not everything, Limits(states, seconds))
+    outcomes = []
+    for program in programs.values():
+        outcome = _explored(program, config, search)
+        outcomes.append(outcome)
+        if not as_json:
+            _tell(outcome)
+    if as_json:
+        click.echo(json.dumps({"scenarios": [_as_object(o) for o in outcomes]}))
+    if any(o.verdict == "violation" for o in outcomes):
+        return 1
+    return EXIT_BAD if any(o.verdict == "error" for o in outcomes) else 0
+
+
+def _chosen(what: tuple[str, ...]) -> dict[str, Program]:
+    here = built_in()
+    if not what:
+        return here
+    programs: dict[str, Program] = {}
+    for name in what:
+        if name.endswith(".py"):
+            programs |= from_file(Path(name))
+        elif name in here:
+            programs[name] = here[name]
+        else:
+            raise TablewalkError(f"{name}: no such scenario; `tablewalk explore --list` shows them")
+    return programs
+
+
+def _option(text: str) -> tuple[str, str]:
+    name, is_set, value = text.partition("=")
+    if not is_set:
+        raise TablewalkError(f"--set {text}: OPTION=VALUE is wanted")
+    return name, value
+
+
+def _explored(program: Program, config: KernelConfig, options: Options) -> Outcome:
+    """The outcome; what goes wrong with one scenario is told, and leaves the others' alone."""
+    name = program.scenario.name
+    console = Console(stderr=True)
+    with console.status(f"{name}: learning") as status:
+
+        def progress(s: Search) -> None:
+            count, moves, waiting, rate = s.progress()
+            status.update(f"{name}: {count:,} states, {moves:,} transitions, {waiting:,} to do, {rate:,.0f} a second")
+
+        try:
+            return explore(program, config, options, progress if console.is_terminal else None)
+        except (TablewalkError, MemoryError) as e:
+            return Outcome(name, "error", sentence=str(e) or "out of memory")
+
+
+def _list(programs: dict[str, Program], as_json: bool) -> None:
+    if as_json:
+        found = [{"scenario": name, "title": p.scenario.title} for name, p in programs.items()]
+        click.echo(json.dumps({"scenarios": found}))
+        return
+    width = max(map(len, programs))
+    for name, program in programs.items():
+        click.echo(f"{name:{width}}  {escape(program.scenario.title)}")
+
+
+def _as_object(o: Outcome) -> dict[str, Any]:
+    return {
+        "scenario": o.name,
+        "verdict": o.verdict,
+        "bound": o.bound or None,
+        "invariant": o.rule.id if o.rule else None,
+        "sentence": o.sentence or None,
+        "states": o.result.states,
+        "transitions": o.result.transitions,
+        "operations": o.result.operations,
+        "nodes": o.nodes,
+        "seconds": round(o.seconds, 3),
+        "schedule": o.trace.schedule if o.trace else None,
+    }
+
+
+def _tell(o: Outcome) -> None:
+    r = o.result
+    bound = f" by {o.bound}" if o.bound else ""
+    click.echo(
+        f"{o.name}: {o.verdict}{bound}; {r.states:,} states, {r.transitions:,} transitions, {o.nodes:,} nodes, "
+        f"{o.seconds:.2f} s"
+    )
+    if o.rule:
+        click.echo(f"  {o.rule.id}: {o.rule.statement}")
+    if o.sentence:
+        click.echo(f"  {escape(o.sentence)}")
+    if o.trace:
+        for line in as_table(o.trace, o.threads):
+            click.echo(escape(line))

@@ -1,0 +1,308 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Thread automata, learned by running the model's Python on the results that the search has seen.
+
+A node is an operation that a thread is about to do.  Its key is the stack of activations of the model's functions, for
+each the function, its arguments and what it has seen itself: results of its operations, and return values of functions
+that did some.  When a function returns, all that happened inside is its return value; `forget` drops what a loop need
+not know.  Model functions are pure but for their operations, so equal keys behave alike; where one does not, that is
+found as soon as the operation differs (`Nondeterministic`).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import wraps
+from pathlib import Path
+from types import FrameType, FunctionType
+from typing import Any
+
+from tablewalk.errors import TablewalkError
+from tablewalk.machine.drivers import ROOT, Model
+
+from .tables import Bound
+
+OP, CALL = 0, 1
+MAX_RUN = 50_000  # operations of one run
+
+
+class Stop(BaseException):
+    """The run has seen all that is known; no unlock runs on it."""
+
+
+class Nondeterministic(TablewalkError):
+    """A thread did different things after the same history."""
+
+
+@dataclass(slots=True)
+class Activation:
+    """A running function of the model; `recorded` is what it saw the last time, in order, `full` this time."""
+
+    name: str
+    args: tuple[Any, ...]
+    ordinal: int
+    recorded: tuple[tuple[Any, ...], ...] = ()
+    on_path: bool = False
+    pos: int = 0
+    calls: int = 0
+    consumed: bool = False
+    seen: list[Any] = field(default_factory=list)
+    full: list[tuple[Any, ...]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Node:
+    """An operation that a thread is about to do, or its end (`exit`, `error`)."""
+
+    number: int
+    thread: int
+    name: str
+    address: int
+    operands: tuple[Any, ...]
+    path: tuple[tuple[str, tuple[Any, ...], int, tuple[tuple[Any, ...], ...]], ...]
+    where: tuple[tuple[str, str, int], ...]  # (function, file, line), innermost first
+    next: dict[Any, int] = field(default_factory=dict)  # by the result
+
+
+_active: list[Learner | None] = [None]
+
+
+def instrument(model: Model) -> None:
+    """Put a wrapper around each function of the model, which tells the learner of its activations."""
+    if getattr(model.machine, "instrumented", False):
+        return
+    prefixes = tuple(f"{model.package}.{part}" for part in ("kernel", "arch", "patches"))
+    modules = [m for name, m in list(sys.modules.items()) if name.startswith(prefixes)]
+    wrapped: dict[FunctionType, Callable[..., Any]] = {}
+    for module in modules:
+        for value in vars(module).values():
+            if isinstance(value, FunctionType) and value.__module__.startswith(prefixes):
+                wrapped.setdefault(value, activation(value))
+    for module in modules:
+        for name, value in list(vars(module).items()):
+            if isinstance(value, FunctionType) and value in wrapped:
+                setattr(module, name, wrapped[value])
+    model.machine.instrumented = True
+
+
+def activation(function: Any) -> Callable[..., Any]:
+    """A function whose activations the learner knows of."""
+
+    @wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        learner = _active[0]
+        if learner is None:
+            return function(*args, **kwargs)
+        return learner.call(function, args, kwargs)
+
+    return wrapper
+
+
+class Learner:
+    """The automata of some threads.  `on_node` is told of each new node, and may refuse by raising `Bound`."""
+
+    def __init__(
+        self, machine: Any, is_void: Callable[[str], bool], on_node: Callable[[Node], None], max_nodes: int
+    ) -> None:
+        self._machine, self._is_void, self._on_node, self._max = machine, is_void, on_node, max_nodes
+        self.nodes: list[Node] = [Node(0, 0, "none", 0, (), (), ())]  # 0 is no node
+        self.runs = self.operations = 0
+        self._keys: dict[Any, Node] = {}
+        self._stack: list[Activation] = []
+        self._path: tuple[Any, ...] = ()
+        self._pending: Node | None = None
+        self._feed: Any = None
+        self._last: tuple[Node, Any] | None = None
+        self._first: Node | None = None
+        self._thread = 0
+        self._budget = 0
+
+    # --- runs --------------------------------------------------------------------------------------------
+
+    def start(self, thread: int, body: Callable[[], Any]) -> Node:
+        """The first node of a thread."""
+        return self._run(thread, body, None, None)
+
+    def after(self, node: Node, result: Any, body: Callable[[], Any]) -> Node:
+        """The node that follows `node` when its operation gives `result`."""
+        known = node.next.get(result)
+        return self.nodes[known] if known is not None else self._run(node.thread, body, node, result)
+
+    def _run(self, thread: int, body: Callable[[], Any], node: Node | None, result: Any) -> Node:
+        self.runs += 1
+        self._thread, self._pending, self._feed = thread, node, result
+        self._path = node.path if node else ()
+        self._first, self._last = None, None
+        self._budget = MAX_RUN
+        recorded = self._path[0][3] if node else ()
+        self._stack = [Activation("thread", (thread,), 0, recorded, on_path=True)]
+        self._machine.attach(self.perform, thread)
+        _active[0] = self
+        try:
+            value = body()
+        except Stop:
+            pass
+        except (Bound, Nondeterministic):
+            raise
+        except Exception as e:
+            self._end("error", (type(e).__name__, str(e), self._where(e)))
+        else:
+            self._end("exit", (value,))
+        finally:
+            _active[0] = None
+            self._machine.attach(None)
+        assert self._first is not None
+        return self._first
+
+    def _where(self, e: Exception) -> tuple[tuple[str, str, int], ...]:
+        traceback = e.__traceback__
+        while traceback is not None and traceback.tb_next is not None:
+            traceback = traceback.tb_next
+        return _model_frames(traceback.tb_frame, traceback.tb_lineno) if traceback else ()
+
+    def _end(self, name: str, operands: tuple[Any, ...]) -> None:
+        if self._pending is not None:
+            raise Nondeterministic(f"{self._say(self._pending)} was not done again: the thread ended before")
+        key = (self._thread, name, operands)
+        node = self._keys.get(key)
+        if node is None:
+            node = self._new(key, name, 0, operands, operands[2] if name == "error" else ())
+        self._reach(node)
+
+    # --- what the model calls ----------------------------------------------------------------------------
+
+    def call(self, function: FunctionType, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A function of the model is called."""
+        parent = self._stack[-1]
+        parent.calls += 1
+        name = function.__qualname__
+        act = Activation(name, args + tuple(kwargs.items()), parent.calls)
+        if parent.pos < len(parent.recorded):
+            item = parent.recorded[parent.pos]
+            if item[0] == CALL and item[1] == parent.calls:
+                if item[2] != name:
+                    raise Nondeterministic(f"{parent.name} called {name} where it had called {item[2]}")
+                parent.pos += 1
+                self._saw(parent, (name, item[3]), item)
+                return item[3]
+        elif parent.on_path and len(self._stack) < len(self._path):
+            _, _, ordinal, recorded = self._path[len(self._stack)]
+            if ordinal == parent.calls:
+                act.recorded, act.on_path = recorded, True
+        self._stack.append(act)
+        value = function(*args, **kwargs)
+        self._stack.pop()
+        if act.consumed:
+            self._saw(parent, (name, value), (CALL, act.ordinal, name, value))
+        return value
+
+    def _saw(self, act: Activation, what: Any, item: tuple[Any, ...]) -> None:
+        act.seen.append(what)
+        act.full.append(item)
+        act.consumed = True
+
+    def perform(self, name: str, address: int, *operands: Any) -> Any:
+        """An operation is done: its result comes from the history, or nothing is known beyond this point."""
+        act = self._stack[-1]
+        if name == "forget":
+            act.seen[:] = [("forget", operands[0])]
+            return None
+        self.operations += 1
+        if act.pos < len(act.recorded):
+            item = act.recorded[act.pos]
+            if item[0] != OP or item[1:4] != (name, address, operands):
+                raise Nondeterministic(
+                    f"{act.name} did {name} of {self._machine.name_of(address)} {operands} "
+                    f"where it had done {item[1:4]} after the same history"
+                )
+            act.pos += 1
+            self._saw(act, item[4], item)
+            return item[4]
+        if self._pending is not None:
+            node, self._pending = self._pending, None
+            if (node.name, node.address, node.operands) != (name, address, operands):
+                raise Nondeterministic(
+                    f"{act.name} did {name} of {self._machine.name_of(address)} {operands} "
+                    f"where it had done {self._say(node)}, after the same history"
+                )
+            self._last = (node, self._feed)
+            result = self._feed
+        else:
+            self._beyond(name, address, operands)
+            result = None
+        self._saw(act, result, (OP, name, address, operands, result))
+        return result
+
+    def _beyond(self, name: str, address: int, operands: tuple[Any, ...]) -> None:
+        """An operation that was not known to follow: a node, which the run goes on from if it has no result."""
+        key = (self._thread, tuple((a.name, a.args, tuple(a.seen)) for a in self._stack))
+        try:
+            node = self._keys.get(key)
+        except TypeError:
+            mutable = next(a.name for a in self._stack if not _hashable((a.args, tuple(a.seen))))
+            raise Nondeterministic(f"{mutable}: arguments and return values have to be immutable") from None
+        if node is not None:
+            if (node.name, node.address, node.operands) != (name, address, operands):
+                raise Nondeterministic(
+                    f"{self._stack[-1].name} did {name} of {self._machine.name_of(address)} {operands} "
+                    f"where it had done {self._say(node)}, after the same history"
+                )
+            self._reach(node)
+            raise Stop
+        node = self._new(key, name, address, operands, _model_frames(sys._getframe(1), 0))
+        self._reach(node)
+        self._budget -= 1
+        if not self._is_void(name) or self._budget == 0:
+            raise Stop
+        self._last = (node, None)
+
+    def _new(
+        self, key: Any, name: str, address: int, operands: tuple[Any, ...], where: tuple[tuple[str, str, int], ...]
+    ) -> Node:
+        if len(self.nodes) >= self._max:
+            raise Bound(f"{self._max} automaton nodes (a loop without forget in {where[0][0] if where else '?'}?)")
+        path = tuple((a.name, a.args, a.ordinal, tuple(a.full)) for a in self._stack)
+        node = Node(len(self.nodes), self._thread, name, address, operands, path, where)
+        self._on_node(node)
+        self.nodes.append(node)
+        self._keys[key] = node
+        return node
+
+    def _reach(self, node: Node) -> None:
+        if self._first is None:
+            self._first = node
+        if self._last is not None:
+            before, result = self._last
+            before.next[result] = node.number
+
+    def _say(self, node: Node) -> str:
+        return f"{node.name} of {self._machine.name_of(node.address)} {node.operands}"
+
+
+def _hashable(value: object) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
+
+
+_PARTS = tuple(str(ROOT / part) for part in ("kernel", "patches", "arch"))
+_HIDDEN = (str(ROOT / "machine"), str(Path(__file__).resolve().parent))
+
+
+def _model_frames(frame: FrameType | None, lineno: int) -> tuple[tuple[str, str, int], ...]:
+    """(function, file, line) of the model's functions on the Python stack, and of the scenario's, innermost first."""
+    found: list[tuple[str, str, int]] = []
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if name.startswith(_HIDDEN):
+            if found and frame.f_code.co_name == "_run":
+                break
+        else:
+            file = str(Path(name).relative_to(ROOT)) if name.startswith(_PARTS) else Path(name).name
+            found.append((frame.f_code.co_name, file, lineno or frame.f_lineno))
+        lineno = 0
+        frame = frame.f_back
+    return tuple(found)

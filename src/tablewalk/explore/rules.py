@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The rules that a search checks, by id: those at each step (native), and those of the memory left in the end."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from tablewalk.machine.drivers import Model
+
+from . import native
+from .loop import V_DEADLOCK
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A rule: its id, one line, and where it is from."""
+
+    id: str
+    statement: str
+    source: str
+
+
+FREED = Rule("I1", "nothing is accessed after it was freed", "Documentation/mm/process_addrs.rst")
+GUARD = Rule("I3", "a field is accessed under its guard", "Documentation/mm/process_addrs.rst; mm_types.py")
+DETACHED = Rule("I2", "a detached table is not written any more, and is empty when it is freed", "process_addrs.rst")
+ONE_SLOT = Rule("I5", "a table is in one slot at most, and alive", "mm/memory.c pmd_install()")
+BALANCE = Rule("I7", "RCU sections, interrupt flags and locks are balanced", "process_addrs.rst")
+NR_PTES = Rule("I11", "nr_ptes is the number of tables attached or deposited", "kernel/fork.c check_mm()")
+RSS = Rule("I12", "rss is the number of entries of its kind", "kernel/fork.c check_mm()")
+MAPCOUNT = Rule("I13", "a folio's mapcount is the number of entries that map it", "include/linux/mm_types.h")
+REFCOUNT = Rule("I14", "a folio's references are those of entries, cache and pins", "mm/khugepaged.c")
+SLEEP = Rule("I27", "nothing sleeps in atomic context", "Documentation/locking/spinlocks.rst")
+DEADLOCK = Rule("I28", "no deadlock", "mm/rmap.c, mm/filemap.c")
+PROGRESS = Rule("I26", "no loop goes on for ever by itself", "mm/memory.c")
+BUG = Rule("BUG", "the kernel's own assertions hold", "the model")
+LEAK = Rule("LEAK", "what is allocated is reachable or freed", "the model")
+RESULT = Rule("RESULT", "the scenario's own assertion", "the scenario")
+RULES = (FREED, DETACHED, GUARD, ONE_SLOT, BALANCE, NR_PTES, RSS, MAPCOUNT, REFCOUNT, PROGRESS, SLEEP, DEADLOCK, BUG,
+         LEAK, RESULT)  # fmt: skip
+
+_NATIVE = {
+    native.V_FREED: (FREED, "accesses {cell}, which was freed"),
+    native.V_GUARD: (GUARD, "accesses {cell} without {guard}"),
+    native.V_BAD_FREE: (FREED, "frees {cell}, which was freed before"),
+    native.V_FREED_LOCKED: (FREED, "frees {cell} while a lock in it is held"),
+    native.V_SLEEP: (SLEEP, "may sleep in atomic context"),
+    native.V_HELD: (BALANCE, "ends holding {cell}"),
+    native.V_RCU: (BALANCE, "ends an RCU section or interrupt-off section that it did not begin"),
+    native.V_LIVELOCK: (PROGRESS, "goes round a loop without anything that others could change"),
+    native.V_IPI_OFF: (DEADLOCK, "waits for other CPUs with interrupts off"),
+    native.V_DETACHED: (DETACHED, "writes {cell} after its table was detached"),
+    native.V_DEAD_TABLE: (ONE_SLOT, "puts a freed table into {cell}"),
+    native.V_ATTACHED_TWICE: (ONE_SLOT, "puts a table into {cell} that is in another slot"),
+    native.V_NOT_EMPTY: (DETACHED, "frees a table with {cell} in use"),
+    V_DEADLOCK: (DEADLOCK, "waits for ever"),
+}
+BOUNDS = {native.V_POOL: "objects of a kind that a thread may have allocated", native.V_SLOTS: "pending RCU callbacks"}
+
+
+def native_rule(rule: int, message: str) -> tuple[Rule, str]:
+    """(rule, what is said of who broke it) for what the native search reports; `message` of V_MESSAGE."""
+    if rule == native.V_MESSAGE:
+        kind, _, text = message.partition(": ")
+        named = {"deadlock": DEADLOCK, "unlock": BALANCE, "use-after-free": FREED, "wild access": FREED}
+        return named.get(kind, BUG), text if kind in named else message
+    return _NATIVE[rule]
+
+
+def final_rules(model: Model) -> Iterator[tuple[Rule, str]]:
+    """What the memory as it is now, with all threads at their end, breaks."""
+    yield from _Census(model).broken()
+
+
+class _Census:
+    """Everything alive, counted by walking the tables of each address space."""
+
+    def __init__(self, model: Model) -> None:
+        self.machine, self.model = model.machine, model
+        self.p = model.kernel("pgtable")
+        self.types = model.kernel("mm_types")
+        self.pa = model.kernel("page_alloc")
+        self.arch = model.module("arch").arch
+        self.ptes: Counter[int] = Counter()  # folio -> entries
+        self.huge: Counter[int] = Counter()
+        self.cached: Counter[int] = Counter()
+        self.tables: set[int] = set()
+
+    def live(self, struct: str) -> list[int]:
+        machine = self.machine
+        return [
+            base
+            for base, cls in machine.class_of.items()
+            if machine.layouts[cls].name == struct and machine.mem[machine.ghost_of(base)]
+        ]
+
+    def broken(self) -> Iterator[tuple[Rule, str]]:
+        machine, load = self.machine, self.machine.load
+        for address in self.live("mm_struct"):
+            yield from self._mm(self.types.mm_struct(address))
+        for address in self.live("address_space"):
+            for _, value in machine.xa_range(self.types.address_space(address).i_pages, 0, 1 << 62):
+                self.cached[value] += 1
+        zero = {self.types.folio(load(self.pa.zero_page())), self.pa.SYSTEM.huge_zero_folio}
+        for address in self.live("folio"):
+            f = self.types.folio(address)
+            if address in zero:
+                continue
+            counts = load(f._mapcount), load(f._entire_mapcount)
+            if counts != (self.ptes[address], self.huge[address]):
+                yield MAPCOUNT, f"{f!r}: mapcount {counts}, mapped {self.ptes[address], self.huge[address]} times"
+            references = self.ptes[address] + self.huge[address] + self.cached[address]
+            if load(f._refcount) != references:
+                yield REFCOUNT, f"folio {address}: {load(f._refcount)} references counted, {references} found"
+        for address in {*self.ptes, *self.huge, *self.cached} - set(self.live("folio")):
+            yield FREED, f"folio {address} is free and still mapped or cached"
+        for address in set(self.live("ptdesc")) - self.tables:
+            yield LEAK, f"page table {address} is neither attached nor deposited nor freed"
+        for struct in ("mmu_gather", "table_batch"):
+            for address in self.live(struct):
+                yield LEAK, f"{struct} {address} is left"
+
+    def _mm(self, mm: Any) -> Iterator[tuple[Rule, str]]:
+        load = self.machine.load
+        found: Counter[str] = Counter()
+        a = self.arch
+        lower = [1 << bits for bits in (a.pte_bits, a.pmd_bits, a.pud_bits, a.p4d_bits) if bits]
+        self._walk(mm.pgd, len(lower), [*lower, a.ptrs_per_pgd], found)
+        for name, counted in (("nr_ptes", load(mm.nr_ptes)), ("nr_deposited", load(mm.nr_deposited))):
+            if counted != found[name]:
+                yield NR_PTES, f"mm {mm.addr}: {name} is {counted}, there are {found[name]}"
+        for name in ("anon_rss", "file_rss", "shmem_rss", "swapents"):
+            counted = load(getattr(mm, name))
+            if counted != found[name]:
+                yield RSS, f"mm {mm.addr}: {name} is {counted}, there are {found[name]}"
+
+    def _walk(self, table: Any, level: int, sizes: list[int], found: Counter[str]) -> None:
+        self.tables.add(table.addr)
+        deposited = table.pmd_huge_pte
+        while deposited:
+            self.tables.add(deposited.addr)
+            found["nr_deposited"] += 1
+            found["nr_ptes"] += 1
+            deposited = deposited.deposit_next
+        for i in range(sizes[level]):
+            entry = self.machine.load(table.entry + i)
+            if level and self.p.pmd_is_table(entry):
+                found["nr_ptes"] += level == 1
+                self._walk(self.p.pmd_pgtable(entry), level - 1, sizes, found)
+            elif entry:
+                self._leaf(entry, level, found)
+
+    def _leaf(self, entry: int, level: int, found: Counter[str]) -> None:
+        p = self.p
+        if not p.pte_present(entry):
+            kind = p.swp_type(entry)
+            if kind == p.SWP_SWAP:
+                found["swapents"] += 1
+            if kind != p.SWP_MIGRATION:
+                return
+        elif entry & p.SPECIAL:
+            return
+        f = p.page_folio(entry >> p.PFN_SHIFT)
+        if f == self.pa.SYSTEM.huge_zero_folio:
+            return
+        if p.pte_present(entry):
+            (self.huge if level else self.ptes)[f.addr] += 1
+        kind = "shmem_rss" if f.flags & self.pa.PG_SWAPBACKED else "file_rss"
+        if self.pa.folio_test_anon(f):
+            kind = "anon_rss"
+        found[kind] += self.arch.ptrs_per_pte if level else 1

@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Exploring a scenario from its text to a verdict."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import Any
+
+from tablewalk.errors import TablewalkError
+from tablewalk.machine import drivers
+from tablewalk.machine.drivers import KernelConfig, Model
+
+from . import scenario as scenarios
+from .engine import Engine
+from .learn import Nondeterministic, activation, instrument
+from .rules import BOUNDS, RESULT, Rule, final_rules
+from .scenario import Override, Scenario, Setup
+from .search import Limits, Progress, Result, Search
+from .tables import Bound
+from .trace import Trace
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A scenario with the overrides of its file."""
+
+    scenario: Scenario
+    overrides: tuple[Override, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to search."""
+
+    reduction: str = "m1"
+    depth_first: bool = False
+    wide: bool = False
+    stop: bool = True
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """A scenario's verdict: `exhausted`, `violation`, `bounded` (`bound` says by what), or `error`."""
+
+    name: str
+    verdict: str
+    bound: str = ""
+    rule: Rule | None = None
+    sentence: str = ""
+    result: Result = field(default_factory=Result)
+    nodes: int = 0
+    runs: int = 0
+    seconds: float = 0.0
+    trace: Trace | None = None
+    threads: list[str] = field(default_factory=list)
+    finals: frozenset[tuple[Any, ...]] = frozenset()  # memories when all threads have ended
+    broken: frozenset[str] = frozenset()  # every rule broken, by id
+
+
+def searched() -> Model:
+    """The model on the driver `searched`, ready to learn from."""
+    model = drivers.load("searched")
+    instrument(model)
+    return model
+
+
+def built_in() -> dict[str, Program]:
+    """The scenarios that come along, by name."""
+    model = searched()
+    package = import_module(f"{model.package}.scenarios")
+    scenarios.collect()
+    programs: dict[str, Program] = {}
+    for found in iter_modules(package.__path__):
+        sys.modules.pop(f"{package.__name__}.{found.name}", None)
+        import_module(f"{package.__name__}.{found.name}")
+        programs |= _programs()
+    return programs
+
+
+def from_file(path: Path) -> dict[str, Program]:
+    """The scenarios of a file, which may have overrides; its relative imports find the model.
+
+    Raises TablewalkError for what is no such file.
+    """
+    model = searched()
+    name = f"{model.package}.patches.{path.stem}"
+    spec = spec_from_file_location(name, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise TablewalkError(f"{path}: not a Python file")
+    scenarios.collect()
+    module = module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as e:
+        raise TablewalkError(f"{path}: {_last_line(e, path)}{type(e).__name__}: {e}") from e
+    finally:
+        sys.modules.pop(name, None)
+    programs = _programs()
+    if not programs:
+        raise TablewalkError(f"{path}: no scenario in it; decorate a function with @scenario()")
+    return programs
+
+
+def _programs() -> dict[str, Program]:
+    found, overrides = scenarios.collect()
+    return {s.name: Program(s, tuple(overrides)) for s in found}
+
+
+def _last_line(e: BaseException, path: Path) -> str:
+    lines = []
+    traceback = e.__traceback__
+    while traceback is not None:
+        if traceback.tb_frame.f_code.co_filename == str(path):
+            lines.append(traceback.tb_lineno)
+        traceback = traceback.tb_next
+    return f"line {lines[-1]}: " if lines else ""
+
+
+@contextmanager
+def _told(name: str) -> Iterator[None]:
+    """Whatever the scenario raises is told with its name and line."""
+    try:
+        yield
+    except (TablewalkError, MemoryError):
+        raise
+    except Exception as e:
+        traceback, where = e.__traceback__, ""
+        while traceback is not None:
+            where = f"{Path(traceback.tb_frame.f_code.co_filename).name}:{traceback.tb_lineno}"
+            traceback = traceback.tb_next
+        raise TablewalkError(f"scenario {name} ({where}): {type(e).__name__}: {e}") from e
+
+
+def prepare(program: Program, config: KernelConfig | None = None) -> Setup:
+    """The kernel configured and overridden, and the scenario set up on it: memory is its initial state."""
+    config = config or KernelConfig()
+    model, s = searched(), program.scenario
+    model.configure(replace(config, arch=s.arch, options=(*s.options, *config.options)))
+    for o in program.overrides:
+        model.replace(o.site, activation(o.function))
+    setup = Setup(model)
+    with _told(s.name):
+        s.setup(setup)
+        for process in setup.processes:
+            process.mm.nr_cpus = max(2, len(setup.threads))
+        model.machine.quiescent()
+    model.machine.reached.clear()
+    return setup
+
+
+def explore(
+    program: Program,
+    config: KernelConfig | None = None,
+    options: Options | None = None,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Explore a scenario on the kernel that `config` describes, its architecture being the scenario's."""
+    options = options or Options()
+    began = time.perf_counter()
+    s = program.scenario
+    setup = prepare(program, config)
+    model = setup.model
+    outcome = Outcome(s.name, "error", threads=[name for name, _ in setup.threads])
+    try:
+        engine = Engine(model, [body for _, body in setup.threads], s.pool, s.slots, options.limits.nodes)
+        search = Search(
+            engine, options.reduction, options.depth_first, options.wide, options.stop, options.limits, progress
+        )
+        outcome.result = search.run()
+        outcome.nodes, outcome.runs = len(engine.learner.nodes) - 1, engine.learner.runs
+        _judge(outcome, search, setup, options)
+    except (Bound, Nondeterministic) as e:
+        outcome.sentence = str(e)
+        outcome.verdict = "bounded" if isinstance(e, Bound) else "error"
+        outcome.bound = e.what if isinstance(e, Bound) else ""
+    outcome.seconds = time.perf_counter() - began
+    return outcome
+
+
+def _judge(outcome: Outcome, search: Search, setup: Setup, options: Options) -> None:
+    """The verdict: of what broke a rule on the way the first, otherwise of what is left in the end."""
+    result, engine = search.result, search.engine
+    outcome.verdict, outcome.bound = result.verdict, result.bound
+    broken = []
+    for found in result.found:
+        if found.rule in BOUNDS:
+            outcome.verdict = "bounded"
+            outcome.bound = f"the number of {BOUNDS[found.rule]}"
+            continue
+        trace = Trace(search, found)
+        rule, sentence = trace.conflict(outcome.threads)
+        broken.append(rule.id)
+        if outcome.rule is None:
+            outcome.rule, outcome.sentence, outcome.trace = rule, sentence, trace
+    finals: set[tuple[Any, ...]] = set()
+    for state in result.finals:
+        memory = engine.cells(state)
+        results = {name: engine.result_of(state, t) for t, name in enumerate(outcome.threads)}
+        key = (*memory, *map(str, results.values()))
+        if key in finals:
+            continue
+        finals.add(key)
+        for rule, sentence in _final(engine, setup, memory, results):
+            broken.append(rule.id)
+            if outcome.rule is None:
+                outcome.rule, outcome.sentence = rule, f"in the end {sentence}"
+    outcome.finals, outcome.broken = frozenset(finals), frozenset(broken)
+    if outcome.rule is not None:
+        outcome.verdict = "violation"
+    elif outcome.verdict == "exhausted":
+        missed = [event for event in setup.promises if event not in setup.model.machine.reached]
+        if missed:
+            outcome.verdict, outcome.rule = "violation", RESULT
+            outcome.sentence = f"never happens, in no schedule: {', '.join(missed)}"
+
+
+def _final(engine: Engine, setup: Setup, memory: list[int], results: dict[str, Any]) -> Iterator[tuple[Rule, str]]:
+    engine.machine.rewind(memory)
+    with _told("final assertions"):
+        yield from final_rules(setup.model)
+        for check in setup.checks:
+            wrong = check(results)
+            if wrong:
+                yield RESULT, wrong
+
+

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A search: the loop over states, what it misses learned, its limits; and what it found."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .engine import Engine, Restart
+from .loop import (
+    ACTOR_BITS,
+    DONE,
+    FINALS,
+    FOUND,
+    GROW,
+    HEAD,
+    MAX_RULES,
+    MISSED,
+    OPERATIONS,
+    PAUSED,
+    RULES,
+    STATES,
+    TAIL,
+    TRANSITIONS,
+    hash_state,
+    insert,
+    rehash,
+    search,
+    walk,
+)
+from .native import M1, M2, NONE
+from .tables import Bound
+
+BUDGET = 100_000  # states expanded between two looks at limits
+QUIET_WALKS, MAX_WALKS = 500, 5000
+
+REDUCTIONS = {"none": NONE, "m1": M1, "m2": M2}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Where a search ends without having seen everything; 0 is no limit."""
+
+    states: int = 0
+    seconds: float = 0.0
+    nodes: int = 65_000
+
+
+@dataclass(slots=True)
+class Found:
+    """A broken rule: which, at which automaton node, by whom, and the schedule that leads there."""
+
+    rule: int
+    node: int
+    extra: int
+    state: int
+    actor: int
+    count: int
+
+
+@dataclass(slots=True)
+class Result:
+    """What a search has seen."""
+
+    verdict: str = "exhausted"
+    bound: str = ""
+    states: int = 0
+    transitions: int = 0
+    operations: int = 0
+    seconds: float = 0.0
+    learning: float = 0.0
+    restarts: int = 0
+    found: list[Found] = field(default_factory=list)
+    finals: Any = None
+
+
+Progress = Callable[["Search"], None]
+
+
+class Search:
+    """A search over an engine's automata: `run` it, then ask for schedules."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        reduction: str = "m1",
+        depth_first: bool = False,
+        wide: bool = False,
+        stop: bool = True,
+        limits: Limits = Limits(),
+        progress: Progress | None = None,
+    ) -> None:
+        self.engine, self.depth_first, self.wide, self.stop = engine, depth_first, wide, stop
+        self.reduction = REDUCTIONS[reduction]
+        self.limits, self._progress = limits, progress
+        self.result = Result()
+        self.width = 64
+        self._warming = False
+        self._began = 0.0
+        self._miss = np.zeros(8, np.int64)
+        self._allocate()
+
+    def _allocate(self) -> None:
+        size = 1 << 14
+        self.queue = np.zeros((size, self.width), np.uint8)
+        self.hashes = np.zeros((size, 2), np.uint64)
+        self.index = np.zeros(size, np.int64)
+        self.table = np.zeros(1 << 16, np.uint64)
+        self.second = np.zeros(1 << 16 if self.wide else 1, np.uint64)
+        self.parent = np.zeros(1 << 15, np.int64)
+        self.finals = np.zeros((1 << 10, self.width), np.uint8)
+        self.rules = np.zeros((MAX_RULES, 6), np.int64)
+        self.io = np.zeros(8, np.int64)
+        self._begin()
+
+    def _begin(self) -> None:
+        self.table[:] = 0
+        self.second[:] = 0
+        self.io[:] = 0
+        start = self.engine.initial()
+        self.queue[0] = 0
+        self.queue[0, : len(start)] = start
+        hash_state(self.queue[0], self.engine.threads + self.engine.slots, self.hashes[0])
+        insert(self.table, self.second, self.hashes[0])
+        self.index[0] = 0
+        self.parent[0] = -1
+        self.io[TAIL] = self.io[STATES] = 1
+
+    def run(self) -> Result:
+        """Search until all is seen, a rule is broken (if `stop`), or a limit is reached."""
+        began = self._began = time.perf_counter()
+        result = self.result
+        try:
+            if self.reduction != NONE:
+                self._warm_up()
+            result.verdict = self._loop(began)
+        except Bound as e:
+            result.verdict, result.bound = "bounded", e.what
+        result.seconds = time.perf_counter() - began
+        io = self.io
+        result.states, result.transitions, result.operations = (int(v) for v in io[STATES : OPERATIONS + 1])
+        result.found = [Found(*(int(v) for v in row)) for row in self.rules[: io[RULES]]]
+        result.finals = self.finals[: io[FINALS]]
+        if result.found:
+            result.verdict = "violation"
+        return result
+
+    def _warm_up(self) -> None:
+        """Walk at random for a while, to see what is shared before the search counts on what is not."""
+        self._warming = True
+        seed = quiet = 0
+        while quiet < QUIET_WALKS and seed < MAX_WALKS:
+            known = self.engine.accesses
+            while self._walk(seed) == MISSED:
+                self._learn()
+            quiet = quiet + 1 if self.engine.accesses == known else 0
+            seed += 1
+        self._warming = False
+        self._begin()
+
+    def _walk(self, seed: int) -> int:
+        tables, start = self.engine.tables.all, self.queue[0]
+        return int(walk(tables, start, self.hashes[0], self._miss, self.reduction, seed))
+
+    def _loop(self, began: float) -> str:
+        while True:
+            status = search(
+                self.engine.tables.all, self.queue, self.hashes, self.index, self.table, self.second, self.parent,
+                self.finals, self.rules, self.io, self._miss, self.reduction, self.depth_first, self.stop,
+                self._budget(),
+            )  # fmt: skip
+            if status == MISSED:
+                self._learn()
+            elif status == GROW:
+                self._grow()
+            elif status in (DONE, FOUND):
+                return "exhausted"
+            elif status == PAUSED:
+                self._check_limits(began)
+
+    def _budget(self) -> int:
+        """States to expand until limits are looked at again."""
+        if not self.limits.states:
+            return BUDGET
+        return int(min(BUDGET, max(1, self.limits.states - self.io[STATES])))
+
+    def _check_limits(self, began: float) -> None:
+        limits = self.limits
+        if self._progress:
+            self._progress(self)
+        if limits.states and self.io[STATES] >= limits.states:
+            raise Bound(f"{limits.states} states")
+        if limits.seconds and time.perf_counter() - began > limits.seconds:
+            raise Bound(f"{limits.seconds:g} seconds")
+
+    def _learn(self) -> None:
+        began = time.perf_counter()
+        try:
+            self.engine.resolve(self._miss, self.reduction != NONE)
+        except Restart:
+            self.engine.accesses += 1
+            if not self._warming:
+                self.result.restarts += 1
+                self._begin()
+        if 2 * (self.engine.threads + self.engine.slots) + self.engine.columns > self.width:
+            self.width *= 2
+            self._allocate()
+        self.result.learning += time.perf_counter() - began
+
+    def _grow(self) -> None:
+        io = self.io
+        count = int(io[TAIL] - io[HEAD])
+        threads = self.engine.threads + self.engine.slots
+        if count + threads > len(self.queue):
+            size = len(self.queue)
+            order = np.arange(io[HEAD], io[TAIL]) & size - 1
+            for name in ("queue", "hashes", "index"):
+                old = getattr(self, name)
+                new = np.zeros((size * 2, *old.shape[1:]), old.dtype)
+                new[:count] = old[order]
+                setattr(self, name, new)
+            io[HEAD], io[TAIL] = 0, count
+        if io[STATES] + threads > len(self.parent):
+            self.parent = np.concatenate([self.parent, np.zeros_like(self.parent)])
+        if (io[STATES] + threads) * 10 > len(self.table) * 7:
+            table = np.zeros(len(self.table) * 4, np.uint64)
+            second = np.zeros(len(table) if self.wide else 1, np.uint64)
+            rehash(self.table, self.second, table, second)
+            self.table, self.second = table, second
+        if io[FINALS] >= len(self.finals):
+            self.finals = np.concatenate([self.finals, np.zeros_like(self.finals)])
+
+    def progress(self) -> tuple[int, int, int, float]:
+        """(states, transitions, states to expand, states a second)."""
+        io = self.io
+        seconds = time.perf_counter() - self._began
+        return int(io[STATES]), int(io[TRANSITIONS]), int(io[TAIL] - io[HEAD]), int(io[STATES]) / max(seconds, 1e-9)
+
+    # --- schedules ---------------------------------------------------------------------------------------
+
+    def schedule(self, state: int) -> list[int]:
+        """Who took the steps that lead to a state."""
+        actors = []
+        while state > 0:
+            link = int(self.parent[state])
+            actors.append(link & (1 << ACTOR_BITS) - 1)
+            state = link >> ACTOR_BITS
+        return actors[::-1]

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the native search looks things up in: automata, cells and guards as flat arrays of ints.
+
+A cell that never changes has no column.  One that does has a column of one byte in each state: the code of its value,
+0 for the initial one.  So states stay narrow, and those found before a column came up need no change.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tablewalk.errors import TablewalkError
+
+# kinds of operations
+CELL, ALLOC, FREE, PUBLISH, UNPUBLISH, CALL_RCU, RCU_UNLOCK, IRQ_RESTORE, INSN_END = range(9)
+RCU_SNAPSHOT, IPI_SNAPSHOT, RELEASE_WRITES, SLEEP, EXIT, ERROR = range(9, 15)
+
+# what an operation on a cell is to others (`sub`)
+READ, WRITE, ADD, ACQUIRE, TRY, RELEASE, OWN, RIGHT = range(8)
+
+# columns of `op`
+KIND, ADDRESS, ARGUMENT, SUB, GUARD, EXCLUDES, FLAGS, HEAD = range(8)
+ARGUMENT2 = GUARD  # of operations that are not on a cell
+
+# flags
+PUBLISHES = 1  # the stored value is a pointer
+EXCLUSIVE = 2  # a plain write: its guard shuts readers out too
+LICENSED = 4  # a write under one of several locks
+ENTRY = 8  # a write of a page table's entry
+STABLE = 16  # of a field that others may look at while the object is free, or somebody's own again
+TOLERANT = 32  # one who does so
+
+# what the cell behind an object holds: 0 where nothing lives, 2 + the thread that it is private to, or
+SHARED, PRIVATE, DETACHED, ATTACHED = 1, 2, 61, 62  # the last two of page tables that were in a slot
+
+# of an edge's target
+BLOCKED = -2
+VIOLATION = -3  # and below: index of the message
+
+# cells of each thread, from address 1 on
+PER_THREAD = 5
+RCU, IRQ, INSN, RCU_WAIT, IPI_WAIT = range(PER_THREAD)
+MAX_THREADS = 12
+
+MAX_NODES = 65_535
+MAX_EDGES = 1 << 19
+MAX_CELLS = 1 << 14
+MAX_COLUMNS = 1000
+MAX_CODES = 255
+
+SPINLOCK, RWSEM, MUTEX, MAP = 1, 2, 3, 4
+LOCK_TYPES = {"spinlock": SPINLOCK, "rwsem": RWSEM, "mutex": MUTEX, "lockdep_map": MAP}
+
+
+def thread_cell(thread: int, which: int) -> int:
+    """Address of a thread's own cell."""
+    return 1 + thread * PER_THREAD + which
+
+
+# One array holds all tables, so that a native function has one argument for them: each table at an offset, in rows.
+_SHAPES = {
+    "dims": (1, 16),  # threads, callback slots, locks, bytes before the columns, class and first entry of page tables
+    "op": (MAX_NODES + 1, 8),
+    "edge": (MAX_EDGES, 4),
+    "cell": (MAX_CELLS, 16),
+    "decode": (MAX_COLUMNS, MAX_CODES + 1),
+    "ncode": (MAX_COLUMNS, 1),
+    "pointers": (128, 32),
+    "class_locks": (128, 16),
+    "guard": (1024, 4),
+    "path": (4096, 8),
+    "pool": (512, 32),
+    "lock": (4096, 1),
+}
+
+
+def _offsets() -> dict[str, int]:
+    found, at = {}, 0
+    for name, (rows, columns) in _SHAPES.items():
+        found[name] = at
+        at += rows * columns
+    return found
+
+
+_AT = _offsets()
+DIMS, OP, EDGE, CELLS, DECODE, NCODE = (_AT[n] for n in ("dims", "op", "edge", "cell", "decode", "ncode"))
+POINTERS, CLASS_LOCKS, GUARDS, PATHS, POOLS, LOCKS = (
+    _AT[n] for n in ("pointers", "class_locks", "guard", "path", "pool", "lock")
+)
+NR_THREADS, NR_SLOTS, NR_LOCKS, FIRST_COLUMN, TABLE_CLASS, TABLE_ENTRY = (DIMS + i for i in range(6))
+
+# columns of `edge`
+E_CODE, E_TO, E_NEW, E_LINK = range(4)
+
+# columns of `cell`; GHOST to FREER are of the object that begins there; AT_REST: the value when it is free; WR, RD and
+# TRIED: threads that write, read, or try to lock it
+COL, INIT, BASE, LOCKTYPE, RD, WR, LICENCE, GHOST, SIZE, CLS, FREER, AT_REST, TRIED = range(13)
+
+
+class Tables:
+    """The array `all` with a view of each table in it."""
+
+    def __init__(self, threads: int, slots: int) -> None:
+        self.all = np.zeros(sum(rows * columns for rows, columns in _SHAPES.values()), np.int64)
+        views = {
+            name: self.all[_AT[name] : _AT[name] + rows * columns].reshape(rows, columns)
+            for name, (rows, columns) in _SHAPES.items()
+        }
+        self.dims, self.op, self.edge, self.cell = views["dims"][0], views["op"], views["edge"], views["cell"]
+        self.decode, self.ncode = views["decode"], views["ncode"][:, 0]
+        self.pointers, self.class_locks = views["pointers"], views["class_locks"]
+        self.guard, self.path, self.pool, self.lock = views["guard"], views["path"], views["pool"], views["lock"][:, 0]
+        self.op[:, HEAD] = -1
+        self.cell[:, COL] = -1
+        self.dims[:4] = threads, slots, 0, 2 * (threads + slots)
+
+
+class Bound(TablewalkError):
+    """The search cannot go on within a limit; `what` names it."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"bounded by {what}")
+        self.what = what

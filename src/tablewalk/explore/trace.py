@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A schedule as what each CPU does, operation by operation, with function, file and line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import native
+from .engine import Engine
+from .learn import Node
+from .native import BROKEN, step
+from .rules import Rule, native_rule
+from .search import Found, Search
+
+QUIET = frozenset(
+    {"get", "might_sleep", "publish", "unpublish", "is_locked", "rwsem_is_locked", "map_read", "map_write"}
+    | {"map_release", "map_release_writes", "vec_init", "vec_push", "vec_take", "exit", "error"}
+)
+MAX_LOG = 1 << 14
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An operation in a schedule: who, what, the cell's old and new value, and where in the model."""
+
+    thread: int
+    node: Node
+    before: int
+    after: int
+
+    def place(self) -> str:
+        """Function, file and line, without the path."""
+        if not self.node.where:
+            return ""
+        function, file, line = self.node.where[0]
+        return f"{function} {file.rpartition('/')[2]}:{line}"
+
+
+class Trace:
+    """The events of the schedule that leads to what a search found."""
+
+    def __init__(self, search: Search, found: Found) -> None:
+        self.engine, self.found = search.engine, found
+        self.events: list[Event] = []
+        self.schedule = search.schedule(found.state)
+        self._reduction = search.reduction
+        self._state = np.zeros(search.width, np.uint8)
+        start = self.engine.initial()
+        self._state[: len(start)] = start
+        for actor in self.schedule:
+            self._step(actor)
+        if found.rule in (native.V_MESSAGE, *range(native.V_MESSAGE, native.V_NOT_EMPTY + 1)):
+            self.schedule = [*self.schedule, found.actor]
+            self._step(found.actor)
+            self.events.append(Event(found.actor, self.engine.learner.nodes[found.node], 0, 0))
+
+    def _step(self, actor: int) -> None:
+        """One step of the search, operation by operation for the values in between."""
+        before = self._state.copy()
+        log, m, h = np.zeros(MAX_LOG, np.int64), np.zeros(8, np.int64), np.zeros(2, np.uint64)
+        step(self.engine.tables.all, self._state, h, m, actor, self._reduction, log, False)
+        for i in range(1, min(int(log[0]), MAX_LOG - 1) + 1):
+            node = self.engine.learner.nodes[int(log[i])]
+            old = self._value(before, node)
+            status = step(self.engine.tables.all, before, h, m, actor, native.NONE, np.zeros(2, np.int64), True)
+            if status == BROKEN:
+                break
+            self.events.append(Event(actor, node, old, self._value(before, node)))
+
+    def _value(self, state: Any, node: Node) -> int:
+        address = int(self.engine.tables.op[node.number, 1])
+        return self.engine.widen(int(native.value(self.engine.tables.all, state, address))) if address else 0
+
+    # --- words -------------------------------------------------------------------------------------------
+
+    def conflict(self, names: list[str]) -> tuple[Rule, str]:
+        """(rule, one sentence: who did what where, and whose earlier operation it conflicts with)."""
+        found, engine = self.found, self.engine
+        message = engine.messages[found.extra] if found.rule == native.V_MESSAGE else ""
+        rule, text = native_rule(found.rule, message)
+        cell = engine.machine.name_of(found.extra) if found.extra else "something"
+        text = text.format(cell=cell, guard=engine.guard_text(found.node))
+        node = engine.learner.nodes[found.node]
+        function, file, line = node.where[0] if node.where else ("?", "?", 0)
+        sentence = f"{who(found.actor, names)} {text} ({function}, {file}:{line})"
+        other = self._other_side(rule)
+        if other is not None:
+            sentence += f"; {who(other.thread, names)} did {describe(engine, other)} ({other.place()})"
+        return rule, sentence
+
+    def _other_side(self, rule: Rule) -> Event | None:
+        """The last operation of another thread that freed or detached what the rule is about."""
+        machine, found = self.engine.machine, self.found
+        base = machine.base_of[found.extra] if 0 < found.extra < len(machine.base_of) else 0
+        for event in reversed(self.events):
+            if event.thread == found.actor or base == 0:
+                continue
+            if event.node.name == "free" and event.node.address == base and rule.id == "I1":
+                return event
+            if rule.id == "I2" and event.before >> 12 == base and event.after != event.before:
+                return event
+        return None
+
+
+def who(thread: int, names: list[str]) -> str:
+    """A thread by its name; an RCU callback."""
+    return f"CPU{thread} ({names[thread]})" if thread < len(names) else "an RCU callback"
+
+
+def describe(engine: Engine, event: Event) -> str:
+    """An operation in a few words."""
+    node, machine = event.node, engine.machine
+    if node.name in ("alloc", "free"):
+        if node.name == "free":
+            return f"free {machine.name_of(node.address).partition('.')[0]}"
+        return f"alloc {machine.layouts[node.operands[0]].name}"
+    if node.name == "call_rcu":
+        return f"call_rcu {node.operands[0].__name__}"
+    if not node.address:
+        return node.name
+    cell = machine.name_of(node.address)
+    if node.name in engine.value_names and event.before != event.after:
+        return f"{node.name} {cell}: {event.before:#x} -> {event.after:#x}"
+    if node.name == "load":
+        return f"load {cell}: {event.before:#x}"
+    return f"{node.name} {cell}"
+
+
+def as_table(trace: Trace, names: list[str]) -> list[str]:
+    """The schedule as lines, one column a CPU, in each cell the operation and its place in the model."""
+    columns = sorted({e.thread for e in trace.events})
+    cells = [
+        (e.thread, f"{describe(trace.engine, e)}  [{e.place()}]")
+        for e in trace.events
+        if e.node.name not in QUIET or e is trace.events[-1]
+    ]
+    rows = [{c: who(c, names) for c in columns}, *({thread: text} for thread, text in cells)]
+    widths = {c: max(len(row.get(c, "")) for row in rows) for c in columns}
+    return ["  " + " | ".join(row.get(c, "").ljust(widths[c]) for c in columns).rstrip() for row in rows]

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The real model's code under every schedule: verdicts, reductions that change none, seeded bugs that are found."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tablewalk.cli import run
+from tablewalk.explore.engine import Engine
+from tablewalk.explore.run import Options, Outcome, Program, built_in, explore, from_file, prepare
+from tablewalk.explore.search import Limits, Search
+
+HERE = Path(__file__).parent
+NO_RESCAN = HERE / "no_rescan.py"
+
+
+@pytest.fixture(scope="module")
+def programs() -> dict[str, Program]:
+    return built_in()
+
+
+def finals_and_rules(engine: Engine, reduction: str, depth_first: bool = False) -> tuple[set[bytes], set[int]]:
+    """Final states, and native rules broken, of a search that goes on to the end."""
+    search = Search(engine, reduction, depth_first, stop=False)
+    result = search.run()
+    assert result.verdict in ("exhausted", "violation")
+    width = 2 * (engine.threads + engine.slots) + engine.columns
+    return {bytes(state[:width]).rstrip(b"\0") for state in result.finals}, {f.rule for f in result.found}
+
+
+@pytest.mark.parametrize(
+    "name", ["fault-and-dontneed", "faults-and-dontneed-slow", "shmem-collapse-fault", "shmem-collapse-dontneed"]
+)
+def test_reductions_lose_nothing(programs: dict[str, Program], name: str) -> None:
+    setup = prepare(programs[name])
+    scenario = programs[name].scenario
+    engine = Engine(setup.model, [body for _, body in setup.threads], scenario.pool, scenario.slots, 60_000)
+    unreduced = finals_and_rules(engine, "none")
+    assert unreduced[0] and not unreduced[1]
+    assert finals_and_rules(engine, "m1") == unreduced
+    assert finals_and_rules(engine, "m2") == unreduced
+    assert finals_and_rules(engine, "m1", depth_first=True) == unreduced
+
+
+def explored(path: Path, **options: Any) -> Outcome:
+    (program,) = from_file(path).values()
+    return explore(program, options=Options(**options))
+
+
+def test_seeded_bug_is_found_and_shown() -> None:
+    outcome = explored(NO_RESCAN)
+    assert outcome.verdict == "violation"
+    assert outcome.rule is not None and outcome.rule.id == "I2"
+    assert "CPU1 (dontneed) did store" in outcome.sentence
+    assert outcome.trace is not None
+    assert any("zap_pte_table no_rescan.py:" in event.place() for event in outcome.trace.events)
+
+
+def test_seeded_bug_is_found_by_each_reduction() -> None:
+    found = {r: explored(NO_RESCAN, reduction=r, stop=False).broken for r in ("none", "m1", "m2")}
+    assert found["none"] == found["m1"] == found["m2"]
+    assert "I2" in found["m1"]
+
+
+def test_override_ends_with_its_file(programs: dict[str, Program]) -> None:
+    explored(NO_RESCAN)
+    assert explore(programs["faults-and-dontneed-slow"]).verdict == "exhausted"
+
+
+def scenario_file(tmp_path: Path, body: str) -> Path:
+    path = tmp_path / "own.py"
+    path.write_text("from tablewalk.explore.scenario import scenario\n" + body)
+    return path
+
+
+def test_nondeterministic_scenario_is_told(tmp_path: Path) -> None:
+    body = """
+import itertools
+counter = itertools.count()
+@scenario()
+def moody(s):
+    p = s.process()
+    p.mmap(s.A, 2)
+    s.thread("moody", lambda: p.write(s.A + next(counter) % 2 * s.page, 1))
+"""
+    outcome = explored(scenario_file(tmp_path, body))
+    assert outcome.verdict == "error"
+    assert "after the same history" in outcome.sentence
+
+
+def test_limits_are_told(programs: dict[str, Program]) -> None:
+    outcome = explore(programs["shmem-collapse-fault"], options=Options("none", limits=Limits(states=1000)))
+    assert (outcome.verdict, outcome.bound) == ("bounded", "1000 states")
+
+
+def test_promise_that_is_not_kept(tmp_path: Path) -> None:
+    body = """
+@scenario()
+def idle(s):
+    p = s.process()
+    p.mmap(s.A, 2)
+    s.thread("read", lambda: p.read(s.A))
+    s.sometimes("thp_collapse_alloc")
+"""
+    outcome = explored(scenario_file(tmp_path, body))
+    assert outcome.verdict == "violation"
+    assert outcome.sentence == "never happens, in no schedule: thp_collapse_alloc"
+
+
+def test_deadlock(tmp_path: Path) -> None:
+    body = """
+@scenario()
+def inversion(s):
+    p, q = s.process(), s.process()
+    machine = s.model.machine
+    def both(a, b):
+        machine.down_write(a)
+        machine.down_write(b)
+        machine.up_write(b)
+        machine.up_write(a)
+    s.thread("pq", lambda: both(p.mm.mmap_lock, q.mm.mmap_lock))
+    s.thread("qp", lambda: both(q.mm.mmap_lock, p.mm.mmap_lock))
+"""
+    for reduction in ("none", "m1"):
+        outcome = explored(scenario_file(tmp_path, body), reduction=reduction)
+        assert outcome.rule is not None and outcome.rule.id == "I28"
+
+
+def test_file_that_raises_names_its_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = scenario_file(tmp_path, "1 / 0\n")
+    with pytest.raises(Exception, match=r"own.py: line 2: ZeroDivisionError"):
+        from_file(path)
+
+
+def test_command_line(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["explore", "--json", str(NO_RESCAN), "fault-and-dontneed"]) == 1
+    bad, good = json.loads(capfd.readouterr().out)["scenarios"]
+    assert (bad["scenario"], bad["verdict"], bad["invariant"]) == ("no-rescan", "violation", "I2")
+    assert bad["schedule"]
+    assert (good["verdict"], good["schedule"]) == ("exhausted", None)
+    assert run(["explore", "--list"]) == 0
+    assert "fault-and-dontneed" in capfd.readouterr().out
