@@ -121,9 +121,18 @@ class Restart(Exception):
 
 class Engine:
     """The automata of `threads` over the memory as it is now, in tables.  `pool` is how many objects of a kind a thread
-    can have allocated at a time, `slots` how many RCU callbacks can be pending."""
+    can have allocated at a time, `slots` how many RCU callbacks can be pending; `empty_tables`: tables are empty when
+    they are freed, as they are since 6.6."""
 
-    def __init__(self, model: Model, threads: list[Callable[[], Any]], pool: int, slots: int, max_nodes: int) -> None:
+    def __init__(
+        self,
+        model: Model,
+        threads: list[Callable[[], Any]],
+        pool: int,
+        slots: int,
+        max_nodes: int,
+        empty_tables: bool = True,
+    ) -> None:
         instrument(model)
         self.machine = model.machine
         self.threads, self.slots, self._pool_size = len(threads), slots, pool
@@ -146,6 +155,7 @@ class Engine:
         self.value_names = frozenset({"store", "set", "xchg", "cmpxchg", "add", "add_return", "clear_unreachable"})
         self._sync()
         self._attached(model)
+        self.tables.dims[6] = empty_tables
         void = self.machine.effects.NO_RESULT | {"set", "clear_unreachable", "call_rcu", *OWN_CELL, *KINDS}
         self.learner = Learner(self.machine, void.__contains__, self._add_node, min(max_nodes, MAX_NODES))
         self.roots = [self.learner.start(t, body).number for t, body in enumerate(threads)]
@@ -338,7 +348,7 @@ class Engine:
                 check = Guard(tuple(lock.removesuffix(":w") for lock in f.write.locks))
         elif name == "set" or (f.cell.name == "ENTRIES" and sub == WRITE and name != "clear_unreachable"):
             check = f.write
-        elif container:
+        elif container and not name.endswith(("_init", "_destroy")):
             check = f.read if sub == READ else f.write
         if sub == WRITE and check.locks and check.any and len(check.locks) > 1:
             flags |= LICENSED

@@ -35,6 +35,7 @@ from .tables import (
     E_TO,
     EDGE,
     ENTRY,
+    EMPTY_TABLES,
     ERROR,
     EXCLUDES,
     EXCLUSIVE,
@@ -626,7 +627,7 @@ def free(A: np.ndarray, st: np.ndarray, h: np.ndarray, m: np.ndarray, base: int,
         if v != 0 and not (A[CELLS + lock * 16 + LOCKTYPE] == MAP and v == t + 1 << WRITER_SHIFT):
             m[0] = V_FREED_LOCKED
             return BROKEN
-    if cls == A[TABLE_CLASS]:
+    if cls == A[TABLE_CLASS] and A[EMPTY_TABLES]:
         for a in range(base + A[TABLE_ENTRY], base + A[CELLS + base * 16 + SIZE]):
             if value(A, st, a) != 0:
                 m[0] = V_NOT_EMPTY

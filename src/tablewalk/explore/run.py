@@ -28,6 +28,9 @@ from .tables import Bound
 from .trace import Trace
 
 
+EMPTY_TABLES = (6, 6)  # until then collapse_pte_mapped_thp() freed tables as they were
+
+
 @dataclass(frozen=True, slots=True)
 class Program:
     """A scenario with the overrides of its file."""
@@ -171,8 +174,13 @@ def explore(
     setup = prepare(program, config)
     model = setup.model
     outcome = Outcome(s.name, "error", threads=[name for name, _ in setup.threads])
+    config = config or KernelConfig()
+    if config.release != drivers.NEWEST or config.without or config.options:
+        setup.promises.clear()  # they are of the newest kernel
+    empty_tables = drivers.release_of(config.release) >= EMPTY_TABLES
     try:
-        engine = Engine(model, [body for _, body in setup.threads], s.pool, s.slots, options.limits.nodes)
+        bodies = [body for _, body in setup.threads]
+        engine = Engine(model, bodies, s.pool, s.slots, options.limits.nodes, empty_tables)
         search = Search(
             engine, options.reduction, options.depth_first, options.wide, options.stop, options.limits, progress
         )

@@ -55,7 +55,7 @@ _overrides: list[Override] = []
 
 
 def scenario(
-    arch: str = "x86_64/1", options: dict[str, str] | None = None, pool: int = 3, slots: int = 2
+    arch: str = "x86_64/1", options: dict[str, str] | None = None, pool: int = 3, slots: int = 3
 ) -> Callable[[Callable[[Setup], None]], Callable[[Setup], None]]:
     """Declare a scenario by the function that sets it up; its name is the function's, with dashes.
 
@@ -188,6 +188,10 @@ class Process:
         pages = self._k("gup").get_user_pages_fast(self.mm, address, 1, write)
         self._k("gup").put_user_pages(pages)
         return len(pages)
+
+    def fork(self) -> Process:
+        """fork(2): the child, which has one user."""
+        return Process(self.setup, self._k("fork").dup_mm(self.mm))
 
     def exit(self) -> None:
         """The last thread exits."""

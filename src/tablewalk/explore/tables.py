@@ -59,7 +59,7 @@ def thread_cell(thread: int, which: int) -> int:
 
 # One array holds all tables, so that a native function has one argument for them: each table at an offset, in rows.
 _SHAPES = {
-    "dims": (1, 16),  # threads, callback slots, locks, bytes before the columns, class and first entry of page tables
+    "dims": (1, 16),  # threads, callback slots, locks, bytes before the columns; of page tables: class, first entry, rule
     "op": (MAX_NODES + 1, 8),
     "edge": (MAX_EDGES, 4),
     "cell": (MAX_CELLS, 16),
@@ -87,7 +87,9 @@ DIMS, OP, EDGE, CELLS, DECODE, NCODE = (_AT[n] for n in ("dims", "op", "edge", "
 POINTERS, CLASS_LOCKS, GUARDS, PATHS, POOLS, LOCKS = (
     _AT[n] for n in ("pointers", "class_locks", "guard", "path", "pool", "lock")
 )
-NR_THREADS, NR_SLOTS, NR_LOCKS, FIRST_COLUMN, TABLE_CLASS, TABLE_ENTRY = (DIMS + i for i in range(6))
+NR_THREADS, NR_SLOTS, NR_LOCKS, FIRST_COLUMN, TABLE_CLASS, TABLE_ENTRY, EMPTY_TABLES = (
+    DIMS + i for i in range(7)
+)
 
 # columns of `edge`
 E_CODE, E_TO, E_NEW, E_LINK = range(4)

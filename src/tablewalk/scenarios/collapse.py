@@ -47,3 +47,103 @@ def shmem_collapse_dontneed(s: Setup) -> None:
     s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
     s.thread("dontneed", lambda: p.madvise(s.A, s.huge, MADV_DONTNEED))
     s.finally_(lambda results: None if p.read(s.A) == 1 else f"the page reads {p.read(s.A)}, not 1")
+
+
+@scenario()
+def shmem_collapse_fault_elsewhere(s: Setup) -> None:
+    """MADV_COLLAPSE in one process retracts the table of another, whose write fault comes in between."""
+    p, q = _shared(s, 2)
+    q.read(s.A + s.page)
+    s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
+    s.thread("fault", lambda: q.write(s.A, 2))
+    s.finally_(lambda results: None if p.read(s.A) == 2 else f"the page reads {p.read(s.A)}, not 2")
+    s.sometimes("retracted")
+
+
+@scenario(slots=5)
+def shmem_collapse_munmap(s: Setup) -> None:
+    """MADV_COLLAPSE retracts the table of a process that unmaps it at the same time."""
+    p, q = _shared(s, 2)
+    q.read(s.A)
+    s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
+    s.thread("munmap", lambda: q.munmap(s.A, s.huge))
+    s.finally_(lambda results: None if p.read(s.A) == 1 else f"the page reads {p.read(s.A)}, not 1")
+
+
+@scenario(slots=5)
+def shmem_collapse_exit(s: Setup) -> None:
+    """MADV_COLLAPSE retracts the table of a process that exits at the same time."""
+    p, q = _shared(s, 2)
+    q.read(s.A)
+    s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
+    s.thread("exit", q.exit)
+
+
+@scenario()
+def shmem_collapse_gup_fast(s: Setup) -> None:
+    """MADV_COLLAPSE while get_user_pages_fast pins a page of it."""
+    (p,) = _shared(s, 1)
+    s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
+    s.thread("gup", lambda: p.gup_fast(s.A))
+    s.finally_(lambda results: None if results["gup"] == 1 else f"{results['gup']} pages were pinned")
+
+
+def _anonymous(s: Setup) -> Process:
+    """A process with one huge page's worth of anonymous memory; all pages hold 1."""
+    p = s.process()
+    p.mmap(s.A, s.huge)
+    for i in range(s.huge):
+        p.write(s.A + i * s.page, 1)
+    return p
+
+
+@scenario()
+def anon_collapse_fault(s: Setup) -> None:
+    """MADV_COLLAPSE of anonymous memory and a write."""
+    p = _anonymous(s)
+    s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
+    s.thread("fault", lambda: p.write(s.A, 2))
+    s.finally_(lambda results: None if p.read(s.A) == 2 else f"the page reads {p.read(s.A)}, not 2")
+    s.sometimes("thp_collapse_alloc")
+
+
+@scenario()
+def anon_collapse_dontneed(s: Setup) -> None:
+    """MADV_COLLAPSE of anonymous memory and MADV_DONTNEED of it, which takes the table away."""
+    p = _anonymous(s)
+    s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
+    s.thread("dontneed", lambda: p.madvise(s.A, s.huge, MADV_DONTNEED))
+    s.finally_(lambda results: None if p.read(s.A) == 0 else f"the page reads {p.read(s.A)}, not 0")
+
+
+@scenario()
+def anon_collapse_gup_fast(s: Setup) -> None:
+    """MADV_COLLAPSE of anonymous memory while get_user_pages_fast pins a page of it."""
+    p = _anonymous(s)
+    s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
+    s.thread("gup", lambda: p.gup_fast(s.A))
+    s.finally_(lambda results: None if results["gup"] == 1 else f"{results['gup']} pages were pinned")
+
+
+@scenario(options={"transparent_hugepage": "always"})
+def huge_fault_twice(s: Setup) -> None:
+    """Two write faults of memory that can be huge: one huge page is mapped."""
+    p = s.process()
+    p.mmap(s.A, s.huge)
+    s.thread("first", lambda: p.write(s.A, 1))
+    s.thread("second", lambda: p.write(s.A + s.page, 2))
+    s.finally_(lambda results: None if p.read(s.A) == 1 else f"the page reads {p.read(s.A)}, not 1")
+    s.finally_(lambda results: None if p.read(s.A + s.page) == 2 else f"the next reads {p.read(s.A + s.page)}, not 2")
+    s.sometimes("thp_fault_alloc")
+
+
+@scenario(options={"transparent_hugepage": "always"})
+def huge_split_and_fault(s: Setup) -> None:
+    """MADV_DONTNEED of a part splits a huge page while another part is written."""
+    p = s.process()
+    p.mmap(s.A, s.huge)
+    p.write(s.A, 1)
+    s.thread("dontneed", lambda: p.madvise(s.A, 1, MADV_DONTNEED))
+    s.thread("write", lambda: p.write(s.A + s.page, 2))
+    s.finally_(lambda results: None if p.read(s.A + s.page) == 2 else f"the page reads {p.read(s.A + s.page)}, not 2")
+    s.sometimes("thp_split_pmd")

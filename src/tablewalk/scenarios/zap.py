@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from tablewalk.explore.scenario import MADV_DONTNEED, Process, Setup, scenario
+from tablewalk.explore.scenario import MADV_DONTNEED, PROT_READ, Process, Setup, scenario
 
 
 def _written(s: Setup, value: int) -> Process:
@@ -31,3 +31,84 @@ def faults_and_dontneed_slow(s: Setup) -> None:
     s.thread("dontneed", lambda: p.madvise(s.A, s.huge, MADV_DONTNEED))
     s.finally_(lambda results: None if p.read(s.A) in (0, 2) else f"the page reads {p.read(s.A)}")
     s.sometimes("reclaimed_slow")
+
+
+@scenario()
+def dontneed_twice(s: Setup) -> None:
+    """Two MADV_DONTNEED of one range: the table is taken away once."""
+    p = _written(s, 1)
+    s.thread("first", lambda: p.madvise(s.A, s.huge, MADV_DONTNEED))
+    s.thread("second", lambda: p.madvise(s.A, s.huge, MADV_DONTNEED))
+    s.finally_(lambda results: None if p.read(s.A) == 0 else f"the page reads {p.read(s.A)}")
+
+
+@scenario()
+def read_and_dontneed(s: Setup) -> None:
+    """A read, which may map the zero page, while MADV_DONTNEED empties the table."""
+    p = _written(s, 1)
+    s.thread("read", lambda: p.read(s.A))
+    s.thread("dontneed", lambda: p.madvise(s.A, s.huge, MADV_DONTNEED))
+    s.finally_(lambda results: None if results["read"] in (0, 1) else f"the read saw {results['read']}")
+
+
+@scenario()
+def gup_fast_and_dontneed(s: Setup) -> None:
+    """get_user_pages_fast walks without locks while the table is taken away."""
+    p = _written(s, 1)
+    s.thread("gup", lambda: p.gup_fast(s.A))
+    s.thread("dontneed", lambda: p.madvise(s.A, s.huge, MADV_DONTNEED))
+    s.finally_(lambda results: None if results["gup"] == 1 else f"{results['gup']} pages were pinned")
+
+
+@scenario()
+def munmap_and_fault(s: Setup) -> None:
+    """A write fault while the mapping goes away: it is served, or the task killed."""
+    p = _written(s, 1)
+    s.thread("fault", lambda: p.write(s.A, 2))
+    s.thread("munmap", lambda: p.munmap(s.A, 2 * s.huge))
+    s.finally_(lambda results: None if results["fault"] in (0, -1) else f"the write returned {results['fault']}")
+
+
+@scenario()
+def mprotect_and_fault(s: Setup) -> None:
+    """A write fault while write permission is taken away: it is served, or the task killed."""
+    p = _written(s, 1)
+    s.thread("fault", lambda: p.write(s.A, 2))
+    s.thread("mprotect", lambda: p.mprotect(s.A, s.huge, PROT_READ))
+    s.finally_(lambda results: None if results["fault"] in (0, -1) else f"the write returned {results['fault']}")
+
+
+@scenario(pool=4)
+def fork_and_dontneed(s: Setup) -> None:
+    """fork copies the table while MADV_DONTNEED waits for mmap_lock, or has emptied it before."""
+    p = _written(s, 1)
+    s.thread("fork", lambda: p.fork().exit())
+    s.thread("dontneed", lambda: p.madvise(s.A, s.huge, MADV_DONTNEED))
+    s.finally_(lambda results: None if p.read(s.A) == 0 else f"the page reads {p.read(s.A)}")
+
+
+@scenario(pool=4)
+def fork_and_fault(s: Setup) -> None:
+    """A write fault while fork shares the page: the child sees what was there before or after."""
+    p = _written(s, 1)
+
+    def child_reads() -> int:
+        child = p.fork()
+        value = child.read(s.A)
+        child.exit()
+        return value
+
+    s.thread("fork", child_reads)
+    s.thread("fault", lambda: p.write(s.A, 2))
+    s.finally_(lambda results: None if results["fork"] in (1, 2) else f"the child reads {results['fork']}")
+    s.finally_(lambda results: None if p.read(s.A) == 2 else f"the page reads {p.read(s.A)}")
+
+
+@scenario(pool=4)
+def mremap_and_fault(s: Setup) -> None:
+    """A fault while the mapping moves elsewhere."""
+    p = _written(s, 1)
+    there = s.A + 4 * s.huge * s.page
+    s.thread("fault", lambda: p.write(s.A, 2))
+    s.thread("mremap", lambda: p.mremap(s.A, s.huge, s.huge, there))
+    s.finally_(lambda results: None if p.read(there) in (1, 2) else f"the page reads {p.read(there)}")
