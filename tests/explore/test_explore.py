@@ -4,12 +4,17 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tablewalk.cli import run
+from tablewalk.errors import TablewalkError
 from tablewalk.explore.engine import Engine
 from tablewalk.explore.run import Options, Outcome, Program, built_in, explore, from_file, prepare
 from tablewalk.explore.search import Limits, Search
@@ -130,9 +135,9 @@ def inversion(s):
         assert outcome.rule is not None and outcome.rule.id == "I28"
 
 
-def test_file_that_raises_names_its_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_file_that_raises_names_its_line(tmp_path: Path) -> None:
     path = scenario_file(tmp_path, "1 / 0\n")
-    with pytest.raises(Exception, match=r"own.py: line 2: ZeroDivisionError"):
+    with pytest.raises(TablewalkError, match=r"own.py: line 2: ZeroDivisionError"):
         from_file(path)
 
 
@@ -144,3 +149,42 @@ def test_command_line(capfd: pytest.CaptureFixture[str]) -> None:
     assert (good["verdict"], good["schedule"]) == ("exhausted", None)
     assert run(["explore", "--list"]) == 0
     assert "fault-and-dontneed" in capfd.readouterr().out
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tablewalk.explore import checkpoint, search
+from tablewalk.explore.run import Options, built_in, explore
+
+def save_and_die(path, found, identity):
+    checkpoint.save(path, found, identity)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+search.BUDGET = 2000
+search.save = save_and_die
+search.Checkpoint.__init__.__defaults__ = (0.0,)
+explore(built_in()["shmem-collapse-fault"], options=Options("none", checkpoint=Path(sys.argv[1])))
+"""
+
+
+def test_checkpoint_survives_sigkill(programs: dict[str, Program], tmp_path: Path) -> None:
+    path = tmp_path / "kept"
+    command = [sys.executable, "-c", KILLED, str(path)]
+    died = subprocess.run(command, env=os.environ | {"PYTHONPATH": "src"}, check=False)
+    assert died.returncode == -signal.SIGKILL
+    program = programs["shmem-collapse-fault"]
+    resumed = explore(program, options=Options("none", checkpoint=path))
+    whole = explore(program, options=Options("none"))
+    assert resumed.verdict == whole.verdict == "exhausted"
+    assert (resumed.result.states, resumed.result.transitions) == (whole.result.states, whole.result.transitions)
+    assert resumed.nodes == whole.nodes
+    assert resumed.finals == whole.finals
+    assert not path.exists()
+
+
+def test_checkpoint_of_something_else(programs: dict[str, Program], tmp_path: Path) -> None:
+    path = tmp_path / "kept"
+    path.write_text("no checkpoint")
+    with pytest.raises(TablewalkError, match="not a checkpoint"):
+        explore(programs["fault-and-dontneed"], options=Options(checkpoint=path))

@@ -6,7 +6,6 @@ from __future__ import annotations
 import pytest
 
 from tablewalk.explore.run import built_in, explore
-from tablewalk.machine.drivers import KernelConfig
 
 PROGRAMS = built_in()
 

@@ -31,6 +31,8 @@ from tablewalk.machine.drivers import NEWEST, KernelConfig
 @click.option("--all", "everything", is_flag=True, help="Go on after the first violation.")
 @click.option("--states", type=click.IntRange(0), default=0, help="Stop after so many states.")
 @click.option("--seconds", type=click.FloatRange(0), default=0.0, help="Stop after so many seconds.")
+@click.option("--checkpoint", type=click.Path(path_type=Path), metavar="FILE",
+              help="Keep the search of one scenario here every 10 seconds, and go on from what is here.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(
     what: tuple[str, ...],
@@ -44,6 +46,7 @@ def command(
     everything: bool,
     states: int,
     seconds: float,
+    checkpoint: Path | None,
     as_json: bool,
 ) -> int:
     """Try every interleaving of scenarios' threads, which run the model's code, and check its rules at each step.
@@ -56,8 +59,10 @@ def command(
     if as_list:
         _list(programs, as_json)
         return 0
+    if checkpoint and len(programs) != 1:
+        raise TablewalkError("--checkpoint: of one scenario; give its name")
     config = KernelConfig(release, options=tuple(map(_option, options)), without=without)
-    search = Options(reduction, depth_first, wide, not everything, Limits(states, seconds))
+    search = Options(reduction, depth_first, wide, not everything, Limits(states, seconds), checkpoint)
     outcomes = []
     for program in programs.values():
         outcome = _explored(program, config, search)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -150,6 +151,7 @@ class Engine:
         self._wide: list[int] = []  # values that don't fit a cell of the tables
         self._column_of: dict[int, int] = {}
         self.accesses = 0
+        self.misses: list[tuple[int, ...]] = []  # all that was learned, in order
         self._cells = 1
         self.effects = self.machine.effects.EFFECTS
         self.value_names = frozenset({"store", "set", "xchg", "cmpxchg", "add", "add_return", "clear_unreachable"})
@@ -379,9 +381,15 @@ class Engine:
 
     # --- what the search misses --------------------------------------------------------------------------
 
+    def learn(self, miss: Any) -> None:
+        """Learn again what a search missed once."""
+        with suppress(Restart):
+            self.resolve(miss, True)
+
     def resolve(self, miss: Any, reduced: bool) -> None:
         """Learn what a step missed.  Raises Restart if it makes what the search did so far incomplete."""
         a = self.tables
+        self.misses.append(tuple(int(v) for v in miss[:4]))
         what, x, y, z = (int(v) for v in miss[:4])
         if what == native.M_EDGE:
             self._edge(self.learner.nodes[x], y)

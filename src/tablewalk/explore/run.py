@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import time
 from collections.abc import Iterator
@@ -23,10 +24,9 @@ from .engine import Engine
 from .learn import Nondeterministic, activation, instrument
 from .rules import BOUNDS, RESULT, Rule, final_rules
 from .scenario import Override, Scenario, Setup
-from .search import Limits, Progress, Result, Search
+from .search import Checkpoint, Limits, Progress, Result, Search
 from .tables import Bound
 from .trace import Trace
-
 
 EMPTY_TABLES = (6, 6)  # until then collapse_pte_mapped_thp() freed tables as they were
 
@@ -48,6 +48,7 @@ class Options:
     wide: bool = False
     stop: bool = True
     limits: Limits = field(default_factory=Limits)
+    checkpoint: Path | None = None
 
 
 @dataclass(slots=True)
@@ -181,10 +182,15 @@ def explore(
     try:
         bodies = [body for _, body in setup.threads]
         engine = Engine(model, bodies, s.pool, s.slots, options.limits.nodes, empty_tables)
+        kept = None
+        if options.checkpoint:
+            kept = Checkpoint(options.checkpoint, _identity(program, config, options))
         search = Search(
-            engine, options.reduction, options.depth_first, options.wide, options.stop, options.limits, progress
+            engine, options.reduction, options.depth_first, options.wide, options.stop, options.limits, progress, kept
         )
         outcome.result = search.run()
+        if kept and outcome.result.verdict != "bounded":
+            kept.path.unlink(missing_ok=True)
         outcome.nodes, outcome.runs = len(engine.learner.nodes) - 1, engine.learner.runs
         _judge(outcome, search, setup, options)
     except (Bound, Nondeterministic) as e:
@@ -193,6 +199,18 @@ def explore(
         outcome.bound = e.what if isinstance(e, Bound) else ""
     outcome.seconds = time.perf_counter() - began
     return outcome
+
+
+def _identity(program: Program, config: KernelConfig, options: Options) -> str:
+    """Changes with whatever makes a checkpoint useless: scenario, kernel, way of searching, and the text of all."""
+    digest = hashlib.sha256()
+    for part in ("machine", "arch", "kernel", "patches", "explore", "scenarios"):
+        for source in sorted((drivers.ROOT / part).glob("*.py")):
+            digest.update(source.read_bytes())
+    for function in (program.scenario.setup, *(o.function for o in program.overrides)):
+        digest.update(Path(function.__code__.co_filename).read_bytes())
+    how = (options.reduction, options.depth_first, options.wide, options.stop)
+    return f"{program.scenario.name} {config} {how} {digest.hexdigest()}"
 
 
 def _judge(outcome: Outcome, search: Search, setup: Setup, options: Options) -> None:

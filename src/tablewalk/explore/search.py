@@ -6,10 +6,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .checkpoint import restore, save
 from .engine import Engine, Restart
 from .loop import (
     ACTOR_BITS,
@@ -78,6 +80,15 @@ class Result:
     finals: Any = None
 
 
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Where a search is kept, every so many seconds; `identity` says which search it is."""
+
+    path: Path
+    identity: str
+    seconds: float = 10.0
+
+
 Progress = Callable[["Search"], None]
 
 
@@ -93,14 +104,15 @@ class Search:
         stop: bool = True,
         limits: Limits = Limits(),
         progress: Progress | None = None,
+        checkpoint: Checkpoint | None = None,
     ) -> None:
         self.engine, self.depth_first, self.wide, self.stop = engine, depth_first, wide, stop
         self.reduction = REDUCTIONS[reduction]
-        self.limits, self._progress = limits, progress
+        self.limits, self._progress, self._checkpoint = limits, progress, checkpoint
         self.result = Result()
         self.width = 64
         self._warming = False
-        self._began = 0.0
+        self._began = self._saved = self._checked = 0.0
         self._miss = np.zeros(8, np.int64)
         self._allocate()
 
@@ -132,10 +144,11 @@ class Search:
 
     def run(self) -> Result:
         """Search until all is seen, a rule is broken (if `stop`), or a limit is reached."""
-        began = self._began = time.perf_counter()
+        began = self._began = self._saved = time.perf_counter()
         result = self.result
         try:
-            if self.reduction != NONE:
+            kept = self._checkpoint
+            if not (kept and restore(kept.path, self, kept.identity)) and self.reduction != NONE:
                 self._warm_up()
             result.verdict = self._loop(began)
         except Bound as e:
@@ -179,7 +192,7 @@ class Search:
                 self._grow()
             elif status in (DONE, FOUND):
                 return "exhausted"
-            elif status == PAUSED:
+            if status == PAUSED or time.perf_counter() - self._checked > 0.5:
                 self._check_limits(began)
 
     def _budget(self) -> int:
@@ -189,9 +202,13 @@ class Search:
         return int(min(BUDGET, max(1, self.limits.states - self.io[STATES])))
 
     def _check_limits(self, began: float) -> None:
-        limits = self.limits
+        limits, kept, now = self.limits, self._checkpoint, time.perf_counter()
+        self._checked = now
         if self._progress:
             self._progress(self)
+        if kept and now - self._saved > kept.seconds:
+            save(kept.path, self, kept.identity)
+            self._saved = time.perf_counter()
         if limits.states and self.io[STATES] >= limits.states:
             raise Bound(f"{limits.states} states")
         if limits.seconds and time.perf_counter() - began > limits.seconds:

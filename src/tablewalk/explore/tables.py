@@ -59,7 +59,7 @@ def thread_cell(thread: int, which: int) -> int:
 
 # One array holds all tables, so that a native function has one argument for them: each table at an offset, in rows.
 _SHAPES = {
-    "dims": (1, 16),  # threads, callback slots, locks, bytes before the columns; of page tables: class, first entry, rule
+    "dims": (1, 16),  # threads, slots, locks, bytes before the columns; of page tables: class, first entry, a rule
     "op": (MAX_NODES + 1, 8),
     "edge": (MAX_EDGES, 4),
     "cell": (MAX_CELLS, 16),
