@@ -33,8 +33,8 @@ def test_locks_hold_all_dependencies_in_one_version() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     run, dev = locked("requirements.lock"), locked("requirements-dev.lock")
     assert run.items() <= dev.items()
-    assert {re.split(r"\W", d)[0] for d in project["dependencies"]} <= run.keys()
-    assert {re.split(r"\W", d)[0] for d in project["optional-dependencies"]["dev"]} <= dev.keys()
+    assert {re.split(r"[^\w-]", d)[0] for d in project["dependencies"]} <= run.keys()
+    assert {re.split(r"[^\w-]", d)[0] for d in project["optional-dependencies"]["dev"]} <= dev.keys()
 
 
 @pytest.fixture
