@@ -183,6 +183,17 @@ def test_checkpoint_survives_sigkill(programs: dict[str, Program], tmp_path: Pat
     assert not path.exists()
 
 
+def test_two_workers_do_what_one_does(programs: dict[str, Program]) -> None:
+    one, two = (explore(programs["shmem-collapse-fault"], options=Options("none", workers=n)) for n in (1, 2))
+    assert one.verdict == two.verdict == "exhausted"
+    assert (two.result.states, two.result.transitions) == (one.result.states, one.result.transitions)
+    assert len(two.finals) == len(one.finals)
+    (program,) = from_file(NO_RESCAN).values()
+    found = explore(program, options=Options(workers=2))
+    assert found.rule is not None and found.rule.id == "I2"
+    assert found.trace is not None and found.trace.schedule
+
+
 def test_checkpoint_of_something_else(programs: dict[str, Program], tmp_path: Path) -> None:
     path = tmp_path / "kept"
     path.write_text("no checkpoint")

@@ -13,15 +13,27 @@ from tablewalk.explore.engine import Engine
 from tablewalk.explore.loop import V_DEADLOCK
 from tablewalk.explore.run import searched
 from tablewalk.explore.search import Search
+from tablewalk.explore.workers import ParallelSearch
 from tablewalk.machine.drivers import KernelConfig
 
 from .oracle import Program, Subject, enumerate_all, random_program
 
+WAYS: tuple[dict[str, Any], ...] = (
+    {"reduction": "m1"},
+    {"reduction": "m1", "depth_first": True, "wide": True},
+    {"reduction": "m1", "workers": 2},
+    {"reduction": "m2"},
+)
 KINDS = {native.V_FREED: "freed", native.V_GUARD: "guard", V_DEADLOCK: "deadlock"}
 
 
-def searched_all(subject: Subject, engine: Engine, **how: Any) -> tuple[set[tuple[Any, ...]], set[str]]:
-    result = Search(engine, stop=False, **how).run()
+def searched_all(
+    subject: Subject, engine: Engine, workers: int = 1, **how: Any
+) -> tuple[set[tuple[Any, ...]], set[str]]:
+    if workers == 1:
+        result = Search(engine, stop=False, **how).run()
+    else:
+        result = ParallelSearch(engine, workers=workers, stop=False, **how).run()
     assert result.verdict in ("exhausted", "violation")
     finals = {
         subject.seen(engine.cells(state), [engine.result_of(state, t) for t in range(engine.threads)])
@@ -38,7 +50,7 @@ def compare(program: Program) -> None:
     engine = Engine(model, list(subject.bodies), pool=2, slots=2, max_nodes=5000)
     finals, violations = enumerate_all(program)
     assert searched_all(subject, engine, reduction="none") == (finals, violations), program
-    for how in ({"reduction": "m1"}, {"reduction": "m1", "depth_first": True, "wide": True}, {"reduction": "m2"}):
+    for how in WAYS:
         found, broken = searched_all(subject, engine, **how)
         assert found == finals, (how, program)
         broken |= violations & {"deadlock"} if how["reduction"] == "m2" else set()

@@ -33,6 +33,7 @@ from tablewalk.machine.drivers import NEWEST, KernelConfig
 @click.option("--seconds", type=click.FloatRange(0), default=0.0, help="Stop after so many seconds.")
 @click.option("--checkpoint", type=click.Path(path_type=Path), metavar="FILE",
               help="Keep the search of one scenario here every 10 seconds, and go on from what is here.")
+@click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Native threads.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(
     what: tuple[str, ...],
@@ -47,6 +48,7 @@ def command(
     states: int,
     seconds: float,
     checkpoint: Path | None,
+    workers: int,
     as_json: bool,
 ) -> int:
     """Try every interleaving of scenarios' threads, which run the model's code, and check its rules at each step.
@@ -61,8 +63,10 @@ def command(
         return 0
     if checkpoint and len(programs) != 1:
         raise TablewalkError("--checkpoint: of one scenario; give its name")
+    if workers > 1 and (depth_first or checkpoint):
+        raise TablewalkError("--workers: breadth first and without --checkpoint only")
     config = KernelConfig(release, options=tuple(map(_option, options)), without=without)
-    search = Options(reduction, depth_first, wide, not everything, Limits(states, seconds), checkpoint)
+    search = Options(reduction, depth_first, wide, not everything, Limits(states, seconds), checkpoint, workers)
     outcomes = []
     for program in programs.values():
         outcome = _explored(program, config, search)

@@ -53,6 +53,112 @@ def note_rule(rules: np.ndarray, io: np.ndarray, rule: int, node: int, extra: in
 
 
 @jit
+def successors(
+    A: np.ndarray,
+    state: np.ndarray,
+    h: np.ndarray,
+    m: np.ndarray,
+    reduction: int,
+    buf: np.ndarray,
+    hb: np.ndarray,
+    who: np.ndarray,
+    bad: np.ndarray,
+    found: np.ndarray,
+) -> bool:
+    """All steps from a state, into `buf`; `found`: steps, broken rules (in `bad`), threads that wait, operations.
+
+    False if something is missing.
+    """
+    log = np.zeros(2, np.int64)
+    n = nbad = waiting = operations = 0
+    for t in range(A[NR_THREADS] + A[NR_SLOTS]):
+        node = get_node(state, t)
+        if node == 0 or A[OP + node * 8 + KIND] == EXIT:
+            continue
+        buf[n] = state
+        hb[n] = h
+        status = step(A, buf[n], hb[n], m, t, reduction, log, False)
+        if status == MISS:
+            return False
+        if status == BROKEN:
+            bad[nbad, 0] = m[0]
+            bad[nbad, 1] = m[1]
+            bad[nbad, 2] = m[2]
+            bad[nbad, 3] = t
+            nbad += 1
+        elif status == OK:
+            operations += log[0]
+            who[n] = t
+            n += 1
+        elif status != IDLE:
+            waiting += 1
+    found[0] = n
+    found[1] = nbad
+    found[2] = waiting
+    found[3] = operations
+    return True
+
+
+@jit
+def note_state(
+    A: np.ndarray,
+    state: np.ndarray,
+    here: int,
+    bad: np.ndarray,
+    found: np.ndarray,
+    finals: np.ndarray,
+    rules: np.ndarray,
+    io: np.ndarray,
+) -> None:
+    """Count a state's steps, note what broke a rule, a deadlock, or that all is at its end."""
+    for i in range(found[1]):
+        note_rule(rules, io, bad[i, 0], bad[i, 1], bad[i, 2], here, bad[i, 3])
+    if found[0] == 0 and found[1] == 0:
+        if found[2]:
+            for t in range(A[NR_THREADS] + A[NR_SLOTS]):
+                node = get_node(state, t)
+                if node and A[OP + node * 8 + KIND] != EXIT:
+                    note_rule(rules, io, V_DEADLOCK, node, 0, here, t)
+                    break
+        else:
+            finals[io[FINALS]] = state
+            io[FINALS] += 1
+    io[TRANSITIONS] += found[0]
+    io[OPERATIONS] += found[3]
+
+
+@jit
+def enqueue(
+    queue: np.ndarray,
+    hashes: np.ndarray,
+    index: np.ndarray,
+    parent: np.ndarray,
+    io: np.ndarray,
+    state: np.ndarray,
+    h: np.ndarray,
+    link: int,
+) -> None:
+    """Put a new state at the end of the queue."""
+    to = io[TAIL] & queue.shape[0] - 1
+    queue[to] = state
+    hashes[to] = h
+    index[to] = io[STATES]
+    parent[io[STATES]] = link
+    io[TAIL] += 1
+    io[STATES] += 1
+
+
+@jit
+def room(
+    queue: np.ndarray, table: np.ndarray, parent: np.ndarray, finals: np.ndarray, io: np.ndarray, new: int
+) -> bool:
+    """Whether so many new states fit."""
+    if io[TAIL] - io[HEAD] + new > queue.shape[0] or io[STATES] + new > parent.shape[0]:
+        return False
+    return (io[STATES] + new) * 10 <= table.shape[0] * 7 and io[FINALS] < finals.shape[0]
+
+
+@jit
 def search(
     A: np.ndarray,
     queue: np.ndarray,
@@ -72,75 +178,99 @@ def search(
 ) -> int:
     """Expand states until none is left, something is missed or found, an array is full, or `budget` are done."""
     threads = A[NR_THREADS] + A[NR_SLOTS]
-    cap = queue.shape[0] - 1
-    width = queue.shape[1]
-    buf = np.zeros((threads, width), np.uint8)
+    buf = np.zeros((threads, queue.shape[1]), np.uint8)
     hb = np.zeros((threads, 2), np.uint64)
     who = np.zeros(threads, np.int64)
-    log = np.zeros(2, np.int64)
     bad = np.zeros((threads, 4), np.int64)
+    found = np.zeros(4, np.int64)
     while io[HEAD] < io[TAIL]:
         if budget == 0:
             return PAUSED
         budget -= 1
-        if io[TAIL] - io[HEAD] + threads > cap + 1 or io[STATES] + threads > parent.shape[0]:
+        if not room(queue, table, parent, finals, io, threads):
             return GROW
-        if (io[STATES] + threads) * 10 > table.shape[0] * 7 or io[FINALS] >= finals.shape[0]:
-            return GROW
-        pos = (io[TAIL] - 1 if depth_first else io[HEAD]) & cap
-        n = waiting = nbad = operations = 0
-        for t in range(threads):
-            node = get_node(queue[pos], t)
-            if node == 0 or A[OP + node * 8 + KIND] == EXIT:
-                continue
-            buf[n] = queue[pos]
-            hb[n] = hashes[pos]
-            status = step(A, buf[n], hb[n], m, t, reduction, log, False)
-            if status == MISS:
-                return MISSED
-            if status == BROKEN:
-                bad[nbad, 0] = m[0]
-                bad[nbad, 1] = m[1]
-                bad[nbad, 2] = m[2]
-                bad[nbad, 3] = t
-                nbad += 1
-            elif status == OK:
-                operations += log[0]
-                who[n] = t
-                n += 1
-            elif status != IDLE:
-                waiting += 1
+        pos = (io[TAIL] - 1 if depth_first else io[HEAD]) & queue.shape[0] - 1
+        if not successors(A, queue[pos], hashes[pos], m, reduction, buf, hb, who, bad, found):
+            return MISSED
         here = index[pos]
         if depth_first:
             io[TAIL] -= 1
         else:
             io[HEAD] += 1
-        for i in range(nbad):
-            note_rule(rules, io, bad[i, 0], bad[i, 1], bad[i, 2], here, bad[i, 3])
-        if n == 0 and nbad == 0:
-            if waiting:
-                for t in range(threads):
-                    node = get_node(queue[pos], t)
-                    if node and A[OP + node * 8 + KIND] != EXIT:
-                        note_rule(rules, io, V_DEADLOCK, node, 0, here, t)
-                        break
-            else:
-                finals[io[FINALS], :width] = queue[pos]
-                io[FINALS] += 1
-        io[TRANSITIONS] += n
-        io[OPERATIONS] += operations
-        for i in range(n):
+        note_state(A, queue[pos], here, bad, found, finals, rules, io)
+        for i in range(found[0]):
             if insert(table, second, hb[i]):
-                to = io[TAIL] & cap
-                queue[to] = buf[i]
-                hashes[to] = hb[i]
-                index[to] = io[STATES]
-                parent[io[STATES]] = here << ACTOR_BITS | who[i]
-                io[TAIL] += 1
-                io[STATES] += 1
+                enqueue(queue, hashes, index, parent, io, buf[i], hb[i], here << ACTOR_BITS | who[i])
         if stop and io[RULES]:
             return FOUND
     return DONE
+
+
+@jit
+def expand(
+    A: np.ndarray,
+    queue: np.ndarray,
+    hashes: np.ndarray,
+    index: np.ndarray,
+    finals: np.ndarray,
+    rules: np.ndarray,
+    io: np.ndarray,
+    out: np.ndarray,
+    out_hashes: np.ndarray,
+    out_links: np.ndarray,
+    out_counts: np.ndarray,
+    m: np.ndarray,
+    reduction: int,
+    shard: int,
+) -> int:
+    """As `search`, breadth first, for one of several shards: what it finds goes to the shards that own it."""
+    threads = A[NR_THREADS] + A[NR_SLOTS]
+    shards = out.shape[0]
+    buf = np.zeros((threads, queue.shape[1]), np.uint8)
+    hb = np.zeros((threads, 2), np.uint64)
+    who = np.zeros(threads, np.int64)
+    bad = np.zeros((threads, 4), np.int64)
+    found = np.zeros(4, np.int64)
+    while io[HEAD] < io[TAIL]:
+        for owner in range(shards):
+            if out_counts[owner] + threads > out.shape[1]:
+                return PAUSED
+        if io[FINALS] >= finals.shape[0]:
+            return GROW
+        pos = io[HEAD] & queue.shape[0] - 1
+        if not successors(A, queue[pos], hashes[pos], m, reduction, buf, hb, who, bad, found):
+            return MISSED
+        here = index[pos] * shards + shard
+        io[HEAD] += 1
+        note_state(A, queue[pos], here, bad, found, finals, rules, io)
+        for i in range(found[0]):
+            to = np.int64((hb[i, 0] >> np.uint64(40)) % np.uint64(shards))
+            n = out_counts[to]
+            out[to, n] = buf[i]
+            out_hashes[to, n] = hb[i]
+            out_links[to, n] = here << ACTOR_BITS | who[i]
+            out_counts[to] = n + 1
+    return DONE
+
+
+@jit
+def absorb(
+    queue: np.ndarray,
+    hashes: np.ndarray,
+    index: np.ndarray,
+    table: np.ndarray,
+    second: np.ndarray,
+    parent: np.ndarray,
+    io: np.ndarray,
+    new: np.ndarray,
+    new_hashes: np.ndarray,
+    new_links: np.ndarray,
+    count: int,
+) -> None:
+    """Take over states that another shard found and this one owns; there is room for them."""
+    for i in range(count):
+        if insert(table, second, new_hashes[i]):
+            enqueue(queue, hashes, index, parent, io, new[i], new_hashes[i], new_links[i])
 
 
 @jit

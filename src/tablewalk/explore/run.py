@@ -27,6 +27,7 @@ from .scenario import Override, Scenario, Setup
 from .search import Checkpoint, Limits, Progress, Result, Search
 from .tables import Bound
 from .trace import Trace
+from .workers import ParallelSearch
 
 EMPTY_TABLES = (6, 6)  # until then collapse_pte_mapped_thp() freed tables as they were
 
@@ -49,6 +50,7 @@ class Options:
     stop: bool = True
     limits: Limits = field(default_factory=Limits)
     checkpoint: Path | None = None
+    workers: int = 1
 
 
 @dataclass(slots=True)
@@ -185,9 +187,11 @@ def explore(
         kept = None
         if options.checkpoint:
             kept = Checkpoint(options.checkpoint, _identity(program, config, options))
-        search = Search(
-            engine, options.reduction, options.depth_first, options.wide, options.stop, options.limits, progress, kept
-        )
+        o = options
+        if o.workers > 1:
+            search: Search = ParallelSearch(engine, o.reduction, o.workers, o.wide, o.stop, o.limits, progress)
+        else:
+            search = Search(engine, o.reduction, o.depth_first, o.wide, o.stop, o.limits, progress, kept)
         outcome.result = search.run()
         if kept and outcome.result.verdict != "bounded":
             kept.path.unlink(missing_ok=True)

@@ -156,11 +156,14 @@ class Search:
         result.seconds = time.perf_counter() - began
         io = self.io
         result.states, result.transitions, result.operations = (int(v) for v in io[STATES : OPERATIONS + 1])
-        result.found = [Found(*(int(v) for v in row)) for row in self.rules[: io[RULES]]]
-        result.finals = self.finals[: io[FINALS]]
+        self._collect()
         if result.found:
             result.verdict = "violation"
         return result
+
+    def _collect(self) -> None:
+        self.result.found = [Found(*(int(v) for v in row)) for row in self.rules[: self.io[RULES]]]
+        self.result.finals = self.finals[: self.io[FINALS]]
 
     def _warm_up(self) -> None:
         """Walk at random for a while, to see what is shared before the search counts on what is not."""
@@ -229,23 +232,31 @@ class Search:
         self.result.learning += time.perf_counter() - began
 
     def _grow(self) -> None:
+        self.make_room(self.engine.threads + self.engine.slots)
+
+    def make_room(self, new: int) -> None:
+        """Let the arrays have room for so many new states."""
         io = self.io
         count = int(io[TAIL] - io[HEAD])
-        threads = self.engine.threads + self.engine.slots
-        if count + threads > len(self.queue):
-            size = len(self.queue)
+        size = len(self.queue)
+        if count + new > size:
             order = np.arange(io[HEAD], io[TAIL]) & size - 1
+            while count + new > size:
+                size *= 2
             for name in ("queue", "hashes", "index"):
                 old = getattr(self, name)
-                new = np.zeros((size * 2, *old.shape[1:]), old.dtype)
-                new[:count] = old[order]
-                setattr(self, name, new)
+                larger = np.zeros((size, *old.shape[1:]), old.dtype)
+                larger[:count] = old[order]
+                setattr(self, name, larger)
             io[HEAD], io[TAIL] = 0, count
-        if io[STATES] + threads > len(self.parent):
+        while io[STATES] + new > len(self.parent):
             self.parent = np.concatenate([self.parent, np.zeros_like(self.parent)])
-        if (io[STATES] + threads) * 10 > len(self.table) * 7:
-            table = np.zeros(len(self.table) * 4, np.uint64)
-            second = np.zeros(len(table) if self.wide else 1, np.uint64)
+        size = len(self.table)
+        while (io[STATES] + new) * 10 > size * 7:
+            size *= 4
+        if size > len(self.table):
+            table = np.zeros(size, np.uint64)
+            second = np.zeros(size if self.wide else 1, np.uint64)
             rehash(self.table, self.second, table, second)
             self.table, self.second = table, second
         if io[FINALS] >= len(self.finals):

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A search breadth first by several native threads, each with the states whose hash says so.
+
+They go on in rounds: each expands states of its own for a while, then each takes over what the others found for it.
+Between the rounds one Python thread learns what was missed, so the tables only change while nobody reads them.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from .engine import Engine
+from .loop import ACTOR_BITS, FINALS, HEAD, MISSED, OPERATIONS, RULES, STATES, TAIL, TRANSITIONS, absorb, expand
+from .search import Found, Limits, Progress, Search
+
+ROUND = 1 << 15  # states that one shard may find for another in a round
+
+
+class ParallelSearch(Search):
+    """A search by `workers` threads."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        reduction: str,
+        workers: int,
+        wide: bool = False,
+        stop: bool = True,
+        limits: Limits | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self.shards = [Search(engine, reduction, False, wide, stop) for _ in range(workers)]
+        super().__init__(engine, reduction, False, wide, stop, limits or Limits(), progress)
+
+    def _allocate(self) -> None:
+        for shard in self.shards:
+            shard.width = self.width
+            shard._allocate()
+        n = len(self.shards)
+        self._out = np.zeros((n, n, ROUND, self.width), np.uint8)
+        self._out_hashes = np.zeros((n, n, ROUND, 2), np.uint64)
+        self._out_links = np.zeros((n, n, ROUND), np.int64)
+        self._counts = np.zeros((n, n), np.int64)
+        super()._allocate()
+
+    def _begin(self) -> None:
+        super()._begin()
+        self._counts[:] = 0
+        owner = self._owner(self.hashes[0])
+        for i, shard in enumerate(self.shards):
+            shard._begin()
+            if i != owner:
+                shard.table[:] = 0
+                shard.second[:] = 0
+                shard.io[:] = 0
+
+    def _owner(self, h: Any) -> int:
+        return (int(h[0]) >> 40) % len(self.shards)
+
+    def _loop(self, began: float) -> str:
+        shards = self.shards
+        with ThreadPoolExecutor(len(shards)) as pool:
+            while True:
+                misses = [np.zeros(8, np.int64) for _ in shards]
+                done = list(pool.map(self._expand, range(len(shards)), misses))
+                for shard in shards:
+                    shard._grow()
+                list(pool.map(self._absorb, range(len(shards))))
+                self._total()
+                for miss in (m for status, m in zip(done, misses, strict=True) if status == MISSED):
+                    if not self._learned(miss):
+                        break
+                self._check_limits(began)
+                if self.io[HEAD] == self.io[TAIL] or (self.stop and self.io[RULES]):
+                    return "exhausted"
+
+    def _learned(self, miss: Any) -> bool:
+        """Learn what was missed; false if the search begins anew for it."""
+        self._miss[:] = miss
+        restarts, width = self.result.restarts, self.width
+        self._learn()
+        return restarts == self.result.restarts and width == self.width
+
+    def _expand(self, i: int, miss: Any) -> int:
+        s = self.shards[i]
+        return int(
+            expand(
+                self.engine.tables.all, s.queue, s.hashes, s.index, s.finals, s.rules, s.io,
+                self._out[i], self._out_hashes[i], self._out_links[i], self._counts[i], miss, self.reduction, i,
+            )
+        )  # fmt: skip
+
+    def _absorb(self, i: int) -> None:
+        s = self.shards[i]
+        for other in range(len(self.shards)):
+            count = int(self._counts[other, i])
+            s.make_room(count)
+            absorb(
+                s.queue, s.hashes, s.index, s.table, s.second, s.parent, s.io,
+                self._out[other, i], self._out_hashes[other, i], self._out_links[other, i], count,
+            )  # fmt: skip
+            self._counts[other, i] = 0
+
+    def _total(self) -> None:
+        """The sums over all shards, as a single search would have them."""
+        for column in (HEAD, TAIL, STATES, TRANSITIONS, OPERATIONS, FINALS, RULES):
+            self.io[column] = sum(int(s.io[column]) for s in self.shards)
+
+    def _collect(self) -> None:
+        merged: dict[tuple[int, int], Found] = {}
+        for shard in self.shards:
+            for row in shard.rules[: shard.io[RULES]]:
+                found = Found(*(int(v) for v in row))
+                known = merged.get((found.rule, found.node))
+                merged[found.rule, found.node] = replace(found, count=found.count + (known.count if known else 0))
+        self.result.found = list(merged.values())
+        self.result.finals = np.concatenate([s.finals[: s.io[FINALS]] for s in self.shards])
+
+    def schedule(self, state: int) -> list[int]:
+        """Who took the steps that lead to a state; states are numbered over all shards."""
+        actors: list[int] = []
+        n = len(self.shards)
+        while True:
+            link = int(self.shards[state % n].parent[state // n])
+            if link < 0:
+                return actors[::-1]
+            actors.append(link & (1 << ACTOR_BITS) - 1)
+            state = link >> ACTOR_BITS
+
+
