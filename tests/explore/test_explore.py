@@ -97,6 +97,39 @@ def moody(s):
     assert "after the same history" in outcome.sentence
 
 
+@pytest.mark.parametrize("name", ["faults-and-dontneed-slow", "shmem-collapse-fault", "fork-and-fault"])
+def test_merged_histories_go_on_alike(programs: dict[str, Program], name: str) -> None:
+    setup = prepare(programs[name])
+    scenario = programs[name].scenario
+    bodies = [body for _, body in setup.threads]
+    engine = Engine(setup.model, bodies, scenario.pool, scenario.slots, 60_000, paranoid=True)
+    assert Search(engine).run().verdict == "exhausted"
+    assert engine.learner.checked >= 8
+
+
+def test_impure_function_is_found_by_going_on(tmp_path: Path) -> None:
+    body = """
+from tablewalk.explore.learn import activation
+memory = []
+@scenario()
+def leaky(s):
+    p = s.process()
+    @activation
+    def impure(cell):
+        memory.append(s.model.machine.load(cell))
+        return 0
+    def body():
+        impure(p.mm.mm_users)
+        s.model.machine.add(p.mm.mm_count, memory[-1])
+        return 0
+    s.thread("leaky", body)
+    s.thread("other", lambda: s.model.machine.store(p.mm.mm_users, 3))
+"""
+    outcome = explored(scenario_file(tmp_path, body), paranoid=True)
+    assert outcome.verdict == "error"
+    assert "history" in outcome.sentence
+
+
 def test_limits_are_told(programs: dict[str, Program]) -> None:
     outcome = explore(programs["shmem-collapse-fault"], options=Options("none", limits=Limits(states=1000)))
     assert (outcome.verdict, outcome.bound) == ("bounded", "1000 states")

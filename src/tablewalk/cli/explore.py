@@ -34,6 +34,7 @@ from tablewalk.machine.drivers import NEWEST, KernelConfig
 @click.option("--checkpoint", type=click.Path(path_type=Path), metavar="FILE",
               help="Keep the search of one scenario here every 10 seconds, and go on from what is here.")
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Native threads.")
+@click.option("--paranoid", is_flag=True, help="See that histories taken to be the same go on alike.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(
     what: tuple[str, ...],
@@ -49,6 +50,7 @@ def command(
     seconds: float,
     checkpoint: Path | None,
     workers: int,
+    paranoid: bool,
     as_json: bool,
 ) -> int:
     """Try every interleaving of scenarios' threads, which run the model's code, and check its rules at each step.
@@ -66,7 +68,8 @@ def command(
     if workers > 1 and (depth_first or checkpoint):
         raise TablewalkError("--workers: breadth first and without --checkpoint only")
     config = KernelConfig(release, options=tuple(map(_option, options)), without=without)
-    search = Options(reduction, depth_first, wide, not everything, Limits(states, seconds), checkpoint, workers)
+    limits = Limits(states, seconds)
+    search = Options(reduction, depth_first, wide, not everything, limits, checkpoint, workers, paranoid)
     outcomes = []
     for program in programs.values():
         outcome = _explored(program, config, search)

@@ -133,6 +133,7 @@ class Engine:
         slots: int,
         max_nodes: int,
         empty_tables: bool = True,
+        paranoid: bool = False,
     ) -> None:
         instrument(model)
         self.machine = model.machine
@@ -160,6 +161,7 @@ class Engine:
         self.tables.dims[6] = empty_tables
         void = self.machine.effects.NO_RESULT | {"set", "clear_unreachable", "call_rcu", *OWN_CELL, *KINDS}
         self.learner = Learner(self.machine, void.__contains__, self._add_node, min(max_nodes, MAX_NODES))
+        self.learner.paranoid = paranoid
         self.roots = [self.learner.start(t, body).number for t, body in enumerate(threads)]
 
     def _sync(self) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import wraps
 from pathlib import Path
 from types import FrameType, FunctionType
@@ -100,7 +100,13 @@ def activation(function: Any) -> Callable[..., Any]:
 
 
 class Learner:
-    """The automata of some threads.  `on_node` is told of each new node, and may refuse by raising `Bound`."""
+    """The automata of some threads.  `on_node` is told of each new node, and may refuse by raising `Bound`.
+
+    `paranoid`: where another history leads to a known node, that history is gone on with too, to see that it does the
+    same.
+    """
+
+    paranoid = False
 
     def __init__(
         self, machine: Any, is_void: Callable[[str], bool], on_node: Callable[[Node], None], max_nodes: int
@@ -117,6 +123,9 @@ class Learner:
         self._first: Node | None = None
         self._thread = 0
         self._budget = 0
+        self._crossed: list[tuple[Node, tuple[Any, ...]]] = []
+        self._others: dict[int, tuple[Any, ...]] = {}  # another history of a node
+        self.checked = 0
 
     # --- runs --------------------------------------------------------------------------------------------
 
@@ -127,7 +136,12 @@ class Learner:
     def after(self, node: Node, result: Any, body: Callable[[], Any]) -> Node:
         """The node that follows `node` when its operation gives `result`."""
         known = node.next.get(result)
-        return self.nodes[known] if known is not None else self._run(node.thread, body, node, result)
+        if known is not None:
+            return self.nodes[known]
+        first = self._run(node.thread, body, node, result)
+        if self.paranoid and node.number in self._others:
+            self._go_on(node, self._others[node.number], body, (result,))
+        return first
 
     def _run(self, thread: int, body: Callable[[], Any], node: Node | None, result: Any) -> Node:
         self.runs += 1
@@ -152,8 +166,24 @@ class Learner:
         finally:
             _active[0] = None
             self._machine.attach(None)
-        assert self._first is not None
-        return self._first
+        first = self._first
+        assert first is not None
+        if self.paranoid:
+            crossed, self._crossed = self._crossed, []
+            for found, path in crossed:
+                self._others[found.number] = path
+                self._go_on(found, path, body, tuple(found.next))
+        return first
+
+    def _go_on(self, node: Node, path: tuple[Any, ...], body: Callable[[], Any], results: tuple[Any, ...]) -> None:
+        """Go on from a node with another history that has its key; it has to lead to the same nodes."""
+        self.paranoid = False
+        for result in results:
+            self.checked += 1
+            other = replace(node, path=path, next={})
+            if self._run(node.thread, body, other, result).number != node.next[result]:
+                raise Nondeterministic(f"after {self._say(node)} with result {result!r} two histories part")
+        self.paranoid = True
 
     def _where(self, e: Exception) -> tuple[tuple[str, str, int], ...]:
         traceback = e.__traceback__
@@ -249,6 +279,8 @@ class Learner:
                     f"where it had done {self._say(node)}, after the same history"
                 )
             self._reach(node)
+            if self.paranoid:
+                self._crossed.append((node, self._path_here()))
             raise Stop
         node = self._new(key, name, address, operands, _model_frames(sys._getframe(1), 0))
         self._reach(node)
@@ -262,12 +294,14 @@ class Learner:
     ) -> Node:
         if len(self.nodes) >= self._max:
             raise Bound(f"{self._max} automaton nodes (a loop without forget in {where[0][0] if where else '?'}?)")
-        path = tuple((a.name, a.args, a.ordinal, tuple(a.full)) for a in self._stack)
-        node = Node(len(self.nodes), self._thread, name, address, operands, path, where)
+        node = Node(len(self.nodes), self._thread, name, address, operands, self._path_here(), where)
         self._on_node(node)
         self.nodes.append(node)
         self._keys[key] = node
         return node
+
+    def _path_here(self) -> tuple[tuple[str, tuple[Any, ...], int, tuple[tuple[Any, ...], ...]], ...]:
+        return tuple((a.name, a.args, a.ordinal, tuple(a.full)) for a in self._stack)
 
     def _reach(self, node: Node) -> None:
         if self._first is None:

@@ -51,6 +51,7 @@ class Options:
     limits: Limits = field(default_factory=Limits)
     checkpoint: Path | None = None
     workers: int = 1
+    paranoid: bool = False
 
 
 @dataclass(slots=True)
@@ -183,7 +184,7 @@ def explore(
     empty_tables = drivers.release_of(config.release) >= EMPTY_TABLES
     try:
         bodies = [body for _, body in setup.threads]
-        engine = Engine(model, bodies, s.pool, s.slots, options.limits.nodes, empty_tables)
+        engine = Engine(model, bodies, s.pool, s.slots, options.limits.nodes, empty_tables, options.paranoid)
         kept = None
         if options.checkpoint:
             kept = Checkpoint(options.checkpoint, _identity(program, config, options))

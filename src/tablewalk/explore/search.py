@@ -227,7 +227,7 @@ class Search:
                 self.result.restarts += 1
                 self._begin()
         if 2 * (self.engine.threads + self.engine.slots) + self.engine.columns > self.width:
-            self.width *= 2
+            self.width += 16
             self._allocate()
         self.result.learning += time.perf_counter() - began
 
