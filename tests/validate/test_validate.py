@@ -153,7 +153,7 @@ def test_reduced_programs_compile(tmp_path: Path) -> None:
 
 def test_outcomes_are_kept(tmp_path: Path) -> None:
     key = Key("host", "v", "", 1, 250)
-    row = Row(100, -1, [], False, {"read": [3, 1]})
+    row = Row(100, -1, [], False, {"read": [3, 1]}, {"page tables retracted": 2})
     results = Results(tmp_path / "r.sqlite")
     assert results.get(key) is None
     results.put(key, row)

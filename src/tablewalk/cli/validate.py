@@ -100,6 +100,7 @@ def _as_object(v: Validation) -> dict[str, Any]:
         ],
         "not_repeated": v.noise,
         "coverage": {kind: {"succeeded": ok, "failed": bad} for kind, (ok, bad) in sorted(v.coverage.items())},
+        "differences": v.differences,
         "never_succeeded": v.never_succeeded,
         "seldom": seldom(v.coverage),
         "ended": v.ended or None,
@@ -116,6 +117,8 @@ def _tell(v: Validation) -> None:
     click.echo(f"  {'operation':{width}} {'succeeded':>9} {'failed':>8}")
     for kind, ok, bad, remark in coverage_rows(v.coverage):
         click.echo(f"  {kind:{width}} {ok:9} {bad:8}  {remark}".rstrip())
+    for what, times in v.differences.items():
+        click.echo(f"  {times:9} {what}")
     for d in v.disagreements:
         click.echo(f"seed {d.seed}:")
         for line in d.report:

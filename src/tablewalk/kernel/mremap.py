@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..arch import arch
+from ..machine import MREMAP_VMAS, count
 from .filemap import get_file
 from .gup import mm_populate
 from .huge_mm import vma_is_anonymous
@@ -174,6 +175,8 @@ def remap_move(mm: mm_struct, start: int, length: int, flags: int, new_addr: int
             return moved
         if at == start:
             res = moved
+        else:
+            count(MREMAP_VMAS)
         target = moved + size
         at = addr + size
     return res

@@ -20,6 +20,8 @@ STAT_NAMES: Final = (
     "reclaimed_fast",  # PT_RECLAIM: empty tables freed in the pass that emptied them
     "reclaimed_slow",  # PT_RECLAIM: after a rescan
     "retracted",  # tables that retract_page_tables took from some mapping of a file
+    "retract_left",  # tables of other mappings of the file that a kernel before 6.6 does not take
+    "mremap_vmas",  # VMAs that an mremap moved beside the first
     "thp_fault_alloc",
     "thp_split_pmd",
     "thp_collapse_alloc",
@@ -41,6 +43,8 @@ NR_STATS: Final = len(STAT_NAMES)
     RECLAIMED_FAST,
     RECLAIMED_SLOW,
     RETRACTED,
+    RETRACT_LEFT,
+    MREMAP_VMAS,
     THP_FAULT_ALLOC,
     THP_SPLIT_PMD,
     THP_COLLAPSE_ALLOC,

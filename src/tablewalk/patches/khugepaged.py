@@ -59,6 +59,7 @@ from ..kernel.vm_flags import VM_UFFD_WP
 from ..kernel.vma import vma_lookup
 from ..machine import (
     READ_ONCE,
+    RETRACT_LEFT,
     RETRACTED,
     WRITE_ONCE,
     add,
@@ -105,6 +106,7 @@ def retract_page_tables(
         if is_target:
             target = result
         elif result == SCAN_PTE_MAPPED_HUGEPAGE:
+            count(RETRACT_LEFT)
             khugepaged_add_pte_mapped_thp(vma.vm_mm, vma_address(vma, pgoff))
     up_write(mapping.i_mmap_rwsem)
     return target

@@ -41,6 +41,7 @@ class Outcome:
     report: list[str] = field(default_factory=list)  # what differs, as lines
     noise: bool = False  # it differed once and not again
     coverage: dict[str, list[int]] = field(default_factory=dict)  # kind: succeeded, failed
+    differences: dict[str, int] = field(default_factory=dict)  # between releases and architectures: how often seen
 
 
 class Comparison:
@@ -88,6 +89,7 @@ class Comparison:
             if again.at is None:
                 outcome.noise, outcome.at = True, None
                 outcome.compared, outcome.coverage = again.compared, again.coverage
+                outcome.differences = again.differences
                 return
             if again.at >= (outcome.at or 0):
                 outcome.at, outcome.report = again.at, again.report
@@ -129,6 +131,7 @@ class Comparison:
                 continue
             outcome.at = i
             outcome.report = report(op, i, answer, result, text.splitlines(), before)
+        outcome.differences = self._model.differences()
 
     def _on_model(self, op: Op) -> tuple[tuple[int, int] | str, str]:
         """(what the operation returns, observation); a fault of the model itself agrees with nothing."""

@@ -19,6 +19,15 @@ FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 1, 2
 TMPFS = "tmpfs-"
 
 
+# What releases and architectures do differently, and the events that tell that it was done (`machine.stat`)
+DIFFERENCES = {
+    "page tables retracted": ("retracted",),
+    "page tables left to other mappings of the file": ("retract_left",),
+    "empty page tables reclaimed": ("reclaimed_fast", "reclaimed_slow"),
+    "more VMAs moved by one mremap": ("mremap_vmas",),
+}
+
+
 class ModelRun:
     """The processes of a program on a model; `run` executes an operation."""
 
@@ -109,6 +118,15 @@ class ModelRun:
     def text(self) -> str:
         """The observation of all processes."""
         return self.observer.text(self.mms)
+
+    def differences(self) -> dict[str, int]:
+        """How often, since the reset, the model did what other releases or architectures do otherwise."""
+        stats = dict(zip(self.model.module("machine.stat").STAT_NAMES, self.model.machine.stats, strict=True))
+        found = {what: sum(stats[name] for name in names) for what, names in DIFFERENCES.items()}
+        arch = self.model.module("arch").arch
+        if arch.pte_bytes < arch.page_size:
+            found[f"page tables of {arch.pte_bytes} bytes, smaller than a page"] = stats["pte_tables_allocated"]
+        return found
 
     def exit(self) -> None:
         """End all processes; the model checks that nothing stays counted."""

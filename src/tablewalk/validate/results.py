@@ -23,19 +23,23 @@ class Key(NamedTuple):
 
 
 class Row(NamedTuple):
-    """How a program fared: operations compared, where and how it disagreed (-1, none), and the coverage."""
+    """How a program fared: operations compared, where and how it disagreed (-1, none), and what it did.
+
+    `coverage` and `differences` are those of `compare.Outcome`.
+    """
 
     compared: int
     at: int
     report: list[str]
     noise: bool
     coverage: dict[str, list[int]]
+    differences: dict[str, int]
 
 
 _SCHEMA = """
-create table if not exists outcome (
+create table if not exists outcomes (
     kernel text, version text, focus text, seed integer, length integer,
-    compared integer, at integer, report text, noise integer, coverage text,
+    compared integer, at integer, report text, noise integer, coverage text, differences text,
     primary key (kernel, version, focus, seed, length)
 )
 """
@@ -56,18 +60,19 @@ class Results:
     def get(self, key: Key) -> Row | None:
         """The row of an earlier run."""
         where = "kernel=? and version=? and focus=? and seed=? and length=?"
-        sql = f"select compared, at, report, noise, coverage from outcome where {where}"
+        sql = f"select compared, at, report, noise, coverage, differences from outcomes where {where}"
         found = self._db.execute(sql, key).fetchone()
         if found is None:
             return None
-        return Row(found[0], found[1], json.loads(found[2]), bool(found[3]), json.loads(found[4]))
+        return Row(found[0], found[1], json.loads(found[2]), bool(found[3]), json.loads(found[4]), json.loads(found[5]))
 
     def put(self, key: Key, row: Row) -> None:
         """Keep a row, on disk at once. Raises TablewalkError where it cannot be kept."""
-        values = (row.compared, row.at, json.dumps(row.report), int(row.noise), json.dumps(row.coverage))
+        counts = json.dumps(row.coverage), json.dumps(row.differences)
+        values = (row.compared, row.at, json.dumps(row.report), int(row.noise), *counts)
         try:
             with self._db:
-                self._db.execute("insert or replace into outcome values (?,?,?,?,?,?,?,?,?,?)", (*key, *values))
+                self._db.execute("insert or replace into outcomes values (?,?,?,?,?,?,?,?,?,?,?)", (*key, *values))
         except sqlite3.Error as e:
             raise TablewalkError(f"{self._path}: results cannot be kept there: {e}") from None
 

@@ -44,7 +44,10 @@ class Disagreement:
 
 @dataclass(slots=True)
 class Validation:
-    """What a session found; `coverage` by kind of operation: succeeded, failed.  `ended` is why it ended early."""
+    """What a session found; `coverage` by kind of operation: succeeded, failed.
+
+    `differences` counts what releases and architectures do differently (`model_run`), `ended` is why it ended early.
+    """
 
     kernel: str
     operations: int = 0
@@ -52,6 +55,7 @@ class Validation:
     noise: int = 0
     disagreements: list[Disagreement] = field(default_factory=list)
     coverage: dict[str, list[int]] = field(default_factory=dict)
+    differences: dict[str, int] = field(default_factory=dict)
     ended: str = ""
     oops: str = ""
 
@@ -120,6 +124,8 @@ def _take(v: Validation, seed: int, row: Row, on: Setup, focus: str) -> None:
         counts = v.coverage.setdefault(kind, [0, 0])
         counts[0] += ok
         counts[1] += bad
+    for what, times in row.differences.items():
+        v.differences[what] = v.differences.get(what, 0) + times
     if row.at >= 0:
         program = Generator(seed, focus, on.geometry).program(LENGTH)
         v.disagreements.append(Disagreement(seed, row.report, program[: row.at + 1]))

@@ -100,7 +100,7 @@ def _comparison(kernel: str, driver: str) -> Comparison:
 
 def _row(outcome: Outcome) -> Row:
     at = -1 if outcome.at is None else outcome.at
-    return Row(outcome.compared, at, outcome.report, outcome.noise, outcome.coverage)
+    return Row(outcome.compared, at, outcome.report, outcome.noise, outcome.coverage, outcome.differences)
 
 
 def processors() -> int:
