@@ -219,7 +219,7 @@ def test_a_run_that_was_killed_goes_on(tmp_path: Path, capsys: pytest.CaptureFix
     kept = tmp_path / "r.sqlite"
     args = ["validate", "--ops", "2000", "--seed", "31", "--json", "-o", str(kept)]
     killed = subprocess.Popen([sys.executable, "-m", "tablewalk", *args], stdout=subprocess.DEVNULL)
-    key = "select count(*) from outcome"
+    key = "select count(*) from outcomes"
     done, deadline = 0, time.monotonic() + 60
     while done == 0 and killed.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
