@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The scenarios that come along hold, on the newest kernel and on older ones."""
+"""The scenarios that come along hold, on the newest kernel and on older ones, with tables of two entries or four."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import pytest
 
 from tablewalk.explore.run import built_in, explore
+from tablewalk.machine.drivers import KernelConfig
 
 PROGRAMS = built_in()
 
@@ -13,4 +16,18 @@ PROGRAMS = built_in()
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_scenario_holds(name: str) -> None:
     outcome = explore(PROGRAMS[name])
+    assert (outcome.verdict, outcome.sentence) == ("exhausted", "")
+
+
+@pytest.mark.parametrize("release", ["6.1", "6.12", "6.18"])
+@pytest.mark.parametrize("name", ["munmap-and-fault", "fork-and-fault", "shmem-collapse-fault", "shmem-collapse-exit"])
+def test_scenario_holds_on_older_kernels(name: str, release: str) -> None:
+    outcome = explore(PROGRAMS[name], KernelConfig(release))
+    assert (outcome.verdict, outcome.sentence) == ("exhausted", "")
+
+
+@pytest.mark.parametrize("name", ["fault-and-dontneed", "shmem-collapse-dontneed", "anon-collapse-dontneed"])
+def test_verdict_does_not_depend_on_the_tables_size(name: str) -> None:
+    program = PROGRAMS[name]
+    outcome = explore(replace(program, scenario=replace(program.scenario, arch="x86_64/2")))
     assert (outcome.verdict, outcome.sentence) == ("exhausted", "")
