@@ -40,6 +40,65 @@ PROGRAMS = {
         Op(0, "fallocate", (3, 2, 0, 0x1000)),
         Op(0, "fallocate", (0, 8, 0, 0x1000)),
     ],
+    # UFFDIO_CONTINUE beyond the end of the file.
+    "continue-beyond-the-end": [
+        Op(0, "reset"),
+        Op(0, "uffd_open", (0, 0, 1)),
+        Op(0, "ftruncate", (1, 0)),
+        Op(0, "mmap", (0x100040800000, 0x1000, 1, 0x12, 1, 0)),
+        Op(0, "uffd_register", (0x100040800000, 0x1000, 4, 1)),
+        Op(0, "uffd_continue", (0x100040800000, 0x1000, 0, 1)),
+    ],
+    # A userfaultfd for faults of user code alone: the kernel's own, at the source of a copy, are not delivered.
+    "copy-from-where-the-kernel-may-not-wait": [
+        Op(0, "reset"),
+        Op(0, "mmap", (0x10003F000000, 0x1000, 3, 0x32, NO_FILE, 0)),
+        Op(0, "uffd_open", (1, 0, 0)),
+        Op(0, "uffd_register", (0x10003F000000, 0x1000, 1, 0)),
+        Op(0, "uffd_copy", (0x10003F000000, 0x10003F000000, 0x1000, 0, 0)),
+    ],
+    # UFFDIO_COPY beyond the end of the file: the source is faulted in before that is noticed.
+    "copy-beyond-the-end": [
+        Op(0, "reset"),
+        Op(0, "uffd_open", (0, 0, 0)),
+        Op(0, "ftruncate", (0, 0)),
+        Op(0, "mmap", (0x10003F000000, 0x1000, 3, 0x11, 0, 0)),
+        Op(0, "mmap", (0x10003F400000, 0x1000, 3, 0x31, NO_FILE, 0)),
+        Op(0, "uffd_register", (0x10003F000000, 0x1000, 1, 0)),
+        Op(0, "uffd_copy", (0x10003F000000, 0x10003F400000, 0x1000, 0, 0)),
+    ],
+    # Poisoned memory has an errno of its own for MADV_POPULATE_READ, and none for mlock.
+    "populate-poisoned-memory": [
+        Op(0, "reset"),
+        Op(0, "uffd_open", (0, 0, 0)),
+        Op(0, "mmap", (0x10003F000000, 0x1000, 3, 0x32, NO_FILE, 0)),
+        Op(0, "uffd_register", (0x10003F000000, 0x1000, 1, 0)),
+        Op(0, "uffd_poison", (0x10003F000000, 0x1000, 0, 0)),
+        Op(0, "madvise", (0x10003F000000, 0x1000, 22)),
+        Op(0, "mlock", (0x10003F000000, 0x1000)),
+    ],
+    # What is missing behind a marker, of which UFFDIO_ZEROPAGE does not get rid; then its protection is resolved.
+    "fault-behind-a-marker": [
+        Op(0, "reset"),
+        Op(0, "uffd_open", (0, 1 << 13, 0)),
+        Op(0, "mmap", (0x10003F000000, 0x4000, 3, 0x32, NO_FILE, 0)),
+        Op(0, "uffd_register", (0x10003F000000, 0x4000, 3, 0)),
+        Op(0, "uffd_writeprotect", (0x10003F000000, 0x4000, 1, 0)),
+        Op(0, "fill", (0x10003F000000, 0x4000, 0x1000, 0)),
+        Op(0, "fill", (0x10003F000000, 0x4000, 0x1000, 5)),
+    ],
+    # The child has a userfaultfd of its own, which the monitor got: its number is the first that is free.
+    "fork-with-its-event": [
+        Op(0, "reset"),
+        Op(0, "uffd_open", (0, 2, 0)),
+        Op(0, "mmap", (0x10003F000000, 0x4000, 3, 0x32, NO_FILE, 0)),
+        Op(0, "uffd_register", (0x10003F000000, 0x4000, 1, 0)),
+        Op(0, "fork", (1,)),
+        Op(1, "fill", (0x10003F000000, 0x4000, 0x1000, 5)),
+        Op(1, "uffd_unregister", (0x10003F000000, 0x2000, 1)),
+        Op(0, "uffd_zeropage", (0x10003F000000, 0x1000, 0, 1)),
+        Op(0, "uffd_zeropage", (0x10003F003000, 0x1000, 0, 0)),
+    ],
 }
 
 

@@ -142,7 +142,7 @@ def test_shrinking_leaves_what_is_needed() -> None:
 @pytest.mark.skipif(not shutil.which("gcc"), reason="needs gcc")
 def test_reduced_programs_compile(tmp_path: Path) -> None:
     source = tmp_path / "p.c"
-    ops = [*HUGE_SPLIT, *Generator(5, "", GEOMETRY).program(150)[1:]]
+    ops = [*HUGE_SPLIT, *(op for focus in ("", "uffd") for op in Generator(5, focus, GEOMETRY).program(150))]
     source.write_text(c_program(valid(ops), GEOMETRY, "A title", ["operation 1", "  kernel /* x */"]))
     done = subprocess.run(["gcc", "-Wall", "-o", tmp_path / "p", source], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

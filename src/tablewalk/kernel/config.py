@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Final
 
@@ -28,6 +29,8 @@ class Kconfig:
     numa: bool = True  # NUMA
     swap: bool = False  # no option: there is a swap device, which is read and written at once, without read-ahead
     known_contents: bool = False  # no option: pages hold what the program wrote, so one of zeroes may be told
+    # no option: the monitor of all userfaultfds, called with a context's address, that of a fault, and a VM_UFFD_* flag
+    userfault_reader: Callable[[int, int, int], None] | None = None
 
 
 config: Final[Kconfig] = Kconfig()

@@ -53,9 +53,9 @@ def access_error(vm_flags: int, write: bool) -> bool:
     return vm_flags & VM_WRITE == 0 if write else vm_flags & VM_ACCESS_FLAGS == 0
 
 
-def do_user_addr_fault(mm: mm_struct, address: int, write: bool) -> int:
-    """Serve a fault of user code (or of the kernel on a user address).  Returns VM_FAULT_* bits."""
-    flags = FAULT_FLAG_USER | FAULT_FLAG_WRITE if write else FAULT_FLAG_USER
+def do_user_addr_fault(mm: mm_struct, address: int, write: bool, by: int = FAULT_FLAG_USER) -> int:
+    """Serve a fault of user code, or (`by` is 0) of the kernel on a user address.  Returns VM_FAULT_* bits."""
+    flags = by | FAULT_FLAG_WRITE if write else by
     if config.per_vma_lock:
         vma = lock_vma_under_rcu(mm, address)
         if vma:
@@ -135,8 +135,8 @@ def hardware_walk(mm: mm_struct, address: int, write: bool) -> int:
     return cell
 
 
-def user_read(mm: mm_struct, address: int) -> int:
-    """Read the content of the page at `address` as user code does; -1 if it is killed for it, WOULD_WAIT."""
+def user_read(mm: mm_struct, address: int, by: int = FAULT_FLAG_USER) -> int:
+    """Read the content of the page at `address` as user code does, or (`by` 0) the kernel; -1 if not, WOULD_WAIT."""
     while True:
         instruction_begin(mm.addr)
         cell = hardware_walk(mm, address, False)
@@ -144,7 +144,7 @@ def user_read(mm: mm_struct, address: int) -> int:
         instruction_end()
         if cell:
             return value
-        ret = do_user_addr_fault(mm, address, False)
+        ret = do_user_addr_fault(mm, address, False, by)
         if ret & (VM_FAULT_ERROR | VM_FAULT_USERFAULT):
             return WOULD_WAIT if ret & VM_FAULT_USERFAULT else -1
         forget(())

@@ -453,8 +453,15 @@ def uffdio_writeprotect(ctx: userfaultfd_ctx, start: int, length: int, mode: int
     return error
 
 
-def uffdio_move(ctx: userfaultfd_ctx, dst: int, src: int, length: int, mode: int = 0) -> tuple[int, int]:
-    """UFFDIO_MOVE, by a task of the context's mm, with UFFDIO_MOVE_MODE_*: (0 or -errno, bytes moved or -errno)."""
+def uffdio_move(
+    ctx: userfaultfd_ctx, dst: int, src: int, length: int, mode: int = 0, caller: mm_struct = NO_MM
+) -> tuple[int, int]:
+    """UFFDIO_MOVE with UFFDIO_MOVE_MODE_*: (0 or -errno, bytes moved or -errno).
+
+    `caller` is the mm of the caller; by default, and for anything to be moved, that of the context.
+    """
+    if caller and caller != ctx.mm:
+        return -EINVAL, 0
     if not uffd_has_move() or mode & ~(UFFDIO_MOVE_MODE_ALLOW_SRC_HOLES | UFFDIO_MOVE_MODE_DONTWAKE):
         return -EINVAL, 0
     if validate_range(src, length):

@@ -54,6 +54,7 @@ from .vma import find_vma
 FOLL_WRITE: Final = 1
 FOLL_GET: Final = 2
 FOLL_FORCE: Final = 4
+FOLL_HWPOISON: Final = 8  # poisoned memory is told by an errno of its own
 
 
 def check_vma_flags(vma: vm_area_struct, gup_flags: int) -> int:
@@ -131,7 +132,7 @@ def faultin_page(vma: vm_area_struct, address: int, gup_flags: int) -> int:
         return 0
     if ret & VM_FAULT_OOM:
         return -ENOMEM
-    return -EHWPOISON if ret & VM_FAULT_HWPOISON else -EFAULT
+    return -EHWPOISON if ret & VM_FAULT_HWPOISON and gup_flags & FOLL_HWPOISON else -EFAULT
 
 
 def get_page(vma: vm_area_struct, address: int, gup_flags: int) -> tuple[page_t, int]:
@@ -174,7 +175,7 @@ def populate_vma_page_range(vma: vm_area_struct, start: int, end: int) -> int:
 
 def faultin_page_range(mm: mm_struct, start: int, end: int, write: bool) -> int:
     """MADV_POPULATE_READ and _WRITE within one VMA: pages done, or -errno.  mmap_lock is held."""
-    return touch_range(find_vma(mm, start), start, end, FOLL_WRITE if write else 0)
+    return touch_range(find_vma(mm, start), start, end, FOLL_HWPOISON | (FOLL_WRITE if write else 0))
 
 
 def mm_populate(mm: mm_struct, start: int, length: int) -> None:

@@ -227,13 +227,8 @@ def mfill_atomic_pte(vma: vm_area_struct, pmd: pmd_p, address: int, mode: int, w
 def mfill_alloc_folio(vma: vm_area_struct, address: int) -> tuple[int, folio]:
     """(0, a new folio for the page), or (-errno, NULL) beyond the end of a shared file."""
     if vma.vm_flags & VM_SHARED and linear_page_index(vma, address) >= i_size_pages(vma.vm_file.f_mapping):
-        return mfill_beyond_end(), NO_FOLIO
+        return -ENOMEM, NO_FOLIO
     return 0, folio_alloc(0)
-
-
-def mfill_beyond_end() -> int:
-    """What filling a shared mapping beyond the end of its file fails with."""
-    return -ENOMEM
 
 
 def mfill_copy(
@@ -283,7 +278,7 @@ def mfill_copy_folio_retry(
     mode = vma.vm_flags & (VM_UFFD_FLAGS | VM_SHARED)
     was_file, pgoff = vma.vm_file, vma.vm_pgoff
     mfill_put_vma(ctx, vma)
-    value = user_read(src_mm, src)
+    value = user_read(src_mm, src, 0)
     if value < 0:
         return -EUSERFAULT if value == WOULD_WAIT else -EFAULT, vm_area_struct(0), 0
     store(page_content(f.page), value)
@@ -316,16 +311,22 @@ def mfill_install_folio(vma: vm_area_struct, pmd: pmd_p, address: int, f: folio,
 
 
 def mfill_atomic_pte_continue(vma: vm_area_struct, pmd: pmd_p, address: int, wp: bool) -> int:
-    """Map the page that the cache has; -EFAULT if it has none."""
-    f = shmem_get_folio_noalloc(vma.vm_file.f_mapping, linear_page_index(vma, address))
+    """Map the page that the cache has."""
+    mapping, index = vma.vm_file.f_mapping, linear_page_index(vma, address)
+    f = shmem_get_folio_noalloc(mapping, index)
     if not f:
-        return -EFAULT
-    page = folio_file_page(f, linear_page_index(vma, address))
+        return mfill_nothing_cached(mapping, index)
+    page = folio_file_page(f, index)
     error = mfill_atomic_install_pte(vma, pmd, address, page, wp)
     if error:
         mutex_unlock(f.lock)
         folio_put(f)
     return error
+
+
+def mfill_nothing_cached(mapping: address_space, index: int) -> int:
+    """What UFFDIO_CONTINUE fails with where the cache has no page."""
+    return -EFAULT
 
 
 def shmem_get_folio_noalloc(mapping: address_space, index: int) -> folio:

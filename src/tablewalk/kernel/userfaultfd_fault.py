@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Delivering faults to a userfaultfd (handle_userfault in mm/userfaultfd.c; 7.2).
 
-The model has nobody to read the message and to resolve the fault.  So a fault that would sleep here ends with
-VM_FAULT_USERFAULT beside VM_FAULT_RETRY; who resolves it lets the access be made again.
+Where nobody reads the message and resolves the fault (config.userfault_reader), a fault that would sleep here ends
+with VM_FAULT_USERFAULT beside VM_FAULT_RETRY; who resolves it lets the access be made again.
 """
 
 from __future__ import annotations
 
 from ..machine import READ_ONCE, forget
+from .config import config
 from .mm_types import userfaultfd_ctx
 from .pgtable import LEAF, PRESENT, PROTNONE, RW, mm_find_pmd, pmd_present, pmdp_get_lockless, ptep_get_lockless
 from .pgtable_generic import pte_offset_map, pte_unmap
@@ -25,7 +26,10 @@ def handle_userfault(vmf: vm_fault, reason: int) -> int:
         return VM_FAULT_SIGBUS
     if READ_ONCE(ctx, "released") or not userfaultfd_must_wait(ctx, vmf, reason):
         return VM_FAULT_RETRY
-    return VM_FAULT_RETRY | VM_FAULT_USERFAULT
+    if config.userfault_reader is None:
+        return VM_FAULT_RETRY | VM_FAULT_USERFAULT
+    config.userfault_reader(ctx.addr, vmf.address, reason)
+    return VM_FAULT_RETRY
 
 
 def userfaultfd_must_wait(ctx: userfaultfd_ctx, vmf: vm_fault, reason: int) -> bool:

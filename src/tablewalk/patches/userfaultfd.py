@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+from ..kernel.filemap import i_size_pages
 from ..kernel.fs_userfaultfd import UFFDIO_CONTINUE_MODE_DONTWAKE
-from ..kernel.mm_types import folio, mm_struct, userfaultfd_ctx, vm_area_struct
+from ..kernel.mm_types import address_space, folio, mm_struct, userfaultfd_ctx, vm_area_struct
 from ..kernel.mmap_lock import mmap_read_lock, mmap_read_unlock
+from ..kernel.page_alloc import folio_alloc
 from ..kernel.pgtable import RW, is_pte_marker, pmd_p, pte_p, ptep_get
 from ..kernel.rmap import anon_vma_prepare
 from ..kernel.userfaultfd import uffd_wp_range, validate_dst_vma
 from ..kernel.userfaultfd_k import userfaultfd_wp
-from ..kernel.vm_flags import EFAULT, ENOENT, VM_SHARED, VM_UFFD_WP
+from ..kernel.vm_flags import EFAULT, EINVAL, ENOENT, VM_SHARED, VM_UFFD_WP
 from ..kernel.vma import vma_lookup
 from ..kernel.vma_change import ERR_PTR
 from . import patch
@@ -184,12 +186,24 @@ def any_marker_may_go(entry: int) -> bool:
     "R-uffd-copy-beyond-end",
     title="userfaultfd: introduce vm_uffd_ops->alloc_folio() (seen in 7.2; not in 6.18)",
     since="6.19",
-    site="userfaultfd.mfill_beyond_end",
+    site="userfaultfd.mfill_alloc_folio",
     files=(*MM, "mm/shmem.c"),
 )
-def beyond_end_faults() -> int:
-    """-EFAULT."""
-    return -EFAULT
+def alloc_unseen(vma: vm_area_struct, address: int) -> tuple[int, folio]:
+    """Beyond the end of the file, too: the content is copied before that is noticed."""
+    return 0, folio_alloc(0)
+
+
+@patch(
+    "R-uffd-continue-beyond-end",
+    title="userfaultfd: introduce vm_uffd_ops->get_folio_noalloc() (seen in 7.2; not in 6.18)",
+    since="6.19",
+    site="userfaultfd.mfill_nothing_cached",
+    files=MM,
+)
+def beyond_end_is_invalid(mapping: address_space, index: int) -> int:
+    """-EINVAL beyond the end of the file."""
+    return -EINVAL if index >= i_size_pages(mapping) else -EFAULT
 
 
 @patch(

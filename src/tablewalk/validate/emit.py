@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from . import emit_uffd
 from .ops import Geometry, Op, kind_of
 
 _C_HEAD = """\
@@ -116,7 +117,7 @@ static void show(void)
 
 static long do_fork(int child)
 {{
-	pid_t p = fork();
+	pid_t p = syscall(SYS_clone, SIGCHLD | CLONE_FILES, 0, 0, 0, 0);
 
 	if (p == 0) {{
 		me = child;
@@ -125,7 +126,7 @@ static long do_fork(int child)
 	}}
 	return p;
 }}
-
+{definitions}
 int main(void)
 {{
 	void *shared = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -175,13 +176,25 @@ _CALLS = {
     "mincore": "mincore((void *){0}, {1}, core)",
     "set_mempolicy": "syscall(SYS_set_mempolicy, {0}, {1} ? &(unsigned long){{ {1} }} : NULL, {1} ? 64 : 0)",
     "get_mempolicy": "syscall(SYS_get_mempolicy, core, NULL, 0, {0}, {1})",
+    **emit_uffd.CALLS,
 }
 
 
 def c_program(ops: Sequence[Op], geometry: Geometry, title: str, report: Sequence[str]) -> str:
     """A C program that does the same; processes take turns, and in the end the one that differs shows its memory."""
     told = "\n".join(f" * {line}".rstrip() for line in report).replace("*/", "* /")
-    lines = [_C_HEAD.format(title=title, report=told, files=_c_files(geometry), heap=geometry.heap)]
+    with_uffds = any(op.kind in emit_uffd.CALLS for op in ops)
+    lines = [
+        _C_HEAD.format(
+            title=title,
+            report=told,
+            files=_c_files(geometry),
+            heap=geometry.heap,
+            definitions=emit_uffd.definitions() if with_uffds else "",
+        )
+    ]
+    if with_uffds:
+        lines.append(f"\tbegin_uffds((char *)shared + {geometry.page // 2}, {geometry.start:#x}UL);")
     for i, op in enumerate(ops[1:]):
         if op.kind == "vfork":
             lines.append(f"\tVFORK({i}, {op.process}, {op.args[0]});")

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 
+from . import generate_uffd
 from .mix import (
     ACTIONS,
     FOCUS,
@@ -51,17 +53,30 @@ class Generator:
         self.mapped = {0: bytearray(self.pages)}  # of each process that lives: PROT_* of each page, 0 where nothing is
         self.recent: list[tuple[int, int]] = []
         weights = {**WEIGHTS, **FOCUS.get(focus, {})}
-        self.kinds: list[Callable[[], Op]] = [getattr(self, f"_{kind}") for kind in weights]
+        self.uffd = generate_uffd.UffdChoices(self)
+        self.with_uffd = focus == "uffd"
+        self.kinds = [self._maker(kind) for kind in weights]
         self.weights = list(weights.values())
         # Some programs stay within a part of the arena: more happens in one place.
         self.window = self.rng.choice((3, 6, 12, geometry.tables)) * self.table
         self.first = self.rng.randrange(geometry.tables - self.window // self.table + 1) * self.table
 
+    def _next(self) -> Op:
+        """What the last operation was made for, or something else."""
+        return self.uffd.pending.pop(0) if self.uffd.pending else self.rng.choices(self.kinds, self.weights)[0]()
+
+    def _maker(self, kind: str) -> Callable[[], Op]:
+        """What makes an operation of this kind."""
+        if kind in generate_uffd.WEIGHTS:
+            return partial(self.uffd.op, kind)
+        made: Callable[[], Op] = getattr(self, f"_{kind}")
+        return made
+
     def program(self, length: int) -> list[Op]:
         """`length` operations, the first of which is a reset."""
         ops = [Op(0, "reset"), *self._begin()]
         while len(ops) < length:
-            op = self._by_thread(self._spoil(self.rng.choices(self.kinds, self.weights)[0]()))
+            op = self._by_thread(self._spoil(self._next()))
             self._track(op)
             ops.append(op)
         return ops
@@ -76,6 +91,8 @@ class Generator:
                 ops.append(Op(0, "madvise", (start, length, 14)))
         if self.rng.random() < 0.4:
             ops.append(Op(0, "mmap", (start, min(4 * self.table * self.page, length), 3, 0x11, 0, 0)))
+        if self.with_uffd and self.rng.random() < 0.8:
+            ops += self.uffd.begin(start, length)
         for op in ops:
             self._track(op)
         return ops
@@ -90,6 +107,7 @@ class Generator:
     def _track(self, op: Op) -> None:
         """Note what an operation probably does to processes and mappings."""
         self.family.after(op)
+        self.uffd.track(op)
         if op.kind == "fork":
             self.mapped[op.args[0]] = bytearray(self.mapped[op.process])
         elif op.kind == "vfork":

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from . import generate_uffd
+
 HUGE = 1 << 62
 
 PROTS = (0, 1, 1, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 5, 7)
@@ -64,6 +66,7 @@ FOCUS: dict[str, dict[str, float]] = {
     "threads": {"fork": 5, "vfork": 3, "exit": 6},
     "reclaim": {"reclaim": 40, "write": 30, "read": 14, "fill": 14, "fork": 4, "exit": 3.5, "sum": 5, "shared": 5},
     "vma": {"mprotect": 25, "munmap": 15, "hint": 20, "lock": 10, "mbind": 6},
+    "uffd": generate_uffd.WEIGHTS,
 }
 
 # (mode with flags, nodes) of memory policies
@@ -102,4 +105,5 @@ SPOILERS: dict[str, tuple[tuple[int, tuple[int, ...]], ...]] = {
     "ftruncate": ((1, (1 << 63,)),),
     "punch": ((2, (0,)),),
     "process_madvise": ((1, (1,)), (3, (99,))),
+    **generate_uffd.SPOILERS,
 }

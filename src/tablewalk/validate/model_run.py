@@ -8,6 +8,7 @@ from typing import Any
 from tablewalk.machine import drivers
 from tablewalk.machine.drivers import KernelConfig
 
+from .model_uffd import PREFIX, Uffds
 from .observe import Observer
 from .ops import MADV_REMOVE, Geometry, Op
 
@@ -56,6 +57,7 @@ class ModelRun:
         mm.start_brk = mm.brk = self._geometry.heap
         self.mms = {0: mm}
         self.observer.tables_at_first = self.k("pgtable_generic").mm_pgtables_bytes(mm)
+        self.uffds = Uffds(self.model, self.mms, self._geometry.start)
         self.policies = {(0, 0): 0}  # of each thread that runs: set_mempolicy()'s
 
     def _open_files(self) -> None:
@@ -99,7 +101,10 @@ class ModelRun:
             self.reset()
             return 0, 0
         self._thread = self._begin_thread(op.process, op.thread)
-        result = getattr(self, f"_{op.kind}")(op.process, *op.args)
+        if op.kind.startswith(PREFIX):
+            result = self.uffds.run(op.process, op.kind, op.args)
+        else:
+            result = getattr(self, f"_{op.kind}")(op.process, *op.args)
         if op.kind in ("ftruncate", "punch", "pwrite") or (op.kind == "madvise" and op.args[2] == MADV_REMOVE):
             self._fill_holes()
         self.model.machine.quiescent()
@@ -130,6 +135,7 @@ class ModelRun:
 
     def exit(self) -> None:
         """End all processes; the model checks that nothing stays counted."""
+        self.uffds.close()
         for process in sorted(self.mms):
             self._exit(process)
         for f in self.files:
@@ -286,6 +292,7 @@ class ModelRun:
 
     def _fork(self, p: int, child: int) -> int:
         self.mms[child] = self.k("fork").dup_mm(self.mms[p])
+        self.uffds.adopt(self.mms[child])
         self.policies[child, 0] = self.policies[self._thread]
         return 0
 

@@ -102,6 +102,17 @@ ARGUMENTS = {
     "mincore": "addr length",
     "set_mempolicy": "mode nodes",
     "get_mempolicy": "addr flags",
+    "uffd_open": "flags features uffd",
+    "uffd_close": "uffd",
+    "uffd_register": "addr length mode uffd",
+    "uffd_unregister": "addr length uffd",
+    "uffd_wake": "addr length uffd",
+    "uffd_copy": "addr src_addr length mode uffd",
+    "uffd_move": "addr src_addr length mode uffd",
+    "uffd_zeropage": "addr length mode uffd",
+    "uffd_continue": "addr length mode uffd",
+    "uffd_poison": "addr length mode uffd",
+    "uffd_writeprotect": "addr length mode uffd",
 }
 
 # Files by their number: those whose pages may be made otherwise than by faults.

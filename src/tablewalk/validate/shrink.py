@@ -100,6 +100,8 @@ def _values(name: str, value: int, geometry: Geometry) -> list[int]:
         found = [page, table] if name != "offset" else [0]
     elif name == "value":
         found = [1]
+    elif name in ("features", "mode"):
+        found = [value & ~(1 << bit) for bit in range(value.bit_length()) if value >> bit & 1]
     else:
         found = []
     return [f for f in found if f < value]

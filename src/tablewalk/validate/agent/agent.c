@@ -161,6 +161,7 @@ static void reap(int process)
 		fail("waitpid");
 	observe_close(process);
 	shared->slot[process].pid = 0;
+	shared->slot[process].state = IDLE; /* a lender may have answered once its borrower was killed */
 }
 
 /* A process is gone: who lent it memory goes on. */
@@ -236,6 +237,7 @@ static void reset(void)
 			kill(shared->slot[i].pid, SIGKILL);
 			reap(i);
 		}
+	uffd_close_all();
 	close_files();
 	open_files();
 	if (fork_beside(0, 1) < 0)
@@ -475,6 +477,7 @@ int main(int argc, char **argv)
 			if (!arena.start)
 				fail("the program has no arena");
 			set_brk(begin_brk);
+			start_monitor();
 			reset();
 		}
 		if (begun)

@@ -12,6 +12,7 @@ enum {
 	MAX_PROCESSES = 8,
 	MAX_THREADS = 4, /* of a process, with the first */
 	MAX_FILES = 8,
+	MAX_UFFDS = 8,
 	MAX_ARGS = 8,
 	MAX_SPANS = 256,
 	MAX_PAGES = 1 << 17, /* of the arena */
@@ -51,6 +52,8 @@ struct range {
 
 struct shared {
 	struct slot slot[MAX_PROCESSES];
+	int uffd[MAX_UFFDS]; /* file descriptors + 1; 0: none */
+	int epoll;           /* of all of them */
 	int nr_spans;
 	struct range span[MAX_SPANS]; /* what mincore is asked for */
 	unsigned char vec[MAX_PAGES]; /* and its answer */
@@ -118,6 +121,21 @@ int fd_of(word n);
 struct result with_holes_filled(int ret);
 struct result do_pread(word n, word offset);
 struct result do_pwrite(word n, word offset, uint32_t value);
+
+/* uffd.c: userfaultfds by number, and the monitor that resolves faults */
+void start_monitor(void);
+void uffd_close_all(void);
+struct result uffd_open(word flags, word features, word n);
+struct result uffd_close(word n);
+struct result uffd_register(word addr, word len, word mode, word n);
+struct result uffd_unregister(word addr, word len, word n);
+struct result uffd_wake(word addr, word len, word n);
+struct result uffd_copy(word addr, word src, word len, word mode, word n);
+struct result uffd_move(word addr, word src, word len, word mode, word n);
+struct result uffd_zeropage(word addr, word len, word mode, word n);
+struct result uffd_continue(word addr, word len, word mode, word n);
+struct result uffd_poison(word addr, word len, word mode, word n);
+struct result uffd_writeprotect(word addr, word len, word mode, word n);
 
 /* observe.c: what /proc says of a process */
 void observe_open(int process);

@@ -141,6 +141,8 @@ enum kind {
 	MMAP, MUNMAP, MPROTECT, MADVISE, MREMAP, MLOCK, MLOCK2, MUNLOCK, MLOCKALL, MUNLOCKALL, READ, WRITE, FILL, SUM,
 	FORK, EXIT, MBIND, REMAP_FILE_PAGES, FTRUNCATE, PUNCH, PROCESS_MADVISE, PROCESS_MADVISE_RANGES, THP_DISABLE,
 	VFORK, BRK, FALLOCATE, PREAD, PWRITE, MSYNC, MINCORE, SET_MEMPOLICY, GET_MEMPOLICY, LOOK_AT_SPANS,
+	UFFD_OPEN, UFFD_CLOSE, UFFD_REGISTER, UFFD_UNREGISTER, UFFD_WAKE, UFFD_COPY, UFFD_MOVE, UFFD_ZEROPAGE,
+	UFFD_CONTINUE, UFFD_POISON, UFFD_WRITEPROTECT,
 };
 
 static const char *const kinds[] = {
@@ -153,6 +155,10 @@ static const char *const kinds[] = {
 	[BRK] = "brk", [FALLOCATE] = "fallocate", [PREAD] = "pread", [PWRITE] = "pwrite", [MSYNC] = "msync",
 	[MINCORE] = "mincore", [SET_MEMPOLICY] = "set_mempolicy", [GET_MEMPOLICY] = "get_mempolicy",
 	[LOOK_AT_SPANS] = "look_at_spans",
+	[UFFD_OPEN] = "uffd_open", [UFFD_CLOSE] = "uffd_close", [UFFD_REGISTER] = "uffd_register",
+	[UFFD_UNREGISTER] = "uffd_unregister", [UFFD_WAKE] = "uffd_wake", [UFFD_COPY] = "uffd_copy",
+	[UFFD_MOVE] = "uffd_move", [UFFD_ZEROPAGE] = "uffd_zeropage", [UFFD_CONTINUE] = "uffd_continue",
+	[UFFD_POISON] = "uffd_poison", [UFFD_WRITEPROTECT] = "uffd_writeprotect",
 };
 
 int find_kind(const char *name, size_t len)
@@ -278,6 +284,28 @@ struct result execute(const struct operation *op)
 		return do_get_mempolicy(a[0], a[1]);
 	case LOOK_AT_SPANS:
 		return look_at_spans();
+	case UFFD_OPEN:
+		return uffd_open(a[0], a[1], a[2]);
+	case UFFD_CLOSE:
+		return uffd_close(a[0]);
+	case UFFD_REGISTER:
+		return uffd_register(a[0], a[1], a[2], a[3]);
+	case UFFD_UNREGISTER:
+		return uffd_unregister(a[0], a[1], a[2]);
+	case UFFD_WAKE:
+		return uffd_wake(a[0], a[1], a[2]);
+	case UFFD_COPY:
+		return uffd_copy(a[0], a[1], a[2], a[3], a[4]);
+	case UFFD_MOVE:
+		return uffd_move(a[0], a[1], a[2], a[3], a[4]);
+	case UFFD_ZEROPAGE:
+		return uffd_zeropage(a[0], a[1], a[2], a[3]);
+	case UFFD_CONTINUE:
+		return uffd_continue(a[0], a[1], a[2], a[3]);
+	case UFFD_POISON:
+		return uffd_poison(a[0], a[1], a[2], a[3]);
+	case UFFD_WRITEPROTECT:
+		return uffd_writeprotect(a[0], a[1], a[2], a[3]);
 	case FORK:
 	case EXIT:
 	case VFORK:

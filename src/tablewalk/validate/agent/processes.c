@@ -59,7 +59,7 @@ pid_t fork_beside(int child, int from_controller)
 
 	s->state = IDLE;
 	s->lent_to = s->borrows_from = 0;
-	pid = raw_clone(SIGCHLD | (from_controller ? 0 : CLONE_PARENT));
+	pid = raw_clone(SIGCHLD | CLONE_FILES | (from_controller ? 0 : CLONE_PARENT));
 	if (pid == 0) {
 		int mine = own_stack();
 
@@ -97,7 +97,7 @@ static struct result vfork_beside(int child)
 		return (struct result){ -1, EAGAIN };
 	s->state = IDLE;
 	s->lent_to = 0;
-	pid = __clone(begin_borrower, stack[i] + STACK, CLONE_VM | CLONE_VFORK | CLONE_PARENT | SIGCHLD, s);
+	pid = __clone(begin_borrower, stack[i] + STACK, CLONE_VM | CLONE_FILES | CLONE_VFORK | CLONE_PARENT | SIGCHLD, s);
 	in_use[i] = 0;
 	return (struct result){ pid < 0 ? -1 : 0, pid < 0 ? errno : 0 };
 }
