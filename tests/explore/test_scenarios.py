@@ -31,3 +31,10 @@ def test_verdict_does_not_depend_on_the_tables_size(name: str) -> None:
     program = PROGRAMS[name]
     outcome = explore(replace(program, scenario=replace(program.scenario, arch="x86_64/2")))
     assert (outcome.verdict, outcome.sentence) == ("exhausted", "")
+
+
+@pytest.mark.parametrize(("patch", "rule"), [("C09", "I1"), ("D01", "I1")])
+def test_scenario_breaks_without_a_patch(patch: str, rule: str) -> None:
+    outcome = explore(PROGRAMS["shmem-collapse-dontneed"], KernelConfig(without=(patch,)))
+    assert outcome.rule is not None and outcome.rule.id == rule
+    assert outcome.trace is not None
