@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tablewalk import machine
 from tablewalk.kernel.mm_types import folio, mm_struct, ptdesc, vm_area_struct
+from tablewalk.kernel.page_alloc import PAGE_CELLS
 from tablewalk.machine import memory
 
 
@@ -44,9 +45,9 @@ def test_freed_cells_are_used_again_and_zeroed() -> None:
 
 def test_trailing_elements_do_not_overlap_the_next_object() -> None:
     big, small = folio.alloc(512), folio.alloc(1)
-    machine.store(big.page + 3 * 511 + 2, 9)
+    machine.store(big.page + PAGE_CELLS * 511 + PAGE_CELLS - 1, 9)
     assert machine.load(small.addr) == 0
-    assert small.addr - big.addr == big.page - big.addr + 3 * 512
+    assert small.addr - big.addr == big.page - big.addr + PAGE_CELLS * 512
 
 
 def test_lock_acquisitions_are_counted_by_class() -> None:

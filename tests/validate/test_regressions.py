@@ -25,6 +25,16 @@ PROGRAMS = {
         Op(0, "mremap", (0x1000407EC000, 0x200000, 0x200000, 3, 0x100040200000)),
         Op(0, "madvise", (0x100040200000, 0x200000, 20)),
     ],
+    # MREMAP_DONTUNMAP unlocks all of the VMA that it takes a part of, but not the pages that it leaves there.
+    "pageout-of-pages-that-stay-locked": [
+        Op(0, "reset"),
+        Op(0, "mmap", (0x10003F800000, 0x600000, 3, 0x32, NO_FILE, 0)),
+        Op(0, "madvise", (0x10003F800000, 0x600000, 14)),
+        Op(0, "write", (0x10003FA00000, 1)),
+        Op(0, "mlock", (0x10003F800000, 0x600000)),
+        Op(0, "mremap", (0x10003FC00000, 0x200000, 0x200000, 7, 0x100040400000)),
+        Op(0, "madvise", (0x10003FA00000, 0x200000, 21)),
+    ],
     # A page that fallocate() keeps beyond the file's end is not valid, so it does not collapse.
     "collapse-beyond-the-end": [
         Op(0, "reset"),

@@ -238,7 +238,7 @@ def collapse_pmd_of_vma(vma: vm_area_struct, address: int, pmd: pmd_p, new: foli
         spin_unlock(pml)
     anon_vma_unlock_write(av)
     if result == SCAN_SUCCEED:
-        collapse_copy(mm, pgtable.entry, ptl, new)
+        collapse_copy(vma, pgtable.entry, ptl, new)
         for f in locked:
             mutex_unlock(f.lock)
             free_swap_cache(f)
@@ -323,7 +323,7 @@ def isolate_pte(entry: int, locked: tuple[folio, ...], is_khugepaged: bool) -> t
     return SCAN_SUCCEED, (f,)
 
 
-def collapse_copy(mm: mm_struct, pte: pte_p, ptl: spinlock_t, new: folio) -> None:
+def collapse_copy(vma: vm_area_struct, pte: pte_p, ptl: spinlock_t, new: folio) -> None:
     """Copy the pages of a detached table into the new folio, and unmap them; their locks and isolation stay."""
     for i in range(arch.hpage_pmd_nr):
         entry = ptep_get(pte + i)
@@ -332,11 +332,11 @@ def collapse_copy(mm: mm_struct, pte: pte_p, ptl: spinlock_t, new: folio) -> Non
     for i in range(arch.hpage_pmd_nr):
         entry = ptep_get(pte + i)
         if is_none_or_zero(entry):
-            add(mm.anon_rss, 1)
+            add(vma.vm_mm.anon_rss, 1)
         if entry:
             spin_lock(ptl)
             ptep_get_and_clear(pte + i)
             if not is_none_or_zero(entry):
-                folio_remove_rmap_pte(page_folio(pte_page(entry)), pte_page(entry))
+                folio_remove_rmap_pte(page_folio(pte_page(entry)), pte_page(entry), vma)
                 folio_put(page_folio(pte_page(entry)))
             spin_unlock(ptl)

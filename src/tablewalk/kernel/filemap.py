@@ -39,6 +39,7 @@ from ..machine import (
     xa_store,
 )
 from .huge_pmd import do_set_pmd
+from .mlock_folio import mlock_vma_folio
 from .mm_types import address_space, file, folio, ptdesc, vm_area_struct
 from .page_alloc import (
     MAPPING_SHIFT,
@@ -55,7 +56,7 @@ from .page_alloc import (
 )
 from .pgtable import ACCESSED, PFN_SHIFT, RW, page_t, pmd_trans_huge, pmdp_get_lockless, pte_p, vm_page_prot
 from .pgtable_generic import NO_TABLE, pmd_install, pte_offset_map_lock, pte_unmap_unlock
-from .rmap import folio_add_rmap_ptes, mm_counter_file, vma_address, vma_pages
+from .rmap import folio_add_rmap_ptes, folio_dup_rmap_ptes, mm_counter_file, vma_address, vma_pages
 from .swapfile import swap_put_entries_direct
 from .vm_fault import vm_fault
 from .vm_flags import VM_FAULT_NOPAGE, VM_FAULT_SIGBUS, VM_RAND_READ, VM_SHARED, VM_UFFD_WP, VM_WRITE
@@ -372,10 +373,10 @@ def filemap_map_pages(vmf: vm_fault, first: int, last: int, prealloc: ptdesc) ->
     while f:
         if f.order:
             low, high = pages_to_map(vma, f, index, last)
-            rss += filemap_map_folio_range(f, base + low, low, high, flags)
+            rss += filemap_map_folio_range(vma, f, base + low, low, high, flags)
         else:
             high = index
-            rss += filemap_map_order0_folio(f, base + index, flags)
+            rss += filemap_map_order0_folio(vma, f, base + index, flags)
         mutex_unlock(f.lock)
         if high >= last:
             break
@@ -400,27 +401,31 @@ def pages_to_map(vma: vm_area_struct, f: folio, first: int, last: int) -> tuple[
     return first, min(end - 1, last)
 
 
-def filemap_map_order0_folio(f: folio, pte: pte_p, flags: int) -> int:
+def filemap_map_order0_folio(vma: vm_area_struct, f: folio, pte: pte_p, flags: int) -> int:
     """Map a single page where nothing is mapped; uses up the caller's reference.  Returns the pages mapped."""
     if load(pte):
         folio_put(f)
         return 0
-    folio_add_rmap_ptes(f, f.page, 1)
+    folio_add_rmap_ptes(f, f.page, 1, vma)
     store(pte, f.page << PFN_SHIFT | flags)
     return 1
 
 
-def filemap_map_folio_range(f: folio, pte: pte_p, first: int, last: int, flags: int) -> int:
+def filemap_map_folio_range(
+    vma: vm_area_struct, f: folio, pte: pte_p, first: int, last: int, flags: int
+) -> int:
     """The same for pages first..last of a large folio."""
     page = folio_file_page(f, first)
     nr = 0
     for i in range(last - first + 1):
         if load(pte + i) == 0:
             store(pte + i, page + PAGE_CELLS * i << PFN_SHIFT | flags)
-            folio_add_rmap_ptes(f, page + PAGE_CELLS * i, 1)
+            folio_dup_rmap_ptes(f, page + PAGE_CELLS * i, 1)
             nr += 1
     if nr == 0:
         folio_put(f)
         return 0
+    if nr == folio_nr_pages(f):
+        mlock_vma_folio(f, vma)
     add(f._refcount, nr - 1)
     return nr

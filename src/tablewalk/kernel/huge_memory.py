@@ -85,7 +85,7 @@ from .pgtable_generic import (
     pte_alloc_one,
     pte_free,
 )
-from .rmap import folio_add_rmap_pmd, vmf_anon_prepare
+from .rmap import folio_add_rmap_pmd, folio_dup_rmap_pmd, vmf_anon_prepare
 from .tlb import flush_tlb_range
 from .userfaultfd_fault import handle_userfault
 from .userfaultfd_k import (
@@ -164,7 +164,7 @@ def map_anon_folio_pmd(f: folio, pmd: pmd_p, vma: vm_area_struct, haddr: int) ->
     f.index = (haddr - vma.vm_start >> arch.page_shift) + vma.vm_pgoff
     WRITE_ONCE(f, "flags", PG_SWAPBACKED | PG_UPTODATE)
     store(page_flags(f.page), PAGE_ANON_EXCLUSIVE)
-    folio_add_rmap_pmd(f)
+    folio_add_rmap_pmd(f, vma)
     publish(f.addr)
     entry = f.page << PFN_SHIFT | vm_page_prot(vma.vm_flags) | LEAF | ACCESSED | DIRTY
     store(pmd, maybe_mkwrite(entry, vma.vm_flags))
@@ -377,7 +377,7 @@ def dup_anon_rmap_pmd(src_mm: mm_struct, pmdval: int) -> bool:
             return False
         store(page_flags(f.page), 0)
     folio_get(f)
-    folio_add_rmap_pmd(f)
+    folio_dup_rmap_pmd(f)
     return True
 
 

@@ -105,7 +105,7 @@ def do_set_pmd(vmf: vm_fault, f: folio, prealloc: ptdesc) -> tuple[int, ptdesc]:
         entry = maybe_mkwrite(entry | DIRTY, vma.vm_flags)
     add(mm_counter_file(mm, f), arch.hpage_pmd_nr)
     add(mm.file_huge, 1)
-    folio_add_rmap_pmd(f)
+    folio_add_rmap_pmd(f, vma)
     if arch.file_thp_deposits:
         pgtable_trans_huge_deposit(mm, vmf.pmd, haddr, prealloc)
         mm_inc_nr_ptes(mm)
@@ -134,7 +134,7 @@ def zap_huge_pmd(tlb: mmu_gather, vma: vm_area_struct, pmd: pmd_p, addr: int) ->
     tlb_flush_range(tlb, addr, addr + arch.pmd_size)
     f = NO_FOLIO if pmdval & SPECIAL and pmd_present(pmdval) else page_folio(pte_page(pmdval))
     if f:
-        zap_huge_pmd_folio(mm, f, pmdval)
+        zap_huge_pmd_folio(vma, f, pmdval)
     if arch.file_thp_deposits or not f or folio_test_anon(f):
         zap_deposited_table(mm, pmd, addr)
     spin_unlock(pml)
@@ -143,10 +143,11 @@ def zap_huge_pmd(tlb: mmu_gather, vma: vm_area_struct, pmd: pmd_p, addr: int) ->
     return True
 
 
-def zap_huge_pmd_folio(mm: mm_struct, f: folio, pmdval: int) -> None:
+def zap_huge_pmd_folio(vma: vm_area_struct, f: folio, pmdval: int) -> None:
     """Counters, rmap and dirty state of a huge page that is being unmapped; under pml."""
+    mm = vma.vm_mm
     if pmd_present(pmdval):
-        folio_remove_rmap_pmd(f)
+        folio_remove_rmap_pmd(f, vma)
         if folio_test_anon(f):
             add(mm.anon_huge, -1)
         else:
@@ -184,7 +185,7 @@ def split_file_pmd(vma: vm_area_struct, pmd: pmd_p, haddr: int) -> None:
     if arch.file_thp_deposits:
         zap_deposited_table(mm, pmd, haddr)
     f = page_folio(pte_page(pmdval))
-    zap_huge_pmd_folio(mm, f, pmdval)
+    zap_huge_pmd_folio(vma, f, pmdval)
     if pmd_present(pmdval):
         folio_put(f)
 
@@ -208,11 +209,11 @@ def split_anon_pmd(vma: vm_area_struct, pmd: pmd_p, haddr: int) -> None:
     if load(page_flags(f.page)) & PAGE_ANON_EXCLUSIVE:
         for i in range(1, arch.hpage_pmd_nr):
             store(page_flags(f.page + PAGE_CELLS * i), PAGE_ANON_EXCLUSIVE)
-    folio_add_rmap_ptes(f, f.page, arch.hpage_pmd_nr)
+    folio_add_rmap_ptes(f, f.page, arch.hpage_pmd_nr, vma)
     add(vma.vm_mm.anon_huge, -1)
     entry = f.page << PFN_SHIFT | vm_page_prot(vma.vm_flags) | pmdval & (RW | ACCESSED | DIRTY | UFFD_WP)
     install_split_table(vma.vm_mm, pmd, haddr, entry, PAGE_CELLS)
-    folio_remove_rmap_pmd(f)
+    folio_remove_rmap_pmd(f, vma)
 
 
 def split_migration_pmd(vma: vm_area_struct, pmd: pmd_p, haddr: int) -> None:

@@ -325,4 +325,4 @@ def wp_page_install(vmf: vm_fault, pte: int, entry: int, old: folio, new: folio)
     folio_add_new_anon_rmap(new, vma, vmf.address)
     store(pte, copy)
     if old:
-        folio_remove_rmap_pte(old, pte_page(entry))
+        folio_remove_rmap_pte(old, pte_page(entry), vma)

@@ -79,7 +79,7 @@ from .pgtable_generic import (
     pte_unmap_unlock,
     pud_alloc,
 )
-from .rmap import folio_add_new_anon_rmap, folio_add_rmap_ptes, mm_counter_file
+from .rmap import folio_add_new_anon_rmap, folio_dup_rmap_ptes, mm_counter_file
 from .rmap_walk import MIGRATION_EXCLUSIVE
 from .swapfile import swap_dup_entry_direct
 from .userfaultfd_k import pte_mkuffd_wp
@@ -271,7 +271,7 @@ def copy_present_pte(
             add(dst_mm.anon_rss, 1)
         else:
             add(mm_counter_file(dst_mm, f), 1)
-        folio_add_rmap_ptes(f, page, 1)
+        folio_dup_rmap_ptes(f, page, 1)
     if entry & RW and is_cow_mapping(src_vma.vm_flags):
         ptep_set_wrprotect(src_pte)
         entry &= ~RW

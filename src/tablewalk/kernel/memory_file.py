@@ -261,7 +261,7 @@ def set_pte_range(vmf: vm_fault, f: folio, page: page_t, nr: int, pte: int) -> N
         entry = maybe_mkwrite(entry | DIRTY, vma.vm_flags)
     if vmf.orig_pte:
         entry = pte_mkuffd_wp(entry)
-    folio_add_rmap_ptes(f, page, nr)
+    folio_add_rmap_ptes(f, page, nr, vma)
     add(mm_counter_file(vma.vm_mm, f), nr)
     for i in range(nr):
         store(pte + i, entry + (PAGE_CELLS * i << PFN_SHIFT))
@@ -282,7 +282,7 @@ def special_mapping_fault(vmf: vm_fault) -> int:
             store(pte, vmf.address >> arch.page_shift << PFN_SHIFT | flags | SPECIAL)
         else:
             store(pte, f.page << PFN_SHIFT | flags)
-            folio_add_rmap_ptes(f, f.page, 1)
+            folio_add_rmap_ptes(f, f.page, 1, vma)
             add(vma.vm_mm.file_rss, 1)
     if pte:
         pte_unmap_unlock(pte, ptl)

@@ -203,7 +203,7 @@ def zap_pte_range(tlb: mmu_gather, vma: vm_area_struct, pmd: pmd_p, addr: int, e
             direct = pmdval != 0
         if found & FORCE_FLUSH:
             tlb_flush_mmu_tlbonly(tlb)
-            tlb_flush_rmaps(tlb)
+            tlb_flush_rmaps(tlb, vma)
         pte_unmap_unlock(pte, ptl)
         if found & FORCE_FLUSH:
             tlb_flush_mmu(tlb)
@@ -295,7 +295,7 @@ def zap_ptes(tlb: mmu_gather, vma: vm_area_struct, pte: int, addr: int, end: int
             if entry & UFFD_WP and zap_install_uffd_wp_if_needed(vma, pte + i, entry, details):
                 found |= SKIPPED
             anon += 1
-            folio_remove_rmap_pte(f, page)
+            folio_remove_rmap_pte(f, page, vma)
             full = tlb_remove_page(tlb, page)
         else:
             if f.flags & PG_SWAPBACKED:
@@ -331,7 +331,7 @@ def zap_present_file_pte(vma: vm_area_struct, pte: int, f: folio, details: int) 
     if entry & DIRTY:
         WRITE_ONCE(f, "flags", f.flags | PG_DIRTY)
         return True, found | FORCE_FLUSH
-    folio_remove_rmap_pte(f, entry >> PFN_SHIFT)
+    folio_remove_rmap_pte(f, entry >> PFN_SHIFT, vma)
     return False, found
 
 

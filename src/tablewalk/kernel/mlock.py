@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""mlock and its kin (mm/mlock.c; 7.2).  Which folios are on the unevictable list is not modelled."""
+"""mlock and its kin (mm/mlock.c; 7.2)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,24 @@ from ..arch import arch
 from ..machine import forget, spin_unlock
 from .gup import __mm_populate, mm_populate
 from .huge_pmd import pmd_trans_huge_lock
-from .mm_types import mm_struct, vm_area_struct
+from .mlock_folio import mlock_folio, munlock_folio
+from .mm_types import folio, mm_struct, vm_area_struct
 from .mmap import page_align
 from .mmap_lock import mmap_write_lock, mmap_write_unlock
-from .pgtable import mm_find_pmd, pmd_addr_end, pmdp_get_lockless
+from .page_alloc import PAGE_CELLS, SYSTEM, folio_nr_pages, folio_page_idx
+from .pgtable import (
+    SPECIAL,
+    mm_find_pmd,
+    page_folio,
+    pmd_addr_end,
+    pmd_page,
+    pmd_present,
+    pmdp_get_lockless,
+    pte_p,
+    pte_page,
+    pte_present,
+    ptep_get,
+)
 from .pgtable_generic import pte_offset_map_lock, pte_unmap_unlock
 from .vm_flags import (
     EAGAIN,
@@ -37,16 +51,52 @@ MCL_ONFAULT: Final = 4
 MLOCK_ONFAULT: Final = 1
 
 
+def folio_mlock_step(f: folio, pte: pte_p, room: int) -> int:
+    """How many entries from `pte` on, `room` at most, map one page after the other of the folio."""
+    first = pte_page(ptep_get(pte))
+    limit = min(folio_nr_pages(f) - folio_page_idx(f, first), room)
+    nr = 1
+    while nr < limit and pte_page(ptep_get(pte + nr)) == first + PAGE_CELLS * nr and pte_present(ptep_get(pte + nr)):
+        nr += 1
+    return nr
+
+
+def mlock_this(f: folio, vma: vm_area_struct) -> None:
+    """Count the folio as the VMA's flags say."""
+    if vma.vm_flags & VM_LOCKED:
+        mlock_folio(f)
+    else:
+        munlock_folio(f)
+
+
+def mlock_entries(vma: vm_area_struct, pte: pte_p, nr: int) -> None:
+    """The entries of a table, under its lock; a large folio is locked only if they map all of it."""
+    i = 0
+    while i < nr:
+        entry = ptep_get(pte + i)
+        step = 1
+        if pte_present(entry) and entry & SPECIAL == 0:
+            f = page_folio(pte_page(entry))
+            step = folio_mlock_step(f, pte + i, nr - i)
+            if vma.vm_flags & VM_LOCKED == 0 or step == folio_nr_pages(f):
+                mlock_this(f, vma)
+        i += step
+
+
 def mlock_pte_range(vma: vm_area_struct, addr: int, end: int) -> None:
-    """Visit what is mapped in one PMD entry's range, under its lock."""
+    """Lock or unlock what is mapped in one PMD entry's range, under its lock."""
     pmd = mm_find_pmd(vma.vm_mm, addr)
     while pmd and pmdp_get_lockless(pmd) != 0:
         pml = pmd_trans_huge_lock(vma.vm_mm, pmd, addr)
         if pml:
+            pmdval = pmdp_get_lockless(pmd)
+            if pmd_present(pmdval) and page_folio(pmd_page(pmdval)) != SYSTEM.huge_zero_folio:
+                mlock_this(page_folio(pmd_page(pmdval)), vma)
             spin_unlock(pml)
             return
         pte, ptl = pte_offset_map_lock(vma.vm_mm, pmd, addr)
         if pte:
+            mlock_entries(vma, pte, end - addr >> arch.page_shift)
             pte_unmap_unlock(pte, ptl)
             return
         forget((pmd,))

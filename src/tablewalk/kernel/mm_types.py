@@ -190,6 +190,7 @@ class folio(struct):
     mapping: int = marked(any_of("lock"))  # address_space, or anon_vma with FOLIO_MAPPING_ANON
     index: int = plain(any_of("lock"))
     order: int = const()
+    mlock_count: atomic_t = atomic()  # locked VMAs that map it; PG_MLOCKED is left when it was not counted
     swap: int = plain(any_of("lock"))  # in the swap cache: offset of its first slot
     lock: mutex_t = mutex()  # PG_locked
     page: entries_t = entries(each=4)

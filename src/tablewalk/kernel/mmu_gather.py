@@ -22,7 +22,7 @@ from ..machine import (
     vec_push,
     vec_take,
 )
-from .mm_types import mm_struct, ptdesc, vector_t
+from .mm_types import mm_struct, ptdesc, vector_t, vm_area_struct
 from .page_alloc import PG_SWAPCACHE, folio_put
 from .pgtable import page_folio, page_t
 from .pgtable_generic import pte_free_now
@@ -141,13 +141,13 @@ def tlb_flush_mmu_tlbonly(tlb: mmu_gather) -> None:
     tlb.start = tlb.end = tlb.freed_tables = 0
 
 
-def tlb_flush_rmaps(tlb: mmu_gather) -> None:
+def tlb_flush_rmaps(tlb: mmu_gather, vma: vm_area_struct) -> None:
     """After the flush, still under ptl: remove the rmaps that had to wait for it."""
     if tlb.delayed_rmap == 0:
         return
     for encoded in vec_take(tlb.pages):
         if encoded & 1:
-            folio_remove_rmap_pte(page_folio(encoded >> 1), encoded >> 1)
+            folio_remove_rmap_pte(page_folio(encoded >> 1), encoded >> 1, vma)
         vec_push(tlb.pages, encoded & ~1)
     tlb.delayed_rmap = 0
 

@@ -228,7 +228,7 @@ def remove_pte_mapped_table(vma: vm_area_struct, haddr: int, pmd: pmd_p, f: foli
         result = SCAN_FAIL
         nr = 0
     else:
-        result, nr = clear_entries(pte, f)
+        result, nr = clear_entries(vma, pte, f)
     if result != SCAN_SUCCEED:
         put_entries(mm, f, nr, True)
         pte_unmap_unlock(pte, ptl)
@@ -257,7 +257,7 @@ def uffd_may_fill_table(vma: vm_area_struct) -> bool:
     return userfaultfd_armed(vma) and vma.vm_flags & VM_SHARED == 0
 
 
-def clear_entries(pte: pte_p, f: folio) -> tuple[int, int]:
+def clear_entries(vma: vm_area_struct, pte: pte_p, f: folio) -> tuple[int, int]:
     """Unmap the folio's pages one by one up to what is none of them: (scan result, entries cleared).  Under ptl."""
     nr = 0
     for i in range(arch.hpage_pmd_nr):
@@ -267,7 +267,7 @@ def clear_entries(pte: pte_p, f: folio) -> tuple[int, int]:
             return result, nr
         if entry:
             ptep_get_and_clear(pte + i)
-            folio_remove_rmap_pte(f, folio_page(f, i))
+            folio_remove_rmap_pte(f, folio_page(f, i), vma)
             nr += 1
     return SCAN_SUCCEED, nr
 

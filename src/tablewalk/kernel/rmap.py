@@ -28,6 +28,7 @@ from ..machine import (
     up_read,
     up_write,
 )
+from .mlock_folio import mlock_vma_folio, munlock_vma_folio
 from .mm_types import anon_vma, anon_vma_chain, counter_t, folio, mm_struct, vm_area_struct
 from .mmap_lock import mmap_read_unlock
 from .page_alloc import (
@@ -290,11 +291,19 @@ def folio_add_new_anon_rmap(f: folio, vma: vm_area_struct, address: int, nr: int
     store(f.page + 1, PAGE_ANON_EXCLUSIVE)
     for i in range(1, nr):
         store(f.page + PAGE_CELLS * i + 1, PAGE_ANON_EXCLUSIVE)
-    folio_add_rmap_ptes(f, f.page, nr)
+    folio_dup_rmap_ptes(f, f.page, nr)
+    mlock_vma_folio(f, vma)
 
 
-def folio_add_rmap_ptes(f: folio, page: page_t, nr: int) -> None:
-    """`nr` more entries map pages of the folio, from `page` on."""
+def folio_add_rmap_ptes(f: folio, page: page_t, nr: int, vma: vm_area_struct) -> None:
+    """`nr` more entries of the VMA map pages of the folio, from `page` on."""
+    folio_dup_rmap_ptes(f, page, nr)
+    if nr == 1 << f.order:
+        mlock_vma_folio(f, vma)
+
+
+def folio_dup_rmap_ptes(f: folio, page: page_t, nr: int) -> None:
+    """The same in a fork, whose child has nothing locked."""
     add(f._mapcount, nr)
     if f.order:
         for i in range(nr):
@@ -306,18 +315,26 @@ def mm_counter_file(mm: mm_struct, f: folio) -> counter_t:
     return mm.shmem_rss if f.flags & PG_SWAPBACKED else mm.file_rss
 
 
-def folio_remove_rmap_pte(f: folio, page: page_t) -> None:
-    """One entry less maps a page of the folio."""
+def folio_remove_rmap_pte(f: folio, page: page_t, vma: vm_area_struct) -> None:
+    """One entry less of the VMA maps a page of the folio."""
     add(f._mapcount, -1)
     if f.order:
         add(page_mapcount(page), -1)
+    munlock_vma_folio(f, vma)
 
 
-def folio_add_rmap_pmd(f: folio) -> None:
-    """One more huge pmd maps the folio."""
+def folio_add_rmap_pmd(f: folio, vma: vm_area_struct) -> None:
+    """One more huge pmd, of the VMA, maps the folio."""
+    folio_dup_rmap_pmd(f)
+    mlock_vma_folio(f, vma)
+
+
+def folio_dup_rmap_pmd(f: folio) -> None:
+    """The same in a fork, whose child has nothing locked."""
     add(f._entire_mapcount, 1)
 
 
-def folio_remove_rmap_pmd(f: folio) -> None:
-    """One huge pmd less maps the folio."""
+def folio_remove_rmap_pmd(f: folio, vma: vm_area_struct) -> None:
+    """One huge pmd less, of the VMA, maps the folio."""
     add(f._entire_mapcount, -1)
+    munlock_vma_folio(f, vma)

@@ -141,7 +141,7 @@ def unmap_table(f: folio, vma: vm_area_struct, address: int, nr: int, idx: int, 
         if entry & (PRESENT | PROTNONE) and entry & SPECIAL == 0 and pte_page(entry) == folio_page(f, idx + i):
             if not unmap_page(f, vma, pte + i, migrate):
                 break
-            folio_remove_rmap_pte(f, folio_page(f, idx + i))
+            folio_remove_rmap_pte(f, folio_page(f, idx + i), vma)
             folio_put(f)
             done += 1
     if done:
@@ -213,7 +213,7 @@ def unmap_huge_pmd_locked(vma: vm_area_struct, haddr: int, pmd: pmd_p, f: folio)
         if pmdval & DIRTY:
             WRITE_ONCE(f, "flags", f.flags | PG_DIRTY)
         if not lazyfree_must_stay(f):
-            zap_huge_pmd_folio(mm, f, pmdp_huge_clear_flush(vma, haddr, pmd))
+            zap_huge_pmd_folio(vma, f, pmdp_huge_clear_flush(vma, haddr, pmd))
             zap_deposited_table(mm, pmd, haddr)
             folio_put(f)
     spin_unlock(pml)
@@ -255,7 +255,7 @@ def remove_migration_table(
 def remove_migration_pte(vma: vm_area_struct, pte: pte_p, entry: int, page: int) -> None:
     """Map `page` as the migration entry says."""
     folio_get(page_folio(page))
-    folio_add_rmap_ptes(page_folio(page), page, 1)
+    folio_add_rmap_ptes(page_folio(page), page, 1, vma)
     if entry & MIGRATION_EXCLUSIVE:
         store(page_flags(page), PAGE_ANON_EXCLUSIVE)
     kept = entry & (RW | ACCESSED | DIRTY | UFFD_WP)

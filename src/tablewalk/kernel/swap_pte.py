@@ -88,7 +88,7 @@ def map_swapped_in(vmf: vm_fault, entry: int, f: folio) -> bool:
         store(page_flags(page), PAGE_ANON_EXCLUSIVE)
     if not folio_test_anon(f):
         __folio_set_anon(f, vmf, exclusive)
-    folio_add_rmap_ptes(f, page, 1)
+    folio_add_rmap_ptes(f, page, 1, vmf.vma)
     folio_put_swap(f, page)
     store(pte, new)
     folio_free_swap(f)

@@ -366,7 +366,7 @@ def mfill_atomic_install_pte(vma: vm_area_struct, pmd: pmd_p, address: int, page
     elif not mfill_may_replace(ptep_get(pte)):
         error = -EEXIST
     elif in_cache:
-        folio_add_rmap_ptes(f, page, 1)
+        folio_add_rmap_ptes(f, page, 1, vma)
         add(mm_counter_file(mm, f), 1)
     else:
         folio_add_new_anon_rmap(f, vma, address)

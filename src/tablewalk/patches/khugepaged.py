@@ -237,7 +237,7 @@ def remove_table(vma: vm_area_struct, haddr: int, pmd: pmd_p, f: folio) -> int:
     down_write(mapping.i_mmap_rwsem)
     pte, ptl = pte_offset_map_lock(mm, pmd, haddr)
     result = check_entries(pte, f) if pte else SCAN_FAIL
-    nr = remove_rmaps(pte, f) if result == SCAN_SUCCEED else 0
+    nr = remove_rmaps(vma, pte, f) if result == SCAN_SUCCEED else 0
     if pte:
         pte_unmap_unlock(pte, ptl)
     if result == SCAN_SUCCEED:
@@ -253,12 +253,12 @@ def remove_table(vma: vm_area_struct, haddr: int, pmd: pmd_p, f: folio) -> int:
     return result
 
 
-def remove_rmaps(pte: pte_p, f: folio) -> int:
+def remove_rmaps(vma: vm_area_struct, pte: pte_p, f: folio) -> int:
     """Drop the mapping of each page that an entry maps; the entries stay as they are.  Returns their number."""
     nr = 0
     for i in range(arch.hpage_pmd_nr):
         if ptep_get(pte + i):
-            folio_remove_rmap_pte(f, folio_page(f, i))
+            folio_remove_rmap_pte(f, folio_page(f, i), vma)
             nr += 1
     return nr
 
