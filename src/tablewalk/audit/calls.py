@@ -7,13 +7,12 @@ from collections.abc import Iterable
 
 from tablewalk.audit.contracts import Contract, Effect, place_of
 from tablewalk.audit.engine import Engine
-from tablewalk.audit.flow import Call, Value
+from tablewalk.audit.flow import Call, Value, is_name
 from tablewalk.audit.names import (
     ALLOCATES,
     ERROR_TESTS,
     HUGE_LOOKUPS,
     KERNEL_LOOKUPS,
-    KERNEL_MM,
     LOCKS,
     MAPS,
     NO_SLEEP_FLAGS,
@@ -39,6 +38,11 @@ class Calls(Engine):
         name = op.name
         contract = self.lookup(name)
         self._sleep(op, contract, s)
+        if contract is not None:
+            for slot, i in contract.stores:
+                place = place_of(slot, op.args, op.result)
+                if place and i < len(op.args) and op.args[i].place in s.env:
+                    s.env[place] = s.env[op.args[i].place]
         if name in MAPS and name != self.function.name:
             return self._map(op, node, MAPS[name], s)
         if name in UNMAPS:
@@ -86,13 +90,14 @@ class Calls(Engine):
         s.order = tuple(i for i in s.order if i != node)
         failed = s.copy()
         failed.env[op.result] = Ref("null", node)
-        if any(KERNEL_MM.search(a.text) for a in op.args):
-            s.env[op.result] = Ref("map", node)
         ptl = _argument(op, what.ptl)
         pmdval = _argument(op, what.pmdval)
         recheck = "done" if "dummy" in pmdval else ""
+        private = any(
+            a.address and is_name(a.place) and i < len(op.args) + (what.ptl or 0) for i, a in enumerate(op.args)
+        )
         lock = HELD if what.kind == "locked" else NEVER
-        s.tables[node] = Table(MAPPED, lock, what.kind, op.line, ptl, pmdval, recheck)
+        s.tables[node] = Table(MAPPED, lock, "private" if private else what.kind, op.line, ptl, pmdval, recheck)
         s.env[op.result] = Ref("map", node)
         s.order = (*s.order, node)
         if ptl:
@@ -112,6 +117,7 @@ class Calls(Engine):
         elif ref is not None and ref.kind in ("null", "err"):
             line = self._line_of(ref)
             self.report("unmap-wrong", op.line, f"{op.name}({v.text}) where the map at line {line} has failed", line)
+            s.dead = True
         elif ref is not None and ref.kind in ("kernel", "huge"):
             line = self._line_of(ref)
             self.report("unmap-wrong", op.line, f"{op.name}({v.text}), which line {line} did not map", line)
@@ -124,7 +130,7 @@ class Calls(Engine):
         table = s.tables[ref.table]
         if ref.where == "past" and not v.shift:
             self.report("unmap-moved", op.line, f"{op.name}({v.text}): may be past the table's end", table.line)
-        elif ref.where == "start" and v.shift == "-" and ref.table >= 0:
+        elif ref.where == "used" and v.shift == "-" and ref.table >= 0:
             self.report("unmap-moved", op.line, f"{op.name}({v.text}) before {v.place} has moved", table.line)
         if table.status == UNMAPPED:
             self.report("double-unmap", op.line, f"{v.text} is unmapped again", table.line)
@@ -197,22 +203,23 @@ class Calls(Engine):
         table = which[0] if len(set(which)) == 1 else -1
         s.env[op.result] = Ref("same", table, f"{'weak' if weak else 'done'}:{sense}")
 
-    def _write(self, op: Call, v: Value, s: State) -> None:
+    def _write(self, op: Call, v: Value, s: State, direct: bool) -> None:
         found = s.pointer(v.place)
         if not found:
             return
         ref, t = found
-        if t.status == UNMAPPED or (ref.table < 0 and t.kind != "rw"):
+        if t.status == UNMAPPED or t.kind == "private" or (ref.table < 0 and t.kind != "rw"):
             return
         said = f"{op.name}() writes through {v.text}"
-        live = next((x for x in s.tables.values() if x.kind == "live" and x.lock == HELD), None)
+        live = next((x for x in s.tables.values() if x.kind == "live" and x.lock in (HELD, ALIAS)), None)
         if t.lock == ALIAS:
             return
         if live is not None:
             if live.recheck != "done":
                 self.report("live-lockptr", op.line, f"{said} under the lock looked up at line {live.line}", live.line)
         elif t.kind == "ro" or (t.kind == "plain" and t.lock == NEVER):
-            self.report("read-only-write", op.line, f"{said}, which is mapped to be read only", t.line)
+            if direct:
+                self.report("read-only-write", op.line, f"{said}, which is mapped to be read only", t.line)
         elif t.lock == FREE or (t.kind == "rw" and t.lock == NEVER):
             self.report("use-after-unlock", op.line, f"{said} without its lock", t.line)
         elif t.kind == "rw" and t.recheck == "":
@@ -245,8 +252,9 @@ class Calls(Engine):
         for i, v in enumerate(op.args):
             if not v.place:
                 continue
-            if WRITES.match(op.name) or (contract is not None and i in contract.writes):
-                self._write(op, v, s)
+            direct = WRITES.match(op.name) is not None
+            if direct or (contract is not None and i in contract.writes):
+                self._write(op, v, s, direct)
             if v.address:
                 self.invalidate(v.place, s)
                 found = s.pointer(v.place)
@@ -262,7 +270,7 @@ class Calls(Engine):
         slots = {place_of(x, op.args, op.result) for x in contract.takes}
         for i, v in enumerate(op.args):
             if v.place and not v.address and i in contract.writes:
-                self._write(op, v, s)
+                self._write(op, v, s, direct=False)
             if v.place and v.place in slots:
                 self.use(v.place, op.line, f"given to {op.name}()", s)
         given = contract.gives()
@@ -341,5 +349,5 @@ def gives(op: Call, contract: Contract | None) -> Iterable[str]:
     if contract is None:
         return []
     slots = {x for o in contract.outcomes for e in o.effects for x in (e.slot, e.ptl)}
-    places = [place_of(x, op.args, op.result) for x in slots if x]
+    places = [place_of(x, op.args, op.result) for x in (*slots, *(to for to, _ in contract.stores)) if x]
     return [p for p in (*places, op.result if contract.recheck else None) if p]

@@ -39,9 +39,11 @@ class Contract:
     writes: frozenset[int] = frozenset()  # parameters through which entries are written
     recheck: str = ""  # "pte" or "pmd": it compares entries, or the pmd, with saved values
     sleeps: bool = False
+    stores: frozenset[tuple[str, int]] = frozenset()  # slots that another parameter is put into
 
     def matters(self) -> bool:
-        return bool(self.takes or self.writes or self.recheck or self.sleeps) or any(o.effects for o in self.outcomes)
+        said = self.takes or self.writes or self.recheck or self.sleeps or self.stores
+        return bool(said) or any(o.effects for o in self.outcomes)
 
     def gives(self) -> frozenset[str]:
         """Slots that may be mapped when it returns and were not before."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tablewalk.audit.contracts import Contract, Effect, Outcome, slot_of
 from tablewalk.audit.flow import Call, Constant, Graph, Nop, Op, Return, Select, Set, Step, Test, Use, Value
-from tablewalk.audit.slices import named, stable
+from tablewalk.audit.slices import changed, named, stable
 from tablewalk.audit.state import (
     ALIAS,
     ASSUMED,
@@ -66,7 +66,8 @@ class Engine:
         self.kept: dict[tuple[str, Constant | None], tuple[int, Key]] = {}  # slot, result: line of a return
         self.states = 0
         self.complete = True
-        self.remember = True
+        self.remember: frozenset[str] | None = None  # conditions whose outcome is remembered; None for all
+        self.wanted: set[str] = set()  # conditions that a reported path takes both ways
         self._live = live
         self._seeds = list(seeds)
         self._parents: dict[Key, Key | None] = {}
@@ -119,6 +120,8 @@ class Engine:
                 self._move(op, s)
             results = [(s, 0)]
         for new, way in results:
+            if new.dead:
+                continue
             self._tidy(node, new)
             yield new.freeze(), way
 
@@ -148,12 +151,18 @@ class Engine:
 
     def path_to(self, key: Key | None, line: int, message: str) -> tuple[Waypoint, ...]:
         steps: list[Waypoint] = []
+        taken: dict[str, bool] = {}
         later = -1
         while key is not None:
             node = key[0]
             op = self.graph.ops[node]
+            for place in changed(op) if taken else ():
+                for text in [t for t in taken if place in named(t)]:
+                    del taken[text]
             if isinstance(op, Test) and later >= 0:
                 holds = later == self.graph.next[node][0]
+                if stable(op.text) and taken.setdefault(op.text, holds) != holds:
+                    self.wanted.add(op.text)
                 steps.append(Waypoint(op.line, f"{_shown(op.text)} is {'true' if holds else 'false'}"))
             elif isinstance(op, Call) and later >= 0:
                 steps.append(Waypoint(op.line, f"{op.name}()"))
@@ -173,13 +182,12 @@ class Engine:
             word = "NULL" if ref.kind == "null" else "an error"
             said = f"{place} is {how}; it is {word} if the map at line {origin} fails"
             self.report("unchecked-null", line, said, origin)
-            for p in [p for p, r in s.env.items() if r == ref]:
-                del s.env[p]  # reported once a path
+            s.dead = True  # reported, and the kernel has crashed
         elif ref.kind == "map" and table is not None:
             if table.status == UNMAPPED:
                 self.report("use-after-unmap", line, f"{place} is {how} after it was unmapped", table.line)
-            if ref.where == "past":
-                s.env[place] = ref._replace(where="inside")
+            if ref.where in ("past", "start"):
+                s.env[place] = ref._replace(where="inside" if ref.where == "past" else "used")
 
     def _line_of(self, ref: Ref) -> int:
         return self.graph.ops[ref.table].line if ref.table >= 0 else 0
@@ -267,7 +275,9 @@ class Engine:
 
     def _learn(self, op: Test, s: State, holds: bool) -> None:
         place = op.left.place
-        if stable(op.text) and self.remember:
+        if self.remember is not None and op.text not in self.remember and s.env.get(place) is None:
+            return
+        if stable(op.text):
             s.facts["?" + op.text] = holds
         if op.op == "true" and place and not op.left.shift:
             ref = s.env.get(place)
@@ -278,7 +288,7 @@ class Engine:
         elif op.op == "==" and holds:
             for v in (op.left, op.right):
                 ref = s.env.get(v.place) if v is not None and v.place else None
-                if ref is not None and ref.kind == "lock" and ref.table in s.tables:
+                if ref is not None and ref.kind in ("lock", "live") and ref.table in s.tables:
                     table = s.tables[ref.table]
                     if table.lock in (FREE, NEVER):
                         s.change(ref.table, lock=ALIAS)  # the same as a lock that is held already
@@ -321,7 +331,7 @@ class Engine:
             effects.add(Effect("ret", returned.kind))
         for i, t in s.tables.items():
             slots = self._slots(i, s)
-            locks = (slot_of(p, self.function) for p, r in s.env.items() if r == ("lock", i, "start"))
+            locks = (slot_of(p, self.function) for p, r in s.env.items() if r.table == i and r.kind in ("lock", "live"))
             ptl = next(filter(None, locks), "")
             is_returned = returned is not None and returned.kind == "map" and returned.table == i
             is_lock = returned is not None and returned.kind in ("lock", "live") and returned.table == i
@@ -392,5 +402,3 @@ def _negative(constant: Constant | None) -> bool:
 
 def _shown(text: str) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
-
-

@@ -104,5 +104,3 @@ def _saved_value_unused(unit: Unit, names: Names) -> Iterator[Report]:
     for p in unit.function.parameters:
         if p.type in ("pte_t", "pmd_t") and p.name not in read and not re.search(rf"\b{p.name}\b", texts):
             yield Report("none-recheck", unit.function.line, f"{unit.function.name}() does not compare {p.name}")
-
-

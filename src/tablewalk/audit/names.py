@@ -103,6 +103,10 @@ INTEREST = re.compile(
     + "|".join(DEPRECATED)
     + r")\s*\("
 )  # a function is audited that has one of these
+_QUICK = """
+    pte_offset_ pte_alloc_map get_locked_pte pte_unmap pte_lockptr trans_unstable pte_free pmd_read_atomic
+    pmd_none_or_"""
+QUICK = tuple(_QUICK.split())  # one of these is in every text that has an interest
 NEARBY = re.compile(r"\bpte_offset_kernel\s*\(|\bpte_free\s*\(")  # or one of these; rules of their own
 
 

@@ -8,19 +8,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from tablewalk.audit.calls import Calls, gives
-from tablewalk.audit.contracts import Contract, Outcome, place_of
+from tablewalk.audit.contracts import Contract, Outcome, place_of, slot_of
 from tablewalk.audit.engine import Report
 from tablewalk.audit.flow import Call, Graph, Op, Set, Step, Test, Use
 from tablewalk.audit.grammar import errors
 from tablewalk.audit.lower import lower
 from tablewalk.audit.names import ALLOCATES, ERROR_TESTS, LOCKS, MAPS, SAME, SLEEPS, UNLOCKS, UNMAPS, WRITES
-from tablewalk.audit.slices import compress, liveness, tracked
+from tablewalk.audit.slices import compress, liveness, named, tracked
 from tablewalk.audit.state import ASSUMED, LOCK, MAPPED, NEVER, Ref, State, Table
 from tablewalk.audit.text import Function
 
 Lookup = Callable[[str], Contract | None]
 _PTE_POINTER = re.compile(r"\bpte_t \*$")
 _LOCK_POINTER = re.compile(r"\bspinlock_t \*$")
+_KEPT = re.compile(r"\b(?:spinlock_t|pte_t) \*$")
+_SAVED = re.compile(r"\b(?:pte_t|pmd_t)$")
 
 
 @dataclass(slots=True)
@@ -84,6 +86,14 @@ class _Seeds:
 
 def follow(unit: Unit, lookup: Lookup, given: frozenset[str] | None = None) -> Result:
     """Follow the function on all its paths.  `given`: slots that it is given mapped, where an annotation says so."""
+    result = _follow(unit, lookup, given)
+    released = {e.slot for o in result.contract.outcomes for e in o.effects if e.what == "unmapped"}
+    if given is None and result.contract.takes - released:
+        return _follow(unit, lookup, frozenset(released))  # what it never unmaps it was not given
+    return result
+
+
+def _follow(unit: Unit, lookup: Lookup, given: frozenset[str] | None) -> Result:
     function = unit.function
     seeds = _seeds(unit, lookup, given)
     places = [s.place for s in seeds.found] + [s.ptl for s in seeds.found if s.ptl]
@@ -98,22 +108,70 @@ def follow(unit: Unit, lookup: Lookup, given: frozenset[str] | None = None) -> R
         return isinstance(op, Set)
 
     compress(graph, matters)
-    engine = _engine(unit, graph, lookup, seeds)
-    if not engine.complete:
-        engine = _engine(unit, graph, lookup, seeds, remember=False)
-    reports = list(engine.reports.values()) + list(_inconsistent(engine, seeds))
+    graph = _without_dead_sets(graph, interesting)
+    engine, reports = _refined(unit, graph, lookup, seeds)
+    nulls = {r.origin for r in reports if r.rule == "unchecked-null"}
+    reports = [r for r in reports if r.rule != "unmap-wrong" or r.origin not in nulls or "has failed" not in r.message]
     contract = Contract(
         frozenset(s.slot for s in seeds.found if s.slot and s.table.status == MAPPED and s.table.kind == "given"),
-        _useful(engine.outcomes),
+        _useful(_told_apart(engine.outcomes)),
         _writes(unit, lookup),
         _recheck(unit),
         function.name in SLEEPS,
+        _stores(unit),
     )
     return Result(reports, contract, engine.complete, engine.states)
 
 
-def _engine(unit: Unit, graph: Graph, lookup: Lookup, seeds: _Seeds, remember: bool = True) -> Calls:
-    engine = Calls(unit.function, graph, liveness(graph), lookup, seeds.states())
+def _refined(unit: Unit, graph: Graph, lookup: Lookup, seeds: _Seeds) -> tuple[Calls, list[Report]]:
+    """First without remembering how conditions came out, then remembering those that a report took both ways.
+
+    Where the function has a contract its ways of ending must be told apart, and all conditions are remembered.
+    """
+    live = liveness(graph)
+    remember: frozenset[str] | None = frozenset()
+    tries: list[tuple[Calls, list[Report]]] = []
+    while True:
+        engine = _engine(unit, graph, live, lookup, seeds, remember)
+        reports = list(engine.reports.values()) + list(_inconsistent(engine, seeds))
+        tries.append((engine, reports))
+        if not engine.complete and len(tries) > 1:
+            return tries[-2]
+        wanted = engine.wanted - (remember or frozenset())
+        if remember is None or not wanted:
+            if remember is not None and any(o.effects for o in engine.outcomes):
+                full = _engine(unit, graph, live, lookup, seeds, None)
+                if full.complete:
+                    return full, list(full.reports.values()) + list(_inconsistent(full, seeds))
+            return engine, reports
+        remember |= wanted
+
+
+def _without_dead_sets(graph: Graph, interesting: frozenset[str]) -> Graph:
+    """Assignments that nobody asks for are no operations either, which may leave more tests without a purpose."""
+    while True:
+        live = liveness(graph)
+        dead = set()
+        for i, op in enumerate(graph.ops):
+            if isinstance(op, Set | Step) and op.place not in interesting and "=" + op.place not in live[i]:
+                texts = [k for k in live[i] if k[0] == "?" and op.place in named(k[1:])]
+                if not texts:
+                    dead.add(id(op))
+        before = [list(w) for w in graph.next]
+        compress(graph, lambda op: id(op) not in dead)  # noqa: B023
+        if before == graph.next:
+            return graph
+
+
+def _engine(
+    unit: Unit,
+    graph: Graph,
+    live: list[frozenset[str]],
+    lookup: Lookup,
+    seeds: _Seeds,
+    remember: frozenset[str] | None,
+) -> Calls:
+    engine = Calls(unit.function, graph, live, lookup, seeds.states())
     engine.remember = remember
     numbered = list(enumerate(seeds.found, 1))
     engine.seed_slots = {-n: s.slot for n, s in numbered}
@@ -222,6 +280,8 @@ def _tested(unit: Unit, place: str) -> bool:
 def _locked_here(unit: Unit, seeds: _Seeds, names: dict[str, int]) -> None:
     """A pointer that comes without its lock held, and the lock with it: as after a nolock map."""
     locked = {a.place for c in unit.calls if c.name in LOCKS for a in c.args[:2]}
+    if not any(_SAVED.search(p.type) for p in unit.function.parameters):
+        return  # no saved value to compare with: the caller has made sure
     for parameter in unit.function.parameters:
         if not _PTE_POINTER.search(parameter.type) or any(s.place == parameter.name for s in seeds.found):
             continue
@@ -262,8 +322,12 @@ def _inconsistent(engine: Calls, seeds: _Seeds) -> Iterator[Report]:
 
 def _writes(unit: Unit, lookup: Lookup) -> frozenset[int]:
     """Parameters that entries are written through."""
-    names = {p.name: i for i, p in enumerate(unit.function.parameters) if _PTE_POINTER.search(p.type)}
-    copies = dict(names)
+    locked = {a.place for c in unit.calls if c.name in LOCKS for a in c.args[:2]}
+    copies = {
+        p.name: i
+        for i, p in enumerate(unit.function.parameters)
+        if _PTE_POINTER.search(p.type) and re.sub(r"ptep?$", "ptl", p.name) not in locked
+    }
     for op in unit.graph.ops:
         if isinstance(op, Set) and op.value.place in copies and op.how == "=" and op.place not in copies:
             copies[op.place] = copies[op.value.place]
@@ -276,11 +340,29 @@ def _writes(unit: Unit, lookup: Lookup) -> frozenset[int]:
     return frozenset(found)
 
 
+def _told_apart(outcomes: set[Outcome]) -> set[Outcome]:
+    """Callers tell ways of ending apart by the result alone: one unlike those with 0 gives something else."""
+    zero = {o.effects for o in outcomes if o.result == 0}
+    if len(zero) != 1:
+        return outcomes
+    return {o._replace(result="!0") if o.result is None and o.effects not in zero else o for o in outcomes}
+
+
+def _stores(unit: Unit) -> frozenset[tuple[str, int]]:
+    """Pointers to entries and locks that are put where another parameter points."""
+    kept = {p.name: i for i, p in enumerate(unit.function.parameters) if _KEPT.search(p.type)}
+    found = set()
+    for op in unit.graph.ops:
+        if isinstance(op, Set) and op.how == "=" and op.value.place in kept and not op.value.address:
+            slot = slot_of(op.place, unit.function)
+            if slot and "->" in slot:
+                found.add((slot, kept[op.value.place]))
+    return frozenset(found)
+
+
 def _recheck(unit: Unit) -> str:
     """Whether the function is a comparison with saved values and nothing else."""
     if len(unit.calls) > 12 or len(unit.function.body) > 700 or "bool" not in unit.function.returns.split():
         return ""
     names = {c.name for c in unit.calls}
     return "pmd" if "pmd_same" in names else "pte" if "pte_same" in names else ""
-
-

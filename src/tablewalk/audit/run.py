@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tablewalk.audit.annotations import Annotation, read_annotations
 from tablewalk.audit.contracts import Contract
 from tablewalk.audit.engine import Waypoint
 from tablewalk.audit.local import local_reports
@@ -65,10 +66,11 @@ class Audit:
 
     names: Names
     root: Path | None
+    annotations: dict[str, Annotation] = field(default_factory=dict)
     coverage: Coverage = field(default_factory=Coverage)
     entries: list[Entry] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
-    contracts: dict[tuple[str, str], Contract] = field(default_factory=dict)
+    contracts: dict[str, dict[str, tuple[Contract, bool]]] = field(default_factory=dict)  # by name, file; if static
 
 
 def audit(paths: Iterable[Path]) -> Audit:
@@ -76,7 +78,7 @@ def audit(paths: Iterable[Path]) -> Audit:
     paths = list(paths)
     found = find(paths)
     root = next((r for r in map(tree_root, paths) if r is not None), None)
-    run = Audit(Names.of_tree(root), root)
+    run = Audit(Names.of_tree(root), root, read_annotations())
     run.coverage.files = len(found.files)
     run.coverage.notes += found.notes
     for path in found.files:
@@ -140,35 +142,37 @@ def infer(run: Audit, pending: list[Entry]) -> None:
         for entry in pending:
             if entry.unit is None:
                 continue
-            entry.result = follow(entry.unit, lookup(run, entry.file))
-            key = (entry.file, entry.function.name)
-            new = _merged(run, entry)
-            if new != run.contracts.get(key, Contract()):
-                run.contracts[key] = new
+            note = run.annotations.get(entry.function.name, Annotation())
+            entry.result = follow(entry.unit, lookup(run, entry.file), frozenset() if note.opaque else note.takes)
+            if note.opaque:
+                entry.result.contract = Contract()
+            if _learn(run, entry, entry.result.contract):
                 changed.add(entry.function.name)
         pending = list({id(e): e for name in changed for e in callers.get(name, [])}.values())
         if not pending:
             break
 
 
-def _merged(run: Audit, entry: Entry) -> Contract:
-    """The contract of a function under all the resolutions of its file."""
-    return entry.result.contract if entry.result is not None else Contract()
+def _learn(run: Audit, entry: Entry, contract: Contract) -> bool:
+    """Whether this is news."""
+    known = run.contracts.setdefault(entry.function.name, {})
+    static = "static" in entry.function.returns.split() and not entry.file.endswith(".h")
+    if known.get(entry.file, (Contract(), static))[0] == contract:
+        return False
+    known[entry.file] = (contract, static)
+    return True
 
 
 def lookup(run: Audit, file: str) -> Lookup:
-    """Contracts as `file` sees them: its own functions first, then those that are not static elsewhere."""
-    globals_ = run.contracts
-    statics = {(e.file, e.function.name) for e in run.entries if "static" in e.function.returns.split()}
+    """Contracts as `file` sees them: of its own functions first, then of those that are not static elsewhere."""
 
     def find_contract(name: str) -> Contract | None:
-        own = globals_.get((file, name))
-        if own is not None:
-            return own
-        for (other, known), contract in globals_.items():
-            if known == name and ((other, name) not in statics or other.endswith(".h")):
-                return contract
-        return None
+        known = run.contracts.get(name)
+        if known is None:
+            return None
+        if file in known:
+            return known[file][0]
+        return next((contract for contract, static in known.values() if not static), None)
 
     return find_contract
 

@@ -142,5 +142,3 @@ def _live_before(op: Op, after: frozenset[str]) -> frozenset[str]:
     elif isinstance(op, Select | Return) and op.value is not None and op.value.place:
         live.add("=" + op.value.place)
     return frozenset(live)
-
-

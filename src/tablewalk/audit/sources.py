@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tablewalk.audit.conditionals import Source
-from tablewalk.audit.names import INTEREST, NEARBY
+from tablewalk.audit.names import INTEREST, NEARBY, QUICK
 from tablewalk.audit.text import Function, Lines, code_only, functions, outside
 from tablewalk.errors import TablewalkError
 
@@ -119,7 +119,7 @@ def read_text(path: str) -> tuple[str, list[Note]] | Note:
 
 
 def has_interest(text: str) -> bool:
-    return INTEREST.search(text) is not None or NEARBY.search(text) is not None
+    return any(word in text for word in QUICK) and (INTEREST.search(text) or NEARBY.search(text)) is not None
 
 
 def parse_text(name: str, text: str, notes: list[Note]) -> CFile:

@@ -16,7 +16,7 @@ class Ref(NamedTuple):
 
     kind: str  # "map", "null", "err", "lock", "kernel", "huge", "live" (a lock found by a second look), "pml"
     table: int
-    where: str = "start"  # of a pointer: as mapped; "past" its last use; "inside"
+    where: str = "start"  # of a pointer: as mapped; "used" there; "past" its last use; "inside"
 
 
 class Table(NamedTuple):
@@ -39,13 +39,14 @@ Frozen = tuple[
 class State:
     """Mutable; `freeze` gives what compares and hashes."""
 
-    __slots__ = ("env", "facts", "order", "tables")
+    __slots__ = ("dead", "env", "facts", "order", "tables")
 
     def __init__(self, frozen: Frozen = ((), (), (), ())) -> None:
         self.env: dict[str, Ref] = dict(frozen[0])
         self.tables: dict[int, Table] = dict(frozen[1])
         self.facts: dict[str, Constant | bool] = dict(frozen[2])
         self.order: tuple[int, ...] = frozen[3]
+        self.dead = False  # nothing more happens on this path
 
     def freeze(self) -> Frozen:
         return (
