@@ -93,9 +93,8 @@ class Calls(Engine):
         ptl = _argument(op, what.ptl)
         pmdval = _argument(op, what.pmdval)
         recheck = "done" if "dummy" in pmdval else ""
-        private = any(
-            a.address and is_name(a.place) and i < len(op.args) + (what.ptl or 0) for i, a in enumerate(op.args)
-        )
+        inputs = op.args[: what.pmdval or what.ptl]
+        private = any(a.address and is_name(a.place) for a in inputs)  # a table behind a copy of the pmd
         lock = HELD if what.kind == "locked" else NEVER
         s.tables[node] = Table(MAPPED, lock, "private" if private else what.kind, op.line, ptl, pmdval, recheck)
         s.env[op.result] = Ref("map", node)

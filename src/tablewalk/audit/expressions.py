@@ -91,6 +91,13 @@ class Expressions:
             return self.statement_expression(inner[0])
         return self.value(inner[-1]) if inner else Value("")
 
+    def _comma(self, n: Node) -> Value:
+        value = Value("")
+        for c in n.named_children:
+            if c.type != "comment":
+                value = self.value(c)
+        return value
+
     def _cast(self, n: Node) -> Value:
         inner = n.child_by_field_name("value")
         return self.value(inner) if inner is not None else Value("")
@@ -389,6 +396,6 @@ _VALUES = {
     "field_expression": Expressions._field,
     "subscript_expression": Expressions._subscript,
     "update_expression": Expressions._update,
-    "comma_expression": Expressions._inner,
+    "comma_expression": Expressions._comma,
     "compound_statement": Expressions.statement_expression,
 }

@@ -13,7 +13,19 @@ from tablewalk.audit.engine import Report
 from tablewalk.audit.flow import Call, Graph, Op, Set, Step, Test, Use
 from tablewalk.audit.grammar import errors
 from tablewalk.audit.lower import lower
-from tablewalk.audit.names import ALLOCATES, ERROR_TESTS, LOCKS, MAPS, SAME, SLEEPS, UNLOCKS, UNMAPS, WRITES
+from tablewalk.audit.names import (
+    ALLOCATES,
+    ERROR_TESTS,
+    HUGE_LOOKUPS,
+    KERNEL_LOOKUPS,
+    LOCKS,
+    MAPS,
+    SAME,
+    SLEEPS,
+    UNLOCKS,
+    UNMAPS,
+    WRITES,
+)
 from tablewalk.audit.slices import compress, liveness, named, tracked
 from tablewalk.audit.state import ASSUMED, LOCK, MAPPED, NEVER, Ref, State, Table
 from tablewalk.audit.text import Function
@@ -192,6 +204,8 @@ def _call_matters(op: Call, interesting: frozenset[str], lookup: Lookup) -> bool
         or name in UNLOCKS
         or name in ERROR_TESTS
         or name == "pte_lockptr"
+        or name in KERNEL_LOOKUPS
+        or name in HUGE_LOOKUPS
         or ALLOCATES.match(name) is not None
         or SAME.search(name) is not None
         or (contract is not None and contract.matters())

@@ -73,12 +73,12 @@ class Audit:
     contracts: dict[str, dict[str, tuple[Contract, bool]]] = field(default_factory=dict)  # by name, file; if static
 
 
-def audit(paths: Iterable[Path]) -> Audit:
+def audit(paths: Iterable[Path], annotations: Iterable[Path] = ()) -> Audit:
     """Audit the C files at `paths`.  Raises TablewalkError where a path is nothing."""
     paths = list(paths)
     found = find(paths)
     root = next((r for r in map(tree_root, paths) if r is not None), None)
-    run = Audit(Names.of_tree(root), root, read_annotations())
+    run = Audit(Names.of_tree(root), root, read_annotations(annotations))
     run.coverage.files = len(found.files)
     run.coverage.notes += found.notes
     for path in found.files:
