@@ -129,3 +129,21 @@ def test_a_callee_that_unmaps(tmp_path: Path) -> None:
     assert audit([source]).findings == []
     source.write_text(callee + HEAD + LOCKED + "done(pte, ptl);\nret = pte_young(*pte);\n\treturn ret;\n}\n")
     assert {f.rule for f in audit([source]).findings} == {"use-after-unmap"}
+
+
+def test_a_callee_that_maps_and_rechecks(tmp_path: Path) -> None:
+    """Who gets a table from it may write; without the comparison it may not."""
+    source = tmp_path / "locked.c"
+    callee = (
+        "static pte_t *get(struct mm_struct *mm, pmd_t *pmd, long addr, spinlock_t **ptl)\n{\n\tpmd_t pmdval;\n"
+        "\tpte_t *pte = pte_offset_map_rw_nolock(mm, pmd, addr, &pmdval, ptl);\n\n\tif (!pte)\n\t\treturn NULL;\n"
+        "\tspin_lock(*ptl);\n%s\treturn pte;\n}\n\n"
+    )
+    differs = "\tif (!pmd_same(pmdval, pmdp_get_lockless(pmd)))"
+    check = differs + " {\n\t\tpte_unmap_unlock(pte, *ptl);\n\t\treturn NULL;\n\t}\n"
+    user = HEAD + "\tpte = get(mm, pmd, addr, &ptl);\n\tif (!pte)\n\t\treturn 0;\n\tset_pte_at(mm, addr, pte, entry);\n"
+    user += indent(DONE, "\t") + "\treturn ret;\n}\n"
+    source.write_text(callee % check + user)
+    assert audit([source]).findings == []
+    source.write_text(callee % "" + user)
+    assert {f.rule for f in audit([source]).findings} == {"no-recheck"}

@@ -335,12 +335,13 @@ class Engine:
             ptl = next(filter(None, locks), "")
             is_returned = returned is not None and returned.kind == "map" and returned.table == i
             is_lock = returned is not None and returned.kind in ("lock", "live") and returned.table == i
+            kind = "locked" if t.lock == HELD and t.recheck == "done" else t.kind
             if i < 0:
                 effects |= self._seeded(op.line, i, t.status, t.lock, result, slots)
             elif t.status == MAPPED and is_returned:
-                effects.add(Effect("ret", "mapped", t.kind, t.lock == HELD, ptl))
+                effects.add(Effect("ret", "mapped", kind, t.lock == HELD, ptl))
             elif t.status == MAPPED and slots and not self._fails(result):
-                effects |= {Effect(slot, "mapped", t.kind, t.lock == HELD, ptl) for slot in slots}
+                effects |= {Effect(slot, "mapped", kind, t.lock == HELD, ptl) for slot in slots}
             elif t.status == MAPPED and not self._stored(i, s):
                 lock = " and locked" if t.lock == HELD else ""
                 self.report("leak", op.line, f"returns with the page table of line {t.line} still mapped{lock}", t.line)
