@@ -112,3 +112,11 @@ def test_deep_nesting(tmp_path: Path) -> None:
     deep = "(" * 20_000 + "1" + ")" * 20_000
     source.write_text(UNCHECKED.replace("return ret", f"return {deep}"))
     assert any("too deep" in n.what for n in audit([source]).coverage.notes)
+
+
+@pytest.mark.parametrize("macro", ["scope", "scoped_guard"])
+def test_a_block_where_a_value_is_expected(macro: str, tmp_path: Path) -> None:
+    """As an argument of a macro, which is not C to a parser."""
+    source = tmp_path / "block.c"
+    source.write_text(UNCHECKED.replace("\treturn ret", f"\t{macro}(rcu, {{ ret++; }});\n\treturn ret"))
+    assert [f.rule for f in audit([source]).findings] == ["unchecked-null"]

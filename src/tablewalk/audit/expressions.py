@@ -91,6 +91,9 @@ class Expressions:
             return self.statement_expression(inner[0])
         return self.value(inner[-1]) if inner else Value("")
 
+    def _compound(self, n: Node) -> Value:
+        return self.statement_expression(n)  # of the class that knows statements
+
     def _comma(self, n: Node) -> Value:
         value = Value("")
         for c in n.named_children:
@@ -397,5 +400,5 @@ _VALUES = {
     "subscript_expression": Expressions._subscript,
     "update_expression": Expressions._update,
     "comma_expression": Expressions._comma,
-    "compound_statement": Expressions.statement_expression,
+    "compound_statement": Expressions._compound,
 }
