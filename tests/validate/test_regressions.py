@@ -35,6 +35,22 @@ PROGRAMS = {
         Op(0, "mremap", (0x10003FC00000, 0x200000, 0x200000, 7, 0x100040400000)),
         Op(0, "madvise", (0x10003FA00000, 0x200000, 21)),
     ],
+    # A large folio has slots for two address spaces: the third seems to share it even when the others have gone.
+    "pageout-by-the-third-address-space": [
+        Op(0, "reset"),
+        Op(0, "mmap", (0x10003F800000, 0x200000, 3, 0x32, NO_FILE, 0)),
+        Op(0, "madvise", (0x10003F800000, 0x200000, 14)),
+        Op(0, "write", (0x10003F800000, 1)),
+        Op(0, "fork", (1,)),
+        Op(0, "fork", (2,)),
+        Op(0, "munmap", (0x10003F800000, 0x200000)),
+        Op(1, "exit"),
+        Op(2, "mprotect", (0x10003F800000, 0x1000, 1)),
+        Op(2, "madvise", (0x10003F801000, 0x2000, 21)),
+        Op(2, "munmap", (0x10003F802000, 0x1FE000)),
+        Op(2, "munmap", (0x10003F800000, 0x1000)),
+        Op(2, "madvise", (0x10003F801000, 0x1000, 21)),
+    ],
     # A page that fallocate() keeps beyond the file's end is not valid, so it does not collapse.
     "collapse-beyond-the-end": [
         Op(0, "reset"),

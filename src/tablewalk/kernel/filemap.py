@@ -420,7 +420,7 @@ def filemap_map_folio_range(
     for i in range(last - first + 1):
         if load(pte + i) == 0:
             store(pte + i, page + PAGE_CELLS * i << PFN_SHIFT | flags)
-            folio_dup_rmap_ptes(f, page + PAGE_CELLS * i, 1)
+            folio_dup_rmap_ptes(f, page + PAGE_CELLS * i, 1, vma.vm_mm)
             nr += 1
     if nr == 0:
         folio_put(f)

@@ -46,7 +46,6 @@ from .page_alloc import (
     PG_UPTODATE,
     folio_alloc,
     folio_get,
-    folio_mapcount,
     folio_needs_cow_for_dma,
     folio_put,
     folio_ref_count,
@@ -85,7 +84,7 @@ from .pgtable_generic import (
     pte_alloc_one,
     pte_free,
 )
-from .rmap import folio_add_rmap_pmd, folio_dup_rmap_pmd, vmf_anon_prepare
+from .rmap import folio_add_rmap_pmd, folio_dup_rmap_pmd, folio_maybe_mapped_shared, vmf_anon_prepare
 from .tlb import flush_tlb_range
 from .userfaultfd_fault import handle_userfault
 from .userfaultfd_k import (
@@ -347,7 +346,7 @@ def copy_huge_pmd(
         spin_unlock(src_ptl)
         spin_unlock(dst_ptl)
         raise NotModelled("fork while a huge page is under migration")
-    pinned = pmd_trans_huge(pmdval) and pmdval & SPECIAL == 0 and not dup_anon_rmap_pmd(src_mm, pmdval)
+    pinned = pmd_trans_huge(pmdval) and pmdval & SPECIAL == 0 and not dup_anon_rmap_pmd(dst_vma.vm_mm, src_mm, pmdval)
     if pinned or not pmd_trans_huge(pmdval):
         spin_unlock(src_ptl)
         spin_unlock(dst_ptl)
@@ -369,7 +368,7 @@ def copy_huge_pmd(
     return 0
 
 
-def dup_anon_rmap_pmd(src_mm: mm_struct, pmdval: int) -> bool:
+def dup_anon_rmap_pmd(dst_mm: mm_struct, src_mm: mm_struct, pmdval: int) -> bool:
     """One more huge pmd maps an anonymous page, no longer anybody's own; false if it may be pinned (mm/rmap.h)."""
     f = page_folio(pmd_page(pmdval))
     if load(page_flags(f.page)) & PAGE_ANON_EXCLUSIVE:
@@ -377,7 +376,7 @@ def dup_anon_rmap_pmd(src_mm: mm_struct, pmdval: int) -> bool:
             return False
         store(page_flags(f.page), 0)
     folio_get(f)
-    folio_dup_rmap_pmd(f)
+    folio_dup_rmap_pmd(f, dst_mm)
     return True
 
 
@@ -399,7 +398,7 @@ def madvise_free_huge_pmd(tlb: mmu_gather, vma: vm_area_struct, pmd: pmd_p, addr
     f = NO_FOLIO
     if pmd_present(pmdval) and pmdval & SPECIAL == 0:
         f = page_folio(pmd_page(pmdval))
-    if not f or folio_mapcount(f) != 1 or not mutex_trylock(f.lock):
+    if not f or folio_maybe_mapped_shared(f) or not mutex_trylock(f.lock):
         spin_unlock(pml)
         return False
     if end - addr != arch.pmd_size:

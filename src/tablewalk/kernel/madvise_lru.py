@@ -15,8 +15,6 @@ from ..machine import (
     add,
     forget,
     load,
-    load_range,
-    mt_values,
     mutex_lock,
     mutex_trylock,
     mutex_unlock,
@@ -53,9 +51,7 @@ from .pgtable import (
     SPECIAL,
     SWP_HWPOISON,
     SWP_SWAP,
-    mm_find_pmd,
     page_folio,
-    pmd_addr_end,
     pmd_p,
     pmd_page,
     pmd_trans_huge,
@@ -69,8 +65,8 @@ from .pgtable import (
     swp_offset,
     swp_type,
 )
-from .pgtable_generic import pte_offset_map, pte_offset_map_lock, pte_unmap, pte_unmap_unlock
-from .rmap import vma_address, vma_pages
+from .pgtable_generic import pte_offset_map_lock, pte_unmap_unlock
+from .rmap import folio_maybe_mapped_shared
 from .swapfile import folio_free_swap, swap_put_entries_direct
 from .vm_flags import EINVAL, VM_HUGETLB, VM_LOCKED, VM_PFNMAP
 from .vmscan import reclaim_pages
@@ -137,14 +133,14 @@ def madvise_pageout_pmd(vma: vm_area_struct, pmd: pmd_p, addr: int, end: int, pr
 
 
 def exclusive_huge_folio(vma: vm_area_struct, pmd: pmd_p, addr: int) -> tuple[folio, int]:
-    """(folio that this huge pmd alone maps, pml held); (NULL, 0) if there is none."""
+    """(folio of this huge pmd that no other mm maps, pml held); (NULL, 0) if there is none."""
     pml = pmd_trans_huge_lock(vma.vm_mm, pmd, addr)
     if not pml:
         return NO_FOLIO, 0
     pmdval = pmdp_get_lockless(pmd)
     if pmd_trans_huge(pmdval) and pmdval & SPECIAL == 0:
         f = page_folio(pmd_page(pmdval))
-        if folio_mapcount(f) == 1:
+        if not folio_maybe_mapped_shared(f):
             return f, pml
     spin_unlock(pml)
     return NO_FOLIO, 0
@@ -230,7 +226,7 @@ def advise_ptes_locked(
             f = page_folio(pte_page(entry))
             nr = folio_pte_batch(f, ptep, entry, end - addr >> arch.page_shift)
             if nr < folio_nr_pages(f):
-                if not folio_maybe_mapped_shared(f, vma.vm_mm) and mutex_trylock(f.lock):
+                if not folio_maybe_mapped_shared(f) and mutex_trylock(f.lock):
                     folio_get(f)
                     pte_unmap_unlock(pte, ptl)
                     return addr, nr << arch.page_shift, f, isolated
@@ -240,41 +236,6 @@ def advise_ptes_locked(
         addr += nr << arch.page_shift
     pte_unmap_unlock(pte, ptl)
     return end, 0, NO_FOLIO, isolated
-
-
-def folio_maybe_mapped_shared(f: folio, mm: mm_struct) -> bool:
-    """Whether others than `mm` map pages of the folio.
-
-    The kernel keeps count of up to two address spaces a folio (_mm_ids).  Here an anonymous folio's mappings are
-    counted in all VMAs of `mm` that can have it; a file's is shared if it is mapped more often than it has pages.
-    """
-    mapcount = folio_mapcount(f)
-    if not folio_test_anon(f) or f.order == 0:
-        return mapcount > folio_nr_pages(f)
-    for found in mt_values(mm.mm_mt):
-        vma = vm_area_struct(found)
-        first = max(f.index, vma.vm_pgoff)
-        last = min(f.index + folio_nr_pages(f), vma.vm_pgoff + vma_pages(vma))
-        if vma.anon_vma and first < last:
-            mapcount -= mapped_pages(f, mm, vma_address(vma, first), vma_address(vma, last))
-    return mapcount != 0
-
-
-def mapped_pages(f: folio, mm: mm_struct, addr: int, end: int) -> int:
-    """How many entries of tables map pages of the folio in [addr, end)."""
-    mapped = 0
-    first, last = f.page, folio_page(f, folio_nr_pages(f) - 1)
-    while addr < end:
-        next_addr = pmd_addr_end(addr, end)
-        pmd = mm_find_pmd(mm, addr)
-        pte = pte_offset_map(pmd, addr) if pmd else 0
-        if pte:
-            for entry in load_range(pte, next_addr - addr >> arch.page_shift):
-                mapped += int(entry & (PRESENT | PROTNONE) != 0 and first <= pte_page(entry) <= last)
-            pte_unmap(pte)
-        addr = next_addr
-        forget((addr, mapped))
-    return mapped
 
 
 def folio_pte_batch(f: folio, ptep: pte_p, entry: int, max_nr: int) -> int:

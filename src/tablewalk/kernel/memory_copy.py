@@ -271,7 +271,7 @@ def copy_present_pte(
             add(dst_mm.anon_rss, 1)
         else:
             add(mm_counter_file(dst_mm, f), 1)
-        folio_dup_rmap_ptes(f, page, 1)
+        folio_dup_rmap_ptes(f, page, 1, dst_mm)
     if entry & RW and is_cow_mapping(src_vma.vm_flags):
         ptep_set_wrprotect(src_pte)
         entry &= ~RW

@@ -187,6 +187,12 @@ class folio(struct):
     _refcount: atomic_t = atomic()
     _mapcount: atomic_t = atomic()  # entries of PTE tables that map a page of it (_large_mapcount of a large folio)
     _entire_mapcount: atomic_t = atomic()  # huge pmds that map it
+    _mm_ids_lock: spinlock_t = spinlock()  # of a large folio: FOLIO_MM_IDS_LOCK_BITNUM
+    _mm_id_0: mm_struct = plain(any_of("_mm_ids_lock"))  # two that map a large folio, and how often they do
+    _mm_id_1: mm_struct = plain(any_of("_mm_ids_lock"))
+    _mm_id_mapcount_0: int = plain(any_of("_mm_ids_lock"))
+    _mm_id_mapcount_1: int = plain(any_of("_mm_ids_lock"))
+    _mm_ids_shared: int = marked(any_of("_mm_ids_lock"))  # FOLIO_MM_IDS_SHARED_BITNUM
     mapping: int = marked(any_of("lock"))  # address_space, or anon_vma with FOLIO_MAPPING_ANON
     index: int = plain(any_of("lock"))
     order: int = const()

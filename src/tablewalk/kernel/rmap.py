@@ -29,7 +29,7 @@ from ..machine import (
     up_write,
 )
 from .mlock_folio import mlock_vma_folio, munlock_vma_folio
-from .mm_types import anon_vma, anon_vma_chain, counter_t, folio, mm_struct, vm_area_struct
+from .mm_types import anon_vma, anon_vma_chain, atomic_t, counter_t, folio, mm_struct, vm_area_struct
 from .mmap_lock import mmap_read_unlock
 from .page_alloc import (
     FOLIO_MAPPING_ANON,
@@ -38,6 +38,7 @@ from .page_alloc import (
     PAGE_CELLS,
     PG_SWAPBACKED,
     PG_UPTODATE,
+    folio_mapcount,
     page_mapcount,
 )
 from .pgtable import page_t
@@ -46,6 +47,7 @@ from .vm_flags import FAULT_FLAG_VMA_LOCK, VM_ACCESS_FLAGS, VM_FAULT_RETRY, VM_S
 
 NO_ANON_VMA: Final = anon_vma(0)
 NO_AVC: Final = anon_vma_chain(0)
+NO_MM: Final = mm_struct(0)
 
 
 def vma_pages(vma: vm_area_struct) -> int:
@@ -291,23 +293,71 @@ def folio_add_new_anon_rmap(f: folio, vma: vm_area_struct, address: int, nr: int
     store(f.page + 1, PAGE_ANON_EXCLUSIVE)
     for i in range(1, nr):
         store(f.page + PAGE_CELLS * i + 1, PAGE_ANON_EXCLUSIVE)
-    folio_dup_rmap_ptes(f, f.page, nr)
+    folio_dup_rmap_ptes(f, f.page, nr, vma.vm_mm)
     mlock_vma_folio(f, vma)
 
 
 def folio_add_rmap_ptes(f: folio, page: page_t, nr: int, vma: vm_area_struct) -> None:
     """`nr` more entries of the VMA map pages of the folio, from `page` on."""
-    folio_dup_rmap_ptes(f, page, nr)
+    folio_dup_rmap_ptes(f, page, nr, vma.vm_mm)
     if nr == 1 << f.order:
         mlock_vma_folio(f, vma)
 
 
-def folio_dup_rmap_ptes(f: folio, page: page_t, nr: int) -> None:
+def folio_dup_rmap_ptes(f: folio, page: page_t, nr: int, mm: mm_struct) -> None:
     """The same in a fork, whose child has nothing locked."""
-    add(f._mapcount, nr)
-    if f.order:
-        for i in range(nr):
-            add(page_mapcount(page + PAGE_CELLS * i), 1)
+    if f.order == 0:
+        add(f._mapcount, nr)
+        return
+    folio_add_large_mapcount(f, f._mapcount, nr, mm)
+    for i in range(nr):
+        add(page_mapcount(page + PAGE_CELLS * i), 1)
+
+
+def folio_add_large_mapcount(f: folio, mapcount: atomic_t, nr: int, mm: mm_struct) -> None:
+    """`nr` more mappings of a large folio: they are counted as the mm's if it has one of the folio's two slots.
+
+    A third mm has none, not even after others have gone (include/linux/rmap.h).
+    """
+    spin_lock(f._mm_ids_lock)
+    add(mapcount, nr)
+    if f._mm_id_0 == mm:
+        f._mm_id_mapcount_0 += nr
+    elif f._mm_id_1 == mm:
+        f._mm_id_mapcount_1 += nr
+    elif not f._mm_id_0:
+        f._mm_id_0 = mm
+        f._mm_id_mapcount_0 = nr
+        if folio_mapcount(f) != nr:
+            WRITE_ONCE(f, "_mm_ids_shared", 1)
+    elif not f._mm_id_1:
+        f._mm_id_1 = mm
+        f._mm_id_mapcount_1 = nr
+        WRITE_ONCE(f, "_mm_ids_shared", 1)
+    spin_unlock(f._mm_ids_lock)
+
+
+def folio_sub_large_mapcount(f: folio, mapcount: atomic_t, mm: mm_struct) -> None:
+    """One mapping less of a large folio by the mm: a slot without mappings becomes free (include/linux/rmap.h)."""
+    spin_lock(f._mm_ids_lock)
+    add(mapcount, -1)
+    left = 0
+    if f._mm_id_0 == mm:
+        left = f._mm_id_mapcount_0 = f._mm_id_mapcount_0 - 1
+        if left == 0:
+            f._mm_id_0 = NO_MM
+    elif f._mm_id_1 == mm:
+        left = f._mm_id_mapcount_1 = f._mm_id_mapcount_1 - 1
+        if left == 0:
+            f._mm_id_1 = NO_MM
+    if left == 0 and folio_mapcount(f) in (f._mm_id_mapcount_0, f._mm_id_mapcount_1):
+        WRITE_ONCE(f, "_mm_ids_shared", 0)
+    spin_unlock(f._mm_ids_lock)
+
+
+def folio_maybe_mapped_shared(f: folio) -> bool:
+    """Whether others than one mm map the folio, or seem to (include/linux/mm.h)."""
+    return folio_mapcount(f) > 1 and (f.order == 0 or READ_ONCE(f, "_mm_ids_shared") != 0)
 
 
 def mm_counter_file(mm: mm_struct, f: folio) -> counter_t:
@@ -317,24 +367,26 @@ def mm_counter_file(mm: mm_struct, f: folio) -> counter_t:
 
 def folio_remove_rmap_pte(f: folio, page: page_t, vma: vm_area_struct) -> None:
     """One entry less of the VMA maps a page of the folio."""
-    add(f._mapcount, -1)
     if f.order:
+        folio_sub_large_mapcount(f, f._mapcount, vma.vm_mm)
         add(page_mapcount(page), -1)
+    else:
+        add(f._mapcount, -1)
     munlock_vma_folio(f, vma)
 
 
 def folio_add_rmap_pmd(f: folio, vma: vm_area_struct) -> None:
     """One more huge pmd, of the VMA, maps the folio."""
-    folio_dup_rmap_pmd(f)
+    folio_dup_rmap_pmd(f, vma.vm_mm)
     mlock_vma_folio(f, vma)
 
 
-def folio_dup_rmap_pmd(f: folio) -> None:
+def folio_dup_rmap_pmd(f: folio, mm: mm_struct) -> None:
     """The same in a fork, whose child has nothing locked."""
-    add(f._entire_mapcount, 1)
+    folio_add_large_mapcount(f, f._entire_mapcount, 1, mm)
 
 
 def folio_remove_rmap_pmd(f: folio, vma: vm_area_struct) -> None:
     """One huge pmd less, of the VMA, maps the folio."""
-    add(f._entire_mapcount, -1)
+    folio_sub_large_mapcount(f, f._entire_mapcount, vma.vm_mm)
     munlock_vma_folio(f, vma)

@@ -21,12 +21,13 @@ from ..kernel.madvise_flags import (
 )
 from ..kernel.madvise_lru import madvise_free_single_vma
 from ..kernel.memory_zap import ZAP_RECLAIM_PT, zap_page_range_single
-from ..kernel.mm_types import mm_struct, vm_area_struct
+from ..kernel.mm_types import folio, mm_struct, vm_area_struct
 from ..kernel.mmu_gather import mmu_gather, tlb_finish_mmu, tlb_gather_mmu
+from ..kernel.page_alloc import folio_mapcount, folio_nr_pages, page_mapcount
 from ..kernel.rmap import anon_vma_prepare
 from ..kernel.vm_flags import ENOMEM, VM_IO, VM_MAYWRITE
 from ..kernel.vma import find_vma
-from ..machine import forget
+from ..machine import forget, load
 from . import patch
 
 FILES = ("mm/madvise.c",)
@@ -59,6 +60,23 @@ def all_take_mmap_lock(behavior: int) -> int:
     """No advice does with the VMA's lock."""
     mode = get_lock_mode(behavior)
     return MADVISE_MMAP_READ_LOCK if mode == MADVISE_VMA_READ_LOCK else mode
+
+
+@patch(
+    "R-mm-ids",
+    title="mm/rmap: basic MM owner tracking for large folios (!hugetlb)",
+    since="6.15",
+    site="rmap.folio_maybe_mapped_shared",
+    files=("include/linux/mm.h",),
+)
+def guess_mapped_shared(f: folio) -> bool:
+    """Without owners of a large folio: a huge pmd and more, a page mapped twice for sure, or the first page is."""
+    mapcount = folio_mapcount(f)
+    if f.order == 0 or mapcount <= 1:
+        return mapcount > 1
+    if load(f._entire_mapcount) or mapcount > folio_nr_pages(f):
+        return True
+    return load(page_mapcount(f.page)) > 1
 
 
 BATCH = "R-madvise-batch-flush"
