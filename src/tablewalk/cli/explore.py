@@ -12,6 +12,7 @@ from rich.console import Console
 
 from tablewalk.cli import EXIT_BAD
 from tablewalk.errors import TablewalkError, escape
+from tablewalk.explore import counterexample
 from tablewalk.explore.run import Options, Outcome, Program, built_in, explore, from_file
 from tablewalk.explore.search import REDUCTIONS, Limits, Search
 from tablewalk.explore.trace import as_table
@@ -35,6 +36,9 @@ from tablewalk.machine.drivers import NEWEST, KernelConfig
               help="Keep the search of one scenario here every 10 seconds, and go on from what is here.")
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Native threads.")
 @click.option("--paranoid", is_flag=True, help="See that histories taken to be the same go on alike.")
+@click.option("--save", type=click.Path(path_type=Path), metavar="FILE", help="Keep the first counterexample here.")
+@click.option("--replay", "kept", type=click.Path(path_type=Path), metavar="FILE",
+              help="Run the schedule of a counterexample that was kept, and no other.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(
     what: tuple[str, ...],
@@ -51,6 +55,8 @@ def command(
     checkpoint: Path | None,
     workers: int,
     paranoid: bool,
+    save: Path | None,
+    kept: Path | None,
     as_json: bool,
 ) -> int:
     """Try every interleaving of scenarios' threads, which run the model's code, and check its rules at each step.
@@ -59,6 +65,8 @@ def command(
     scenarios of its own and may override functions of the model: a proposal for the kernel. Exit status 1 on a
     violation.
     """
+    if kept:
+        return _replay(kept, what, as_json)
     programs = _chosen(what)
     if as_list:
         _list(programs, as_json)
@@ -74,6 +82,9 @@ def command(
     for program in programs.values():
         outcome = _explored(program, config, search)
         outcomes.append(outcome)
+        if save and outcome.trace:
+            counterexample.save(save, program, config, outcome)
+            save = None
         if not as_json:
             _tell(outcome)
     if as_json:
@@ -96,6 +107,22 @@ def _chosen(what: tuple[str, ...]) -> dict[str, Program]:
         else:
             raise TablewalkError(f"{name}: no such scenario; `tablewalk explore --list` shows them")
     return programs
+
+
+def _replay(path: Path, what: tuple[str, ...], as_json: bool) -> int:
+    """Run the schedule of a file; `what` may say where its scenario is now."""
+    kept = counterexample.read(path)
+    name = str(kept.get("scenario"))
+    program = _chosen(what or (str(kept.get("source") or name),)).get(name)
+    if program is None:
+        raise TablewalkError(f"{escape(str(path))}: there is no scenario {escape(name)} any more")
+    outcome = counterexample.replay(path, kept, program)
+    if as_json:
+        click.echo(json.dumps({"scenarios": [_as_object(outcome)]}))
+        return 1
+    click.echo(f"{outcome.name}: violation, replayed from {escape(str(path))}")
+    _tell_violation(outcome)
+    return 1
 
 
 def _option(text: str) -> tuple[str, str]:
@@ -154,6 +181,10 @@ def _tell(o: Outcome) -> None:
         f"{o.name}: {o.verdict}{bound}; {r.states:,} states, {r.transitions:,} transitions, {o.nodes:,} nodes, "
         f"{o.seconds:.2f} s"
     )
+    _tell_violation(o)
+
+
+def _tell_violation(o: Outcome) -> None:
     if o.rule:
         click.echo(f"  {o.rule.id}: {o.rule.statement}")
     if o.sentence:

@@ -38,6 +38,7 @@ class Program:
 
     scenario: Scenario
     overrides: tuple[Override, ...] = ()
+    own: bool = False  # from a file of the user's
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,7 @@ def from_file(path: Path) -> dict[str, Program]:
         raise TablewalkError(f"{path}: {_last_line(e, path)}{type(e).__name__}: {e}") from e
     finally:
         sys.modules.pop(name, None)
-    programs = _programs()
+    programs = {name: replace(p, own=True) for name, p in _programs().items()}
     if not programs:
         raise TablewalkError(f"{path}: no scenario in it; decorate a function with @scenario()")
     return programs
@@ -176,15 +177,12 @@ def explore(
     began = time.perf_counter()
     s = program.scenario
     setup = prepare(program, config)
-    model = setup.model
     outcome = Outcome(s.name, "error", threads=[name for name, _ in setup.threads])
     config = config or KernelConfig()
     if config.release != drivers.NEWEST or config.without or config.options:
         setup.promises.clear()  # they are of the newest kernel
-    empty_tables = drivers.release_of(config.release) >= EMPTY_TABLES
     try:
-        bodies = [body for _, body in setup.threads]
-        engine = Engine(model, bodies, s.pool, s.slots, options.limits.nodes, empty_tables, options.paranoid)
+        engine = engine_of(program, config, setup, options)
         kept = None
         if options.checkpoint:
             kept = Checkpoint(options.checkpoint, _identity(program, config, options))
@@ -208,14 +206,26 @@ def explore(
 
 def _identity(program: Program, config: KernelConfig, options: Options) -> str:
     """Changes with whatever makes a checkpoint useless: scenario, kernel, way of searching, and the text of all."""
+    how = (options.reduction, options.depth_first, options.wide, options.stop)
+    return f"{program.scenario.name} {config} {how} {fingerprint(program)}"
+
+
+def fingerprint(program: Program) -> str:
+    """Of the text of the model, of the search, and of the scenario with its overrides."""
     digest = hashlib.sha256()
     for part in ("machine", "arch", "kernel", "patches", "explore", "scenarios"):
         for source in sorted((drivers.ROOT / part).glob("*.py")):
             digest.update(source.read_bytes())
     for function in (program.scenario.setup, *(o.function for o in program.overrides)):
         digest.update(Path(function.__code__.co_filename).read_bytes())
-    how = (options.reduction, options.depth_first, options.wide, options.stop)
-    return f"{program.scenario.name} {config} {how} {digest.hexdigest()}"
+    return digest.hexdigest()
+
+
+def engine_of(program: Program, config: KernelConfig, setup: Setup, options: Options) -> Engine:
+    """The automata of a scenario that is set up."""
+    s, bodies = program.scenario, [body for _, body in setup.threads]
+    empty_tables = drivers.release_of(config.release) >= EMPTY_TABLES
+    return Engine(setup.model, bodies, s.pool, s.slots, options.limits.nodes, empty_tables, options.paranoid)
 
 
 def _judge(outcome: Outcome, search: Search, setup: Setup, options: Options) -> None:
@@ -228,7 +238,7 @@ def _judge(outcome: Outcome, search: Search, setup: Setup, options: Options) -> 
             outcome.verdict = "bounded"
             outcome.bound = f"the number of {BOUNDS[found.rule]}"
             continue
-        trace = Trace(search, found)
+        trace = Trace(engine, found, search.schedule(found.state), search.reduction)
         rule, sentence = trace.conflict(outcome.threads)
         broken.append(rule.id)
         if outcome.rule is None:

@@ -13,7 +13,7 @@ from .engine import Engine
 from .learn import Node
 from .native import BROKEN, step
 from .rules import Rule, native_rule
-from .search import Found, Search
+from .search import Found
 
 QUIET = frozenset(
     {"get", "might_sleep", "publish", "unpublish", "is_locked", "rwsem_is_locked", "map_read", "map_write"}
@@ -42,26 +42,28 @@ class Event:
 class Trace:
     """The events of the schedule that leads to what a search found."""
 
-    def __init__(self, search: Search, found: Found) -> None:
-        self.engine, self.found = search.engine, found
+    def __init__(self, engine: Engine, found: Found, schedule: list[int], reduction: int) -> None:
+        self.engine, self.found, self.reduction = engine, found, reduction
         self.events: list[Event] = []
-        self.schedule = search.schedule(found.state)
-        self._reduction = search.reduction
-        self._state = np.zeros(search.width, np.uint8)
-        start = self.engine.initial()
+        self.schedule = list(schedule)
+        start = engine.initial()
+        self._state = np.zeros(2 * (engine.threads + engine.slots) + engine.columns + 16, np.uint8)
         self._state[: len(start)] = start
-        for actor in self.schedule:
-            self._step(actor)
-        if found.rule in (native.V_MESSAGE, *range(native.V_MESSAGE, native.V_NOT_EMPTY + 1)):
-            self.schedule = [*self.schedule, found.actor]
-            self._step(found.actor)
-            self.events.append(Event(found.actor, self.engine.learner.nodes[found.node], 0, 0))
+        self._miss = np.zeros(8, np.int64)
+        done = all([self._step(actor) == native.OK for actor in schedule])
+        if found.rule in range(native.V_MESSAGE, native.V_NOT_EMPTY + 1):
+            self.schedule.append(found.actor)
+            broken = self._step(found.actor) == BROKEN and int(self._miss[0]) == found.rule
+            self.events.append(Event(found.actor, engine.learner.nodes[found.node], 0, 0))
+        else:
+            broken = all(self._step(t) in (native.WAITS, native.IDLE) for t in range(engine.threads))
+        self.holds = done and broken  # the schedule leads to what was found
 
-    def _step(self, actor: int) -> None:
-        """One step of the search, operation by operation for the values in between."""
+    def _step(self, actor: int) -> int:
+        """One step of the search, operation by operation for the values in between; its status."""
         before = self._state.copy()
         log, m, h = np.zeros(MAX_LOG, np.int64), np.zeros(8, np.int64), np.zeros(2, np.uint64)
-        step(self.engine.tables.all, self._state, h, m, actor, self._reduction, log, False)
+        outcome = int(step(self.engine.tables.all, self._state, h, self._miss, actor, self.reduction, log, False))
         for i in range(1, min(int(log[0]), MAX_LOG - 1) + 1):
             node = self.engine.learner.nodes[int(log[i])]
             old = self._value(before, node)
@@ -69,6 +71,7 @@ class Trace:
             if status == BROKEN:
                 break
             self.events.append(Event(actor, node, old, self._value(before, node)))
+        return outcome
 
     def _value(self, state: Any, node: Node) -> int:
         address = int(self.engine.tables.op[node.number, 1])

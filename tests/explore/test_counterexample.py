@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Counterexamples that are kept in a file and shown."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tablewalk.cli import run
+from tablewalk.errors import TablewalkError
+
+NO_RESCAN = Path(__file__).parent / "no_rescan.py"
+
+
+@pytest.fixture(scope="module")
+def scenario(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("own") / "no_rescan.py"
+    path.write_text(NO_RESCAN.read_text())
+    return path
+
+
+def saved(scenario: Path, path: Path, *options: str) -> Path:
+    assert run(["explore", str(scenario), "--save", str(path), *options]) == 1
+    return path
+
+
+@pytest.mark.parametrize("options", [(), ("--reduction", "none"), ("--depth-first",), ("--workers", "2")])
+def test_counterexample_replays_to_the_same_table(
+    scenario: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], options: tuple[str, ...]
+) -> None:
+    path = saved(scenario, tmp_path / "c.json", *options)
+    told = capfd.readouterr().out.splitlines()
+    assert run(["explore", "--replay", str(path)]) == 1
+    again = capfd.readouterr().out.splitlines()
+    assert again[0] == f"no-rescan: violation, replayed from {path}"
+    assert again[1:] == told[1:] and len(told) > 10
+
+
+def test_counterexample_of_another_text_is_refused(scenario: Path, tmp_path: Path) -> None:
+    path = saved(scenario, tmp_path / "c.json")
+    changed = tmp_path / "no_rescan.py"
+    changed.write_text(scenario.read_text() + "# changed\n")
+    with pytest.raises(TablewalkError, match="of another text of the model or scenario"):
+        run(["explore", str(changed), "--replay", str(path)])
+
+
+def test_counterexample_that_does_not_replay_is_told(scenario: Path, tmp_path: Path) -> None:
+    path = saved(scenario, tmp_path / "c.json")
+    kept = json.loads(path.read_text())
+    damages: list[dict[str, object]] = [
+        {"schedule": kept["schedule"][1:]}, {"schedule": ["x"]}, {"found": {}}, {"format": "x"},
+    ]  # fmt: skip
+    for damage in damages:
+        path.write_text(json.dumps(kept | damage))
+        with pytest.raises(TablewalkError, match=r"does not replay|no counterexample") as e:
+            run(["explore", "--replay", str(path)])
+        assert "\n" not in str(e.value)
