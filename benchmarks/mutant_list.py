@@ -276,8 +276,8 @@ COLLAPSE = (
         "collapse-hole-rss",
         "collapse_huge_page.py",
         "a collapse does not count the pages that replace the zero page",
-        "        if is_none_or_zero(entry):\n            add(mm.anon_rss, 1)\n",
-        "        if entry == 0:\n            add(mm.anon_rss, 1)\n",
+        "        if is_none_or_zero(entry):\n            add(vma.vm_mm.anon_rss, 1)\n",
+        "        if entry == 0:\n            add(vma.vm_mm.anon_rss, 1)\n",
     ),
     Mutant(
         "collapse-one-present",
@@ -290,8 +290,8 @@ COLLAPSE = (
         "collapse-empty-file",
         "collapse_file.py",
         "MADV_COLLAPSE makes a huge page of shared memory that has no page at all",
-        "    elif mapping.shmem and index == start and not xa_range(",
-        "    elif not mapping.shmem and index == start and not xa_range(",
+        "    elif not swapped and mapping.shmem and index == start and not any_cached(",
+        "    elif not swapped and not mapping.shmem and index == start and not any_cached(",
     ),
     Mutant(
         "collapse-stops",
@@ -541,10 +541,10 @@ CALLS = (
     ),
     Mutant(
         "free-loses-writes",
-        "madvise_lru.py",
+        "rmap_walk.py",
         "a page that was written after MADV_FREE is dropped all the same",
-        "            if entry & DIRTY:\n                store(pte, entry)\n",
-        "            if entry & DIRTY and f.flags & PG_DIRTY:\n                store(pte, entry)\n",
+        "    if f.flags & PG_DIRTY:\n        WRITE_ONCE(f, \"flags\", f.flags | PG_SWAPBACKED)\n        return True\n",
+        "",
     ),
     Mutant(
         "guard-anon-vma",
@@ -671,8 +671,8 @@ FILES = (
         "shmem-beyond-end",
         "shmem.py",
         "an access beyond the end of shared memory is a SIGSEGV",
-        "            return VM_FAULT_SIGBUS, NO_FOLIO\n        f = filemap_get_folio",
-        "            return 0x40, NO_FOLIO\n        f = filemap_get_folio",
+        "            return VM_FAULT_SIGBUS, NO_FOLIO\n        f, value = shmem_get_entry",
+        "            return 0x40, NO_FOLIO\n        f, value = shmem_get_entry",
     ),
     Mutant(
         "prot-none-read",

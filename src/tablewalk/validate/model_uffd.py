@@ -23,6 +23,7 @@ class Uffds:
         self._k, self._machine, self._mms, self._arena = model.kernel, model.machine, mms, arena
         self._calls = model.kernel("fs_userfaultfd")
         self._types = model.kernel("mm_types")
+        self._lock = model.kernel("mmap_lock")
         self._flags = model.kernel("vm_flags")
         self._shift = model.module("arch").arch.page_shift
         self._open: dict[int, Any] = {}
@@ -48,8 +49,11 @@ class Uffds:
 
     def adopt(self, mm: Any) -> None:
         """The monitor reads the fork events of a new process: its userfaultfds get free numbers, or are closed."""
-        vmas = (self._types.vm_area_struct(found) for found in self._machine.mt_values(mm.mm_mt))
-        for address in dict.fromkeys(vma.vm_userfaultfd_ctx for vma in vmas):
+        self._lock.mmap_read_lock(mm)
+        vmas = [self._types.vm_area_struct(found) for found in self._machine.mt_values(mm.mm_mt)]
+        contexts = dict.fromkeys(vma.vm_userfaultfd_ctx for vma in vmas)
+        self._lock.mmap_read_unlock(mm)
+        for address in contexts:
             if address:
                 self._install(self._types.userfaultfd_ctx(address))
 
