@@ -57,3 +57,20 @@ def test_counterexample_that_does_not_replay_is_told(scenario: Path, tmp_path: P
         with pytest.raises(TablewalkError, match=r"does not replay|no counterexample") as e:
             run(["explore", "--replay", str(path)])
         assert "\n" not in str(e.value)
+
+
+def test_counterexample_as_a_page_and_as_a_trace(
+    scenario: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    page, trace = tmp_path / "c.html", tmp_path / "c.json"
+    assert run(["explore", str(scenario), "--html", str(page), "--perfetto", str(trace)]) == 1
+    lines = capfd.readouterr().out.splitlines()[4:]
+    assert any("holds ptdesc@" in line for line in lines)
+    html = page.read_text()
+    assert html.count('class="step"') == len(lines)
+    assert "://" not in html and "pte_free_now" in html and "RCU readers: CPU1 (dontneed)" in html
+    events = json.loads(trace.read_text())["traceEvents"]
+    assert sum(e["ph"] == "X" for e in events) == len(lines)
+    begun = [(e["id"], e["cat"]) for e in events if e["ph"] == "b"]
+    assert sorted(begun) == sorted((e["id"], e["cat"]) for e in events if e["ph"] == "e")
+    assert any(e["name"] == "RCU" for e in events) and any(e["name"].endswith(".ptl") for e in events)

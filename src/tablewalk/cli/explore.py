@@ -17,6 +17,7 @@ from tablewalk.explore.run import Options, Outcome, Program, built_in, explore, 
 from tablewalk.explore.search import REDUCTIONS, Limits, Search
 from tablewalk.explore.trace import as_table
 from tablewalk.machine.drivers import NEWEST, KernelConfig
+from tablewalk.report import schedule
 
 
 @click.command()
@@ -39,6 +40,10 @@ from tablewalk.machine.drivers import NEWEST, KernelConfig
 @click.option("--save", type=click.Path(path_type=Path), metavar="FILE", help="Keep the first counterexample here.")
 @click.option("--replay", "kept", type=click.Path(path_type=Path), metavar="FILE",
               help="Run the schedule of a counterexample that was kept, and no other.")
+@click.option("--html", type=click.Path(path_type=Path), metavar="FILE",
+              help="The first counterexample as a page to step through.")
+@click.option("--perfetto", type=click.Path(path_type=Path), metavar="FILE",
+              help="The first counterexample as a Chrome trace, for ui.perfetto.dev.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(
     what: tuple[str, ...],
@@ -57,6 +62,8 @@ def command(
     paranoid: bool,
     save: Path | None,
     kept: Path | None,
+    html: Path | None,
+    perfetto: Path | None,
     as_json: bool,
 ) -> int:
     """Try every interleaving of scenarios' threads, which run the model's code, and check its rules at each step.
@@ -66,7 +73,7 @@ def command(
     violation.
     """
     if kept:
-        return _replay(kept, what, as_json)
+        return _replay(kept, what, html, perfetto, as_json)
     programs = _chosen(what)
     if as_list:
         _list(programs, as_json)
@@ -87,6 +94,7 @@ def command(
             save = None
         if not as_json:
             _tell(outcome)
+    _draw(next((o for o in outcomes if o.trace), None), html, perfetto)
     if as_json:
         click.echo(json.dumps({"scenarios": [_as_object(o) for o in outcomes]}))
     if any(o.verdict == "violation" for o in outcomes):
@@ -109,7 +117,14 @@ def _chosen(what: tuple[str, ...]) -> dict[str, Program]:
     return programs
 
 
-def _replay(path: Path, what: tuple[str, ...], as_json: bool) -> int:
+def _draw(o: Outcome | None, html: Path | None, perfetto: Path | None) -> None:
+    if o and o.trace and html:
+        html.write_text(schedule.page(o, o.trace), encoding="utf-8")
+    if o and o.trace and perfetto:
+        perfetto.write_text(schedule.chrome_trace(o, o.trace), encoding="utf-8")
+
+
+def _replay(path: Path, what: tuple[str, ...], html: Path | None, perfetto: Path | None, as_json: bool) -> int:
     """Run the schedule of a file; `what` may say where its scenario is now."""
     kept = counterexample.read(path)
     name = str(kept.get("scenario"))
@@ -117,6 +132,7 @@ def _replay(path: Path, what: tuple[str, ...], as_json: bool) -> int:
     if program is None:
         raise TablewalkError(f"{escape(str(path))}: there is no scenario {escape(name)} any more")
     outcome = counterexample.replay(path, kept, program)
+    _draw(outcome, html, perfetto)
     if as_json:
         click.echo(json.dumps({"scenarios": [_as_object(outcome)]}))
         return 1

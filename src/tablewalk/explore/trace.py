@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,12 @@ QUIET = frozenset(
 )
 MAX_LOG = 1 << 14
 
+SECTIONS = {
+    "rcu_read_lock": "RCU", "rcu_read_unlock": "RCU", "irq_save": "interrupts off", "irq_restore": "interrupts off",
+}  # fmt: skip
+TAKES = ("lock", "trylock", "down_")
+GIVES = ("unlock", "up_")
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -30,6 +36,9 @@ class Event:
     node: Node
     before: int
     after: int
+    memory: tuple[int, ...] = ()  # all cells after it
+    pending: tuple[str, ...] = ()  # RCU callbacks that are not done
+    holds: tuple[tuple[str, ...], ...] = ()  # by CPU: locks, RCU sections and interrupts off
 
     def place(self) -> str:
         """Function, file and line, without the path."""
@@ -50,11 +59,14 @@ class Trace:
         self._state = np.zeros(2 * (engine.threads + engine.slots) + engine.columns + 16, np.uint8)
         self._state[: len(start)] = start
         self._miss = np.zeros(8, np.int64)
+        self._holds: list[list[str]] = [[] for _ in range(engine.threads + engine.slots)]
         done = all([self._step(actor) == native.OK for actor in schedule])
         if found.rule in range(native.V_MESSAGE, native.V_NOT_EMPTY + 1):
             self.schedule.append(found.actor)
             broken = self._step(found.actor) == BROKEN and int(self._miss[0]) == found.rule
-            self.events.append(Event(found.actor, engine.learner.nodes[found.node], 0, 0))
+            last = self.events[-1] if self.events else Event(0, engine.learner.nodes[0], 0, 0)
+            node = engine.learner.nodes[found.node]
+            self.events.append(replace(last, thread=found.actor, node=node, before=0, after=0))
         else:
             broken = all(self._step(t) in (native.WAITS, native.IDLE) for t in range(engine.threads))
         self.holds = done and broken  # the schedule leads to what was found
@@ -70,8 +82,33 @@ class Trace:
             status = step(self.engine.tables.all, before, h, m, actor, native.NONE, np.zeros(2, np.int64), True)
             if status == BROKEN:
                 break
-            self.events.append(Event(actor, node, old, self._value(before, node)))
+            new = self._value(before, node)
+            self._hold(actor, node, old != new)
+            self.events.append(
+                Event(actor, node, old, new, tuple(self.engine.cells(before)), self._pending(before), self._held())
+            )
         return outcome
+
+    def _hold(self, actor: int, node: Node, changed: bool) -> None:
+        """Keep count of what an actor holds."""
+        held = self._holds[actor]
+        section = SECTIONS.get(node.name)
+        what = section or self.engine.machine.name_of(node.address)
+        if node.name in ("rcu_read_lock", "irq_save") or (node.name.startswith(TAKES) and changed):
+            held.append(what)
+        elif (section or node.name.startswith(GIVES)) and what in held:
+            held.remove(what)
+
+    def _held(self) -> tuple[tuple[str, ...], ...]:
+        return tuple(map(tuple, self._holds))
+
+    def _pending(self, state: Any) -> tuple[str, ...]:
+        found = []
+        for t in range(self.engine.threads, self.engine.threads + self.engine.slots):
+            node = self.engine.learner.nodes[int(native.get_node(state, t))]
+            if node.where:
+                found.append(node.where[-1][0])
+        return tuple(found)
 
     def _value(self, state: Any, node: Node) -> int:
         address = int(self.engine.tables.op[node.number, 1])
@@ -132,14 +169,18 @@ def describe(engine: Engine, event: Event) -> str:
     return f"{node.name} {cell}"
 
 
+def shown(trace: Trace) -> list[Event]:
+    """The events worth a line."""
+    return [e for e in trace.events if e.node.name not in QUIET or e is trace.events[-1]]
+
+
 def as_table(trace: Trace, names: list[str]) -> list[str]:
     """The schedule as lines, one column a CPU, in each cell the operation and its place in the model."""
     columns = sorted({e.thread for e in trace.events})
-    cells = [
-        (e.thread, f"{describe(trace.engine, e)}  [{e.place()}]")
-        for e in trace.events
-        if e.node.name not in QUIET or e is trace.events[-1]
-    ]
+    cells = []
+    for e in shown(trace):
+        held = ", ".join(e.holds[e.thread]) if e.holds else ""
+        cells.append((e.thread, f"{describe(trace.engine, e)}  [{e.place()}]" + (f"  holds {held}" if held else "")))
     rows = [{c: who(c, names) for c in columns}, *({thread: text} for thread, text in cells)]
     widths = {c: max(len(row.get(c, "")) for row in rows) for c in columns}
     return ["  " + " | ".join(row.get(c, "").ljust(widths[c]) for c in columns).rstrip() for row in rows]

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A counterexample to step through: one HTML page that needs nothing else; and as a Chrome trace."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+
+from tablewalk import __version__
+from tablewalk.explore.run import Outcome
+from tablewalk.explore.trace import Event, Trace, describe, shown, who
+from tablewalk.report.html import STYLE
+from tablewalk.report.markup import Markup, element, join
+
+OWN_STYLE = files("tablewalk.report").joinpath("schedule.css").read_text(encoding="utf-8")
+SCRIPT = files("tablewalk.report").joinpath("schedule.js").read_text(encoding="utf-8")
+
+
+def page(outcome: Outcome, trace: Trace) -> str:
+    """The whole page; without scripts all steps are below each other."""
+    title = f"{outcome.name}: a counterexample"
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("title", title),
+        element("style", Markup(STYLE + OWN_STYLE)),
+    )
+    events = shown(trace)
+    rule = outcome.rule
+    header = element(
+        "header",
+        element("h1", title),
+        element("p", outcome.sentence, cls="warn"),
+        element("p", f"{rule.id}: {rule.statement}" if rule else "", cls="dim"),
+    )
+    steps = []
+    for i, e in enumerate(events):
+        steps.append(_step(outcome, trace, e, events[i - 1] if i else None, f"step {i + 1} of {len(events)}"))
+    buttons = [("first", "|<"), ("back", "< back"), ("on", "on >"), ("last", ">|")]
+    bar = element("nav", *(element("button", text, id=name, type="button") for name, text in buttons))
+    footer = element("p", f"Arrow keys step. Made by Tablewalk {__version__}.", cls="dim")
+    body = element("body", header, bar, *steps, footer, element("script", Markup(SCRIPT)))
+    return "<!doctype html>\n" + element("html", head, body, lang="en") + "\n"
+
+
+def _step(outcome: Outcome, trace: Trace, e: Event, before: Event | None, title: str) -> Markup:
+    cpus = []
+    for t, holds in enumerate(e.holds):
+        if t >= len(outcome.threads) and t != e.thread:
+            continue
+        now = t == e.thread
+        does = f"{describe(trace.engine, e)} [{e.place()}]" if now else ""
+        held = element("div", f"holds {', '.join(holds) or 'nothing'}", cls="dim")
+        cells = [element("b", who(t, outcome.threads)), element("div", does), held]
+        cpus.append(element("div", *cells, cls="cpu now" if now else "cpu"))
+    readers = [who(t, outcome.threads) for t, holds in enumerate(e.holds) if "RCU" in holds]
+    told = f"RCU readers: {', '.join(readers) or 'none'}. Pending frees: {', '.join(e.pending) or 'none'}."
+    old = before.memory if before else e.memory
+    return element(
+        "section", element("h2", title), element("div", *cpus, cls="cpus"), element("p", told),
+        element("div", *_tables(trace, e.memory, old), cls="tree"), cls="step",
+    )  # fmt: skip
+
+
+def _tables(trace: Trace, memory: tuple[int, ...], old: tuple[int, ...]) -> list[Markup]:
+    """The page tables that live, each within the one that points to it; those without such a one beside."""
+    machine = trace.engine.machine
+    entries: dict[int, range] = {}
+    for base, cls in machine.class_of.items():
+        layout = machine.layouts[cls]
+        ghost = machine.ghost_of(base)
+        if layout.name == "ptdesc" and ghost < len(memory) and memory[ghost]:
+            entries[base] = range(base + layout.slots[-1].offset, ghost)
+    below = {memory[a] >> 12 for cells in entries.values() for a in cells if memory[a] >> 12 in entries}
+
+    def box(base: int) -> Markup:
+        cells = entries[base]
+        parts = []
+        for i, a in enumerate(cells):
+            value = memory[a]
+            changed = a >= len(old) or old[a] != value
+            if not value and not changed:
+                continue
+            inner = box(value >> 12) if value >> 12 in entries else ""
+            parts.append(element("li", f"[{i}] {value:#x}", inner, cls="changed" if changed else ""))
+        return element("div", element("b", f"table @{base}"), element("ul", *parts) if parts else " empty", cls="table")
+
+    tops = [base for base in entries if base not in below]
+    return [join([box(base) for base in tops])]
+
+
+def chrome_trace(outcome: Outcome, trace: Trace) -> str:
+    """Chrome trace JSON: a track a CPU; a step takes a microsecond, what is held is a slice around the steps."""
+    events = shown(trace)
+    told: list[dict[str, object]] = []
+    open_since: dict[tuple[int, str], int] = {}
+    for t in sorted({e.thread for e in events}):
+        told.append({"ph": "M", "name": "thread_name", "pid": 1, "tid": t, "args": {"name": who(t, outcome.threads)}})
+    for i, e in enumerate(events):
+        args = {"place": e.place()}
+        told.append({"ph": "X", "name": describe(trace.engine, e), "pid": 1, "tid": e.thread, "ts": i, "dur": 1,
+                     "args": args})  # fmt: skip
+        now = {(t, what) for t, holds in enumerate(e.holds) for what in holds}
+        for key in sorted(now - set(open_since)):
+            open_since[key] = i
+            told.append({"ph": "b", "cat": f"CPU{key[0]}", "id": f"{key}", "name": key[1], "pid": 1, "tid": key[0],
+                         "ts": i})  # fmt: skip
+        for key in sorted(set(open_since) - now):
+            del open_since[key]
+            told.append(_end(key, i + 1))
+    told += [_end(key, len(events)) for key in sorted(open_since)]
+    return json.dumps({"traceEvents": told, "displayTimeUnit": "ns"}) + "\n"
+
+
+def _end(key: tuple[int, str], ts: int) -> dict[str, object]:
+    t, what = key
+    return {"ph": "e", "cat": f"CPU{t}", "id": f"{key}", "name": what, "pid": 1, "tid": t, "ts": ts}
