@@ -60,7 +60,7 @@ def test_seeded_bug_is_found_and_shown() -> None:
     outcome = explored(NO_RESCAN)
     assert outcome.verdict == "violation"
     assert outcome.rule is not None and outcome.rule.id == "I2"
-    assert "CPU1 (dontneed) did store" in outcome.sentence
+    assert " in use after CPU1 (dontneed) detached it (" in outcome.sentence and " of table @" in outcome.sentence
     assert outcome.trace is not None
     assert any("zap_pte_table no_rescan.py:" in event.place() for event in outcome.trace.events)
 

@@ -201,10 +201,10 @@ def _tell(o: Outcome) -> None:
 
 
 def _tell_violation(o: Outcome) -> None:
-    if o.rule:
-        click.echo(f"  {o.rule.id}: {o.rule.statement}")
     if o.sentence:
         click.echo(f"  {escape(o.sentence)}")
+    if o.rule:
+        click.echo(f"  {o.rule.id}: {o.rule.statement}")
     if o.trace:
         for line in as_table(o.trace, o.threads):
             click.echo(escape(line))

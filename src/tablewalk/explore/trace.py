@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +25,8 @@ MAX_LOG = 1 << 14
 SECTIONS = {
     "rcu_read_lock": "RCU", "rcu_read_unlock": "RCU", "irq_save": "interrupts off", "irq_restore": "interrupts off",
 }  # fmt: skip
+ENTRY_NAME = re.compile(r"ptdesc@(\d+)\.entry\[(\d+)\]")
+SINCE = re.compile(r" after its table was detached$|, which was freed( before)?$")  # said better with who did
 TAKES = ("lock", "trylock", "down_")
 GIVES = ("unlock", "up_")
 
@@ -122,13 +125,17 @@ class Trace:
         message = engine.messages[found.extra] if found.rule == native.V_MESSAGE else ""
         rule, text = native_rule(found.rule, message)
         cell = engine.machine.name_of(found.extra) if found.extra else "something"
+        cell = ENTRY_NAME.sub(r"entry \2 of table @\1", cell)
         text = text.format(cell=cell, guard=engine.guard_text(found.node))
         node = engine.learner.nodes[found.node]
         function, file, line = node.where[0] if node.where else ("?", "?", 0)
-        sentence = f"{who(found.actor, names)} {text} ({function}, {file}:{line})"
+        place = f"{function}, {file}:{line}"
         other = self._other_side(rule)
         if other is not None:
-            sentence += f"; {who(other.thread, names)} did {describe(engine, other)} ({other.place()})"
+            did = "freed" if rule.id == "I1" else "detached"
+            text = f"{SINCE.sub('', text)} after {who(other.thread, names)} {did} it"
+            place += f"; {other.place()}"
+        sentence = f"{who(found.actor, names)} {text} ({place})"
         return rule, sentence
 
     def _other_side(self, rule: Rule) -> Event | None:
