@@ -33,8 +33,10 @@ def test_verdict_does_not_depend_on_the_tables_size(name: str) -> None:
     assert (outcome.verdict, outcome.sentence) == ("exhausted", "")
 
 
-@pytest.mark.parametrize(("patch", "rule"), [("C09", "I1"), ("D01", "I1")])
-def test_scenario_breaks_without_a_patch(patch: str, rule: str) -> None:
+@pytest.mark.parametrize(
+    ("patch", "rule", "said"), [("C09", "I1", "frees a null pointer"), ("D01", "I1", "lock of cell 0")]
+)
+def test_scenario_breaks_without_a_patch(patch: str, rule: str, said: str) -> None:
     outcome = explore(PROGRAMS["shmem-collapse-dontneed"], KernelConfig(without=(patch,)))
     assert outcome.rule is not None and outcome.rule.id == rule
-    assert outcome.trace is not None
+    assert outcome.trace is not None and f"CPU0 (collapse) {said} (" in outcome.sentence

@@ -124,10 +124,15 @@ class Trace:
         found, engine = self.found, self.engine
         message = engine.messages[found.extra] if found.rule == native.V_MESSAGE else ""
         rule, text = native_rule(found.rule, message)
-        cell = engine.machine.name_of(found.extra) if found.extra else "something"
+        node = engine.learner.nodes[found.node]
+        cell = "something"
+        if node.name == "free" and not node.address:
+            cell, text = "a null pointer", SINCE.sub("", text)
+        elif found.rule != native.V_MESSAGE and (found.extra or node.address):
+            name = engine.machine.name_of(found.extra or node.address)
+            cell = name if found.extra else name.partition(".")[0]
         cell = ENTRY_NAME.sub(r"entry \2 of table @\1", cell)
         text = text.format(cell=cell, guard=engine.guard_text(found.node))
-        node = engine.learner.nodes[found.node]
         function, file, line = node.where[0] if node.where else ("?", "?", 0)
         place = f"{function}, {file}:{line}"
         other = self._other_side(rule)
@@ -141,7 +146,10 @@ class Trace:
     def _other_side(self, rule: Rule) -> Event | None:
         """The last operation of another thread that freed or detached what the rule is about."""
         machine, found = self.engine.machine, self.found
-        base = machine.base_of[found.extra] if 0 < found.extra < len(machine.base_of) else 0
+        address = self.engine.learner.nodes[found.node].address
+        if found.rule != native.V_MESSAGE:
+            address = found.extra or address
+        base = machine.base_of[address] if 0 < address < len(machine.base_of) else 0
         for event in reversed(self.events):
             if event.thread == found.actor or base == 0:
                 continue
