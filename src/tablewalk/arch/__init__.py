@@ -27,6 +27,7 @@ class Arch:
     p4d_bits: int = 0
     pgd_bits: int = 9
     entry_bytes: int = 8
+    big_endian: bool = False
     task_size: int = (1 << 47) - 4096
     # huge pages
     has_thp: bool = True  # HAVE_ARCH_TRANSPARENT_HUGEPAGE and the CPU can

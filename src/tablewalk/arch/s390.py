@@ -32,6 +32,7 @@ def s390x(name: str, edat1: bool, release: tuple[int, int]) -> Arch:
         **upper_levels(64 - PAGE_SHIFT - PTE_BITS, CRST_BITS),
         task_size=(1 << 64) - 4096,
         has_thp=edat1,
+        big_endian=True,
         has_move_pud=False,
         pud_folded_below=REGION2_SIZE,
         pt_reclaim_since=(7, 0),

@@ -22,6 +22,8 @@ class Kconfig:
     max_ptes_none: int = 511  # khugepaged/max_ptes_none
     max_ptes_swap: int = 64  # khugepaged/max_ptes_swap
     max_ptes_shared: int = 256  # khugepaged/max_ptes_shared
+    ksm: bool = True  # KSM
+    max_page_sharing: int = 256  # /sys/kernel/mm/ksm/max_page_sharing
     fault_around_bytes: int = 65536  # debugfs fault_around_bytes
     split_ptlocks: bool = True  # SPLIT_PTE_PTLOCKS and SPLIT_PMD_PTLOCKS
     highpte: bool = False  # HIGHPTE

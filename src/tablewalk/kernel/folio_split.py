@@ -10,7 +10,8 @@ from ..machine import (
     WRITE_ONCE,
     cmpxchg,
     down_read,
-    load,
+    mutex_lock,
+    mutex_unlock,
     spin_lock,
     spin_unlock,
     store,
@@ -22,16 +23,20 @@ from .mm_types import address_space, folio
 from .not_modelled import NotModelled
 from .page_alloc import (
     PG_SWAPCACHE,
+    NO_FOLIO,
     copy_page,
     folio_alloc,
+    folio_get,
     folio_mapcount,
     folio_nr_pages,
     folio_page,
+    folio_page_idx,
     folio_put,
     folio_put_refs,
     folio_ref_count,
     folio_test_anon,
 )
+from .pgtable import page_folio, page_t
 from .rmap import anon_vma_lock_write, anon_vma_unlock_write
 from .rmap_walk import folio_anon_vma, folio_mapping, remove_migration_ptes, unmap_folio
 from .vm_flags import EAGAIN
@@ -42,7 +47,7 @@ def split_folio(f: folio) -> int:
     if folio_test_anon(f):
         av = folio_anon_vma(f)
         anon_vma_lock_write(av)
-        ret = split_anon_folio(f)
+        ret, _ = split_anon_folio(f)
         anon_vma_unlock_write(av)
         return ret
     return split_file_folio(f, tuple([(i, 0) for i in range(folio_nr_pages(f))]))
@@ -60,23 +65,44 @@ def split_file_folio_at(f: folio, at: int) -> int:
     return split_file_folio(f, tuple(sorted((*pieces, (start, 0)))))
 
 
-def split_anon_folio(f: folio) -> int:
-    """The anonymous case, with the anon_vma locked."""
+def split_huge_page(page: page_t) -> tuple[int, page_t]:
+    """Split the locked anonymous folio of `page`, of which the caller has a reference.
+
+    Lock and reference become those of the page's piece: (0, its page), or (-EAGAIN, `page`).
+    """
+    f = page_folio(page)
+    av = folio_anon_vma(f)
+    anon_vma_lock_write(av)
+    ret, piece = split_anon_folio(f, folio_page_idx(f, page))
+    anon_vma_unlock_write(av)
+    if ret:
+        return ret, page
+    mutex_lock(piece.lock)
+    mutex_unlock(f.lock)
+    folio_put(f)
+    return 0, piece.page
+
+
+def split_anon_folio(f: folio, keep: int = -1) -> tuple[int, folio]:
+    """The anonymous case, with the anon_vma locked; (0 or -EAGAIN, the piece of page `keep` with a reference)."""
     nr = folio_nr_pages(f)
     if f.flags & PG_SWAPCACHE:
         raise NotModelled("splitting a folio of the swap cache")
     if folio_ref_count(f) != folio_mapcount(f) + 1:
-        return -EAGAIN
+        return -EAGAIN, NO_FOLIO
     unmap_folio(f, migrate=True)
     if cmpxchg(f._refcount, 1, 0) != 1:
         remove_migration_ptes(f, tuple([folio_page(f, i) for i in range(nr)]))
-        return -EAGAIN
+        return -EAGAIN, NO_FOLIO
     pages = tuple([split_off(f, i, 0).page for i in range(nr)])
     remove_migration_ptes(f, pages, True)
+    kept = page_folio(pages[keep]) if keep >= 0 else NO_FOLIO
+    if kept:
+        folio_get(kept)
     for page in pages:
-        folio_put(folio(load(page)))
+        folio_put(page_folio(page))
     store(f._refcount, 1)
-    return 0
+    return 0, kept
 
 
 def split_file_folio(f: folio, pieces: tuple[tuple[int, int], ...]) -> int:

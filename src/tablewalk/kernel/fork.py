@@ -9,6 +9,7 @@ from ..machine import WRITE_ONCE, load, mt_values
 from .bug import BugOn
 from .filemap import get_file
 from .huge_mm import MMF_DISABLE_THP_COMPLETELY, MMF_DISABLE_THP_EXCEPT_ADVISED, khugepaged_enter
+from .ksm import ksm_fork
 from .memory_copy import copy_page_range
 from .mm_init import mm_alloc
 from .mm_types import mm_struct, vm_area_struct
@@ -38,6 +39,7 @@ def dup_mmap(mm: mm_struct, oldmm: mm_struct) -> None:
     forks: uffd_forks = ()
     for address in mt_values(oldmm.mm_mt):
         forks = dup_vma(mm, vm_area_struct(address), forks)
+    ksm_fork(mm, oldmm)
     if load(oldmm.khugepaged):
         khugepaged_enter(mm)
     mmap_write_unlock(mm)

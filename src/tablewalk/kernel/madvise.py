@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The madvise and process_madvise system calls, and naming of anonymous memory (mm/madvise.c; 7.2).
 
-`madvise_lru` has the advice that goes by pages, `guard` the guard regions.  Not modelled: mseal; KSM, whose flag alone
-is kept; memory failure.
+`madvise_lru` has the advice that goes by pages, `guard` the guard regions.  Not modelled: mseal; memory failure.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from .guard import ERESTARTNOINTR, guard_regions_supported, madvise_guard_instal
 from .gup import FOLL_WRITE, check_vma_flags, faultin_page_range
 from .huge_mm import vma_is_anonymous
 from .khugepaged import madvise_collapse
+from .ksm import ksm_mergeable, ksm_unmergeable
 from .madvise_flags import (
     MADV_COLD,
     MADV_COLLAPSE,
@@ -27,6 +27,7 @@ from .madvise_flags import (
     MADV_GUARD_REMOVE,
     MADV_HUGEPAGE,
     MADV_HWPOISON,
+    MADV_MERGEABLE,
     MADV_NOHUGEPAGE,
     MADV_NORMAL,
     MADV_PAGEOUT,
@@ -34,6 +35,7 @@ from .madvise_flags import (
     MADV_POPULATE_WRITE,
     MADV_REMOVE,
     MADV_SOFT_OFFLINE,
+    MADV_UNMERGEABLE,
     MADV_WILLNEED,
     SET_ANON_VMA_NAME,
     madvise_new_flags,
@@ -159,6 +161,8 @@ def madvise_behavior_valid(behavior: int) -> bool:
     """Whether there is such advice."""
     if behavior in (MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADV_COLLAPSE):
         return arch.has_thp
+    if behavior in (MADV_MERGEABLE, MADV_UNMERGEABLE):
+        return config.ksm
     if behavior in (MADV_HWPOISON, MADV_SOFT_OFFLINE):
         raise NotModelled("injection of memory failures")
     if behavior in (MADV_GUARD_INSTALL, MADV_GUARD_REMOVE):
@@ -319,7 +323,12 @@ def madvise_vma_behavior(
         return madvise_guard_remove(vma, start, end), 0
     if behavior == SET_ANON_VMA_NAME:
         return madvise_set_name(vma, start, end, name)
-    new_flags = madvise_new_flags(vma, behavior)
+    if behavior == MADV_MERGEABLE:
+        new_flags = ksm_mergeable(vma)
+    elif behavior == MADV_UNMERGEABLE:
+        new_flags = ksm_unmergeable(vma, start, end)
+    else:
+        new_flags = madvise_new_flags(vma, behavior)
     if new_flags < 0:
         return new_flags, 0
     return madvise_update_vma(vma, start, end, new_flags)

@@ -17,8 +17,6 @@ from .vm_flags import (
     VM_DONTDUMP,
     VM_DROPPABLE,
     VM_HUGEPAGE,
-    VM_MAYSHARE,
-    VM_MERGEABLE,
     VM_NOHUGEPAGE,
     VM_RAND_READ,
     VM_SEQ_READ,
@@ -81,11 +79,6 @@ def madvise_new_flags(vma: vm_area_struct, behavior: int) -> int:
         return flags | VM_DONTDUMP
     if behavior == MADV_DODUMP:
         return -EINVAL if flags & (VM_SPECIAL | VM_DROPPABLE) else flags & ~VM_DONTDUMP
-    if behavior == MADV_MERGEABLE:
-        refused = VM_SHARED | VM_MAYSHARE | VM_DROPPABLE | VM_SPECIAL
-        return flags if flags & refused else flags | VM_MERGEABLE
-    if behavior == MADV_UNMERGEABLE:
-        return flags & ~VM_MERGEABLE
     if behavior == MADV_HUGEPAGE:
         return flags & ~VM_NOHUGEPAGE | VM_HUGEPAGE
     return flags & ~VM_HUGEPAGE | VM_NOHUGEPAGE

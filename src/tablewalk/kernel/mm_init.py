@@ -7,6 +7,7 @@ from typing import Final
 
 from ..machine import add_return, load, mt_destroy, mt_init, store
 from .bug import BugOn
+from .ksm import ksm_exit
 from .mm_types import mm_struct
 from .mmap import exit_mmap
 from .pgalloc import pgd_alloc, pgd_free
@@ -32,6 +33,7 @@ def mm_alloc() -> mm_struct:
 def mmput(mm: mm_struct) -> None:
     """A user less; with the last one everything is unmapped.  Raises BugOn if something stays counted then."""
     if add_return(mm.mm_users, -1) == 0:
+        ksm_exit(mm)
         exit_mmap(mm)
         mmdrop(mm)
 

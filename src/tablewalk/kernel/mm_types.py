@@ -39,6 +39,7 @@ rb_root_t = int
 vector_t = int
 anon_vma_t: TypeAlias = "anon_vma"  # where a field has the name of its type
 anon_vma_chain_t: TypeAlias = "anon_vma_chain"
+ksm_scan_t: TypeAlias = "ksm_scan"
 
 
 # what keeps a VMA's bounds and flags as they are
@@ -89,6 +90,7 @@ class mm_struct(struct):
     brk: int = plain(any_of("mmap_lock"), all_of("mmap_lock:w"))
     start_stack: int = plain(any_of("mmap_lock"))
     khugepaged: atomic_t = atomic()  # MMF_VM_HUGEPAGE: khugepaged knows of the mm
+    ksm_mergeable: atomic_t = atomic()  # MMF_VM_MERGEABLE: ksmd knows of the mm
     pte_mapped_thp: vector_t = container()  # what khugepaged has to try again (kernels before 6.6 only)
     tlb_flush_pending: atomic_t = atomic()
     write_protect_seq: int = marked(all_of("mmap_lock:w"))
@@ -139,6 +141,7 @@ class anon_vma(struct):
     """The reverse map of anonymous pages (struct anon_vma); `root` carries the lock that counts."""
 
     rwsem: rwsem_t = rwsem()
+    refcount: atomic_t = atomic()  # its tree while VMAs are in it, anon_vmas whose root it is, pages of KSM
     root: anon_vma = const()
     parent: anon_vma = const()
     num_children: int = plain(all_of("root.rwsem:w"))
@@ -225,10 +228,64 @@ class swap_info_struct(struct):
     free_clusters: xarray_t = container(all_of("lock"))
 
 
+class ksm_stable_node(struct):
+    """A page of KSM, or a chain of those with the same content (struct ksm_stable_node)."""
+
+    ksm: ksm_scan_t = const()
+    kpfn: int = const()  # its folio, which may have been freed: no reference is held
+    hlist: ksm_rmap_item = marked(any_of("ksm.ksm_thread_mutex"))  # the first of those that map it; or that was merged
+    rmap_hlist_len: int = plain(any_of("ksm.ksm_thread_mutex"))  # how many; STABLE_NODE_CHAIN: it is a chain
+    chain: ksm_stable_node = plain(any_of("ksm.ksm_thread_mutex"))  # that it is in, else it is in the tree
+    dups: ksm_stable_node = plain(any_of("ksm.ksm_thread_mutex"))  # of a chain: the first page in it
+    next_dup: ksm_stable_node = plain(any_of("ksm.ksm_thread_mutex"))
+
+
+class ksm_rmap_item(struct):
+    """A virtual address at which ksmd has seen a page (struct ksm_rmap_item)."""
+
+    ksm: ksm_scan_t = const()
+    mm: mm_struct = const()
+    address: int = const()
+    state: int = plain(any_of("ksm.ksm_thread_mutex"))  # the low bits of the kernel's `address`
+    rmap_list: ksm_rmap_item = plain(any_of("ksm.ksm_thread_mutex"))  # the next of its mm, by address
+    anon_vma: anon_vma_t = marked(any_of("ksm.ksm_thread_mutex"))  # with a reference, when stable
+    oldchecksum: int = plain(any_of("ksm.ksm_thread_mutex"))
+    age: int = plain(any_of("ksm.ksm_thread_mutex"))
+    remaining_skips: int = plain(any_of("ksm.ksm_thread_mutex"))
+    head: ksm_stable_node = marked(any_of("ksm.ksm_thread_mutex"))
+    hlist: ksm_rmap_item = marked(any_of("ksm.ksm_thread_mutex"))  # the next that maps the page of `head`
+
+
+class ksm_mm_slot(struct):
+    """An mm that ksmd scans (struct ksm_mm_slot); the list of all is a ring with a head that has no mm."""
+
+    ksm: ksm_scan_t = const()
+    mm: mm_struct = const()
+    next: ksm_mm_slot = marked(any_of("ksm.ksm_mmlist_lock"))
+    prev: ksm_mm_slot = plain(any_of("ksm.ksm_mmlist_lock"))
+    rmap_list: ksm_rmap_item = marked(any_of("ksm.ksm_thread_mutex"))
+
+
+class ksm_scan(struct):
+    """What mm/ksm.c has once, with the cursor of the scan (struct ksm_scan)."""
+
+    ksm_thread_mutex: mutex_t = mutex()
+    ksm_mmlist_lock: spinlock_t = spinlock()
+    ksm_mm_head: ksm_mm_slot = const()
+    mm_slots_hash: xarray_t = container(any_of("ksm_mmlist_lock"))
+    root_stable_tree: rb_root_t = container(any_of("ksm_thread_mutex"))
+    root_unstable_tree: rb_root_t = container(any_of("ksm_thread_mutex"))
+    mm_slot: ksm_mm_slot = marked(any_of("ksm_mmlist_lock"))
+    address: int = plain(any_of("ksm_thread_mutex"))
+    rmap_prev: ksm_rmap_item = plain(any_of("ksm_thread_mutex"))  # the last that the scan has passed in this mm
+    seqnr: int = plain(any_of("ksm_thread_mutex"))  # whole passes
+
+
 class system(struct):
     """What exists once: allocated at boot, at the first address."""
 
     zero_page: int = const()  # struct page of the zero page
     swap_info: swap_info_struct = const()  # NULL where there is no swap
+    ksm: ksm_scan_t = const()
     huge_zero_folio: folio = marked(any_of())
     next_file_ident: atomic_t = atomic()

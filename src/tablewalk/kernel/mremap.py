@@ -2,7 +2,7 @@
 """The mremap system call (mm/mremap.c, copy_vma in mm/vma.c; 7.2).
 
 Placement is not modelled: the caller says where a mapping goes that has to move.  Nor are RLIMIT_AS and overcommit,
-by which a call may fail that succeeds here; KSM, whose pages a move would break; and mseal.
+by which a call may fail that succeeds here; and mseal.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from ..machine import MREMAP_VMAS, count
 from .filemap import get_file
 from .gup import mm_populate
 from .huge_mm import vma_is_anonymous
+from .ksm import ksm_unmergeable
 from .mm_types import mm_struct, vm_area_struct
 from .mmap import mlock_future_ok, page_align
 from .mmap_lock import NO_VMA, mmap_write_lock, mmap_write_unlock, vma_start_write
@@ -249,6 +250,7 @@ def prep_move_vma(mm: mm_struct, vma: vm_area_struct, addr: int, old_len: int, f
         return -ENOMEM
     if vma.vm_flags & VM_SPECIAL_MAPPING and (vma.vm_start != addr or vma.vm_end != addr + old_len):
         return -EINVAL
+    ksm_unmergeable(vma, addr, addr + old_len)
     return pre_split(vma, addr, old_len, flags)
 
 

@@ -10,6 +10,7 @@ from ..machine import (
     READ_ONCE,
     WRITE_ONCE,
     add,
+    add_return,
     down_read,
     down_read_trylock,
     down_write,
@@ -94,8 +95,9 @@ def anon_vma_unlock_read(av: anon_vma) -> None:
 
 
 def anon_vma_alloc() -> anon_vma:
-    """A new anon_vma that is its own root and parent."""
+    """A new anon_vma with one reference that is its own root and parent."""
     av: anon_vma = anon_vma.alloc()
+    store(av.refcount, 1)
     av.root = av
     av.parent = av
     interval_tree_init(av.rb_root)
@@ -106,6 +108,21 @@ def anon_vma_free(av: anon_vma) -> None:
     """Free an anon_vma that nothing hangs on."""
     interval_tree_destroy(av.rb_root)
     av.free()
+
+
+def get_anon_vma(av: anon_vma) -> None:
+    """One reference more; the caller has one, or what keeps one."""
+    add(av.refcount, 1)
+
+
+def put_anon_vma(av: anon_vma) -> None:
+    """Drop a reference; with the last one it goes, and with it its reference to the root."""
+    if add_return(av.refcount, -1):
+        return
+    root = av.root
+    anon_vma_free(av)
+    if root != av:
+        put_anon_vma(root)
 
 
 def list_is_singular(vma: vm_area_struct) -> bool:
@@ -184,7 +201,7 @@ def __anon_vma_prepare(vma: vm_area_struct) -> None:
     spin_unlock(vma.vm_mm.page_table_lock)
     anon_vma_unlock_write(av)
     if allocated:
-        anon_vma_free(allocated)
+        put_anon_vma(allocated)
 
 
 def anon_vma_prepare(vma: vm_area_struct) -> None:
@@ -250,6 +267,7 @@ def anon_vma_fork(vma: vm_area_struct, pvma: vm_area_struct) -> None:
     av = anon_vma_alloc()
     av.num_active_vmas = 1
     av.root = pvma.anon_vma.root
+    get_anon_vma(av.root)
     av.parent = pvma.anon_vma
     WRITE_ONCE(vma, "anon_vma", av)
     avc = anon_vma_chain_link(vma, av)
@@ -279,7 +297,7 @@ def unlink_anon_vmas(vma: vm_area_struct) -> None:
     WRITE_ONCE(vma, "anon_vma", NO_ANON_VMA)
     up_write(root.rwsem)
     for av in empty:
-        anon_vma_free(av)
+        put_anon_vma(av)
 
 
 # --- folio mappings --------------------------------------------------------------------------------------

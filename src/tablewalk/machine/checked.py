@@ -207,6 +207,11 @@ def unpublish(address: int) -> None:
     _private.add(_touch(address))
 
 
+def lives(address: int) -> bool:
+    """Whether the object has not been freed."""
+    return address not in _freed
+
+
 def atomic_or(view: Any, name: str, bits: int) -> None:
     """Set bits of a marked field."""
     mem[view.real + _slot(_touch(view.real), name).offset] |= bits

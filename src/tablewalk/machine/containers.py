@@ -162,6 +162,186 @@ def interval_tree_empty(root: int) -> bool:
     return not _intervals[root]
 
 
+# --- red-black tree: values in an order that its user knows; shaped as lib/rbtree.c shapes it -------------
+
+LEFT: Final = 0
+RIGHT: Final = 1
+
+
+class _Node:
+    __slots__ = ("below", "parent", "red")
+
+    def __init__(self, parent: int) -> None:
+        self.below = [0, 0]
+        self.parent = parent
+        self.red = True
+
+
+class _RbTree:
+    __slots__ = ("nodes", "root")
+
+    def __init__(self) -> None:
+        self.root = 0
+        self.nodes: dict[int, _Node] = {}
+
+    def link(self, parent: int, old: int, new: int) -> None:
+        """Let `new` (or nothing) hang where `old` hung below `parent`, or be the root."""
+        if parent == 0:
+            self.root = new
+        else:
+            below = self.nodes[parent].below
+            below[below.index(old)] = new
+        if new:
+            self.nodes[new].parent = parent
+
+    def rotate(self, value: int, side: int) -> int:
+        """Let the child on the other side take the place of `value`, which goes down to `side`; returns that child."""
+        node = self.nodes[value]
+        up = node.below[1 - side]
+        inner = self.nodes[up].below[side]
+        self.link(node.parent, value, up)
+        node.below[1 - side] = inner
+        if inner:
+            self.nodes[inner].parent = value
+        self.nodes[up].below[side] = value
+        node.parent = up
+        return up
+
+    def is_red(self, value: int) -> bool:
+        """Whether there is such a node and it is red."""
+        return value != 0 and self.nodes[value].red
+
+    def balance_inserted(self, value: int) -> None:
+        """No red node has a red child, after `value` was inserted as a red leaf."""
+        nodes = self.nodes
+        while self.is_red(nodes[value].parent):
+            parent = nodes[value].parent
+            above = nodes[parent].parent
+            side = nodes[above].below.index(parent)
+            uncle = nodes[above].below[1 - side]
+            if self.is_red(uncle):
+                nodes[parent].red = nodes[uncle].red = False
+                nodes[above].red = True
+                value = above
+                continue
+            if nodes[parent].below[1 - side] == value:
+                parent = self.rotate(parent, side)
+            nodes[parent].red = False
+            nodes[above].red = True
+            self.rotate(above, 1 - side)
+            break
+        nodes[self.root].red = False
+
+    def balance_erased(self, parent: int) -> None:
+        """Each path has as many black nodes again, after a black one below `parent` has gone and left nothing."""
+        nodes, value = self.nodes, 0
+        while parent:
+            side = nodes[parent].below.index(value)
+            sibling = nodes[parent].below[1 - side]
+            if nodes[sibling].red:
+                self.rotate(parent, side)
+                nodes[sibling].red, nodes[parent].red = False, True
+                sibling = nodes[parent].below[1 - side]
+            near, far = nodes[sibling].below[side], nodes[sibling].below[1 - side]
+            if not self.is_red(near) and not self.is_red(far):
+                nodes[sibling].red = True
+                if nodes[parent].red:
+                    nodes[parent].red = False
+                    return
+                value, parent = parent, nodes[parent].parent
+                continue
+            if not self.is_red(far):
+                far, sibling = sibling, self.rotate(sibling, 1 - side)
+            nodes[sibling].red, nodes[parent].red, nodes[far].red = nodes[parent].red, False, False
+            self.rotate(parent, side)
+            return
+
+    def erase(self, value: int) -> None:
+        """Take `value` out."""
+        nodes = self.nodes
+        node = nodes[value]
+        if node.below[LEFT] and node.below[RIGHT]:
+            self._swap_with_next(value)
+        child = node.below[LEFT] or node.below[RIGHT]
+        parent, black = node.parent, not node.red
+        self.link(parent, value, child)
+        del nodes[value]
+        if child:
+            nodes[child].red = False
+        elif black and parent:
+            self.balance_erased(parent)
+
+    def _swap_with_next(self, value: int) -> None:
+        """Let `value` and the one that follows in order change places and colours."""
+        nodes = self.nodes
+        node = nodes[value]
+        right = next_ = node.below[RIGHT]
+        while nodes[next_].below[LEFT]:
+            next_ = nodes[next_].below[LEFT]
+        other = nodes[next_]
+        parent, child = other.parent, other.below[RIGHT]
+        self.link(node.parent, value, next_)
+        other.below[LEFT] = node.below[LEFT]
+        nodes[other.below[LEFT]].parent = next_
+        if next_ == right:
+            other.below[RIGHT] = value
+            node.parent = next_
+        else:
+            other.below[RIGHT] = right
+            nodes[right].parent = next_
+            nodes[parent].below[LEFT] = value
+            node.parent = parent
+        node.below = [0, child]
+        if child:
+            nodes[child].parent = value
+        node.red, other.red = other.red, node.red
+
+
+_rb_trees: Final[dict[int, _RbTree]] = {}
+
+
+def rb_init(tree: int) -> None:
+    """An empty tree, whatever was in it."""
+    _rb_trees[tree] = _RbTree()
+
+
+def rb_root(tree: int) -> int:
+    """The value at the root, or 0."""
+    return _rb_trees[tree].root
+
+
+def rb_child(tree: int, value: int, side: int) -> int:
+    """The value below `value` on a side (LEFT or RIGHT), or 0."""
+    return _rb_trees[tree].nodes[value].below[side]
+
+
+def rb_insert(tree: int, value: int, parent: int, side: int) -> None:
+    """Add `value` below `parent` (0: to an empty tree) on a side where nothing is."""
+    t = _rb_trees[tree]
+    t.nodes[value] = _Node(parent)
+    if parent:
+        t.nodes[parent].below[side] = value
+    else:
+        t.root = value
+    t.balance_inserted(value)
+
+
+def rb_erase(tree: int, value: int) -> None:
+    """Remove `value`.  Raises KeyError if it is not there."""
+    _rb_trees[tree].erase(value)
+
+
+def rb_replace(tree: int, old: int, new: int) -> None:
+    """Let `new` be where `old` is."""
+    t = _rb_trees[tree]
+    node = t.nodes.pop(old)
+    t.nodes[new] = node
+    t.link(node.parent, old, new)
+    for child in node.below:
+        if child:
+            t.nodes[child].parent = new
+
+
 # --- vector: a growing array that one task fills -------------------------------------------------------
 
 _vectors: Final[dict[int, list[int]]] = {}
@@ -191,4 +371,5 @@ def reset_containers() -> None:
     _trees.clear()
     _xarrays.clear()
     _intervals.clear()
+    _rb_trees.clear()
     _vectors.clear()

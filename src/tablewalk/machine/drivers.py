@@ -68,6 +68,7 @@ class Model:
         """An empty memory, and in it what exists once."""
         self.machine.reset()
         self.kernel("page_alloc").boot()
+        self.kernel("ksm_tree").ksm_init()
 
     def configure(self, config: KernelConfig) -> None:
         """Become the kernel that `config` describes, and boot.

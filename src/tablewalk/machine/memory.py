@@ -178,5 +178,14 @@ def atomic_or(view: Any, name: str, bits: int) -> None:
     setattr(view, name, getattr(view, name) | bits)
 
 
+def lives(address: int) -> bool:
+    """Whether the object at `address` has not been freed, for what may be looked at even then, as struct pages may.
+
+    True where freed memory shows what it held last, or what it holds now as another object of the same struct.
+    What is made dependent on it follows without a gap.
+    """
+    return True
+
+
 def forget(live: object) -> None:
     """Of what this function has seen only `live` matters from here on (head of a retry loop)."""
