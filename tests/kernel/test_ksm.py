@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import pytest
-from .process import BASE, PAGE, M, Process
 
 from tablewalk.machine.drivers import KernelConfig
 
-MERGEABLE, UNMERGEABLE, HUGEPAGE, COLLAPSE = 12, 13, 14, 25
+from .process import BASE, PAGE, M, Process
+
+MERGEABLE, UNMERGEABLE, HUGEPAGE = 12, 13, 14
 DRIVERS = ("sequential", "checked")
 
 
@@ -59,3 +60,91 @@ def test_equal_pages_become_one_after_they_did_not_change_for_a_pass(driver: str
     assert [p.read(BASE + i * PAGE) for i in range(6)] == [10, 8, 7, 9, 8, 7]
     p.exit()
     passes(p, 1)
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_advice_and_moves_take_pages_apart(driver: str) -> None:
+    p = process(driver)
+    filled(p, BASE, [7] * 8)
+    passes(p)
+    assert groups(p, BASE, 8) == [0] * 8
+    assert p.madvise(BASE, 2 * PAGE, UNMERGEABLE) == 0
+    assert groups(p, BASE, 8) == [0, 1, 2, 2, 2, 2, 2, 2]
+    assert p.mremap(BASE + 2 * PAGE, 2 * PAGE, 2 * PAGE, 3, BASE + M) == BASE + M
+    assert groups(p, BASE + M, 2) == [0, 1]
+    assert groups(p, BASE + 4 * PAGE, 4) == [0] * 4
+    assert p.has(BASE + M, "VM_MERGEABLE")
+    passes(p)
+    assert mapped(p, BASE + M) == mapped(p, BASE + 4 * PAGE)
+    p.exit()
+    passes(p, 1)
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_child_is_scanned_too_and_what_it_shared_is_merged(driver: str) -> None:
+    p = process(driver)
+    filled(p, BASE, [7, 7, 8])
+    child = p.fork()
+    passes(p)
+    assert {mapped(q, BASE + i * PAGE) for q in (p, child) for i in (0, 1)} == {mapped(p, BASE)}
+    assert mapped(p, BASE + 2 * PAGE) == mapped(child, BASE + 2 * PAGE)
+    later = child.fork()
+    passes(p, 1)
+    child.exit()
+    later.write(BASE, 9)
+    assert [q.read(BASE) for q in (p, later)] == [7, 9]
+    p.exit()
+    later.exit()
+    passes(p, 1)
+    objects = dict(p.model.machine.objects())
+    assert objects["ksm_rmap_item"] == objects["anon_vma"] == objects["mm_struct"] == 0
+    assert objects["ksm_mm_slot"] == 1
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_huge_page_is_split_and_merged(driver: str) -> None:
+    p = process(driver)
+    p.mmap(BASE, 2 * M)
+    assert p.madvise(BASE, 2 * M, HUGEPAGE) == p.madvise(BASE, 2 * M, MERGEABLE) == 0
+    p.write(BASE, 5)
+    p.write(BASE + 9 * PAGE, 5)
+    assert p.huge == 1
+    passes(p, 4)
+    assert p.huge == 0
+    assert mapped(p, BASE) == mapped(p, BASE + 9 * PAGE)
+    assert p.rss == 2, "pages of zeroes became the zero page when the huge page was split"
+    p.exit()
+
+
+def test_a_page_is_shared_so_often_and_then_there_is_a_second_one() -> None:
+    p = process(max_page_sharing="4")
+    filled(p, BASE, [7] * 11)
+    passes(p, 6)
+    pages = groups(p, BASE, 11)
+    assert len(set(pages)) > 2
+    assert max(pages.count(page) for page in pages) == 4
+
+
+def test_before_6_11_a_page_that_has_just_changed_joins_one_that_is_merged_already() -> None:
+    for release, joined in (("6.1", True), ("6.12", False)):
+        p = process(release=release)
+        filled(p, BASE, [7, 7, 8])
+        passes(p)
+        p.write(BASE + 2 * PAGE, 7)
+        passes(p, 1)
+        assert (mapped(p, BASE) == mapped(p, BASE + 2 * PAGE)) == joined, release
+
+
+def test_smart_scan_leaves_out_pages_that_were_tried_in_vain() -> None:
+    for release, skipped in (("6.1", 0), ("7.x", 3)):
+        p = process(release=release)
+        filled(p, BASE, [1, 2, 3])
+        seen = [p.k("ksm_scan").ksmd_pass() for _ in range(8)]
+        assert seen[:4] == [3, 3, 3, 3]
+        assert min(seen) == 3 - skipped, release
+
+
+def test_without_ksm_the_advice_is_unknown() -> None:
+    p = process(ksm="n")
+    p.mmap(BASE, PAGE)
+    assert p.madvise(BASE, PAGE, MERGEABLE) == -22

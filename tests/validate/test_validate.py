@@ -93,7 +93,7 @@ def test_agent_tells_what_it_sees() -> None:
     assert lines[3].split()[1:3] == ["0", "0"]
     seen = [line[1:] for line in lines if line.startswith(" ")]
     assert seen[0] == "p0 pte=12 anon=2048 file=0 shmem=0 swap=0 lck=0"
-    assert seen[1] == "v10003f000000-10003f400000 rw-p 0 - 2048,2048,2048,2048,0,0,0,0 rdwrmrmwmeachg"
+    assert seen[1] == "v10003f000000-10003f400000 rw-p 0 - 2048,2048,2048,2048,0,0,0,0,0 rdwrmrmwmeachg"
     assert seen[2:] == ["m10003f000000 512 xp", "c10003f000000 512"]
     assert int(lines[3].split()[3], 16) == digest("\n".join([*seen, ""]))
 

@@ -22,8 +22,8 @@ from .filemap import i_size_pages
 from .mm_types import address_space, folio
 from .not_modelled import NotModelled
 from .page_alloc import (
-    PG_SWAPCACHE,
     NO_FOLIO,
+    PG_SWAPCACHE,
     copy_page,
     folio_alloc,
     folio_get,

@@ -7,12 +7,13 @@ with the caller's reference.
 
 from __future__ import annotations
 
+from typing import Final
+
 from ..arch import arch
-from ..machine import LEFT as LEFT
 from ..machine import (
+    LEFT,
     RIGHT,
     WRITE_ONCE,
-    add,
     forget,
     load,
     mutex_lock,
@@ -72,12 +73,12 @@ from .pgtable import (
     vm_page_prot,
 )
 from .pgtable_generic import pte_offset_map_lock, pte_unmap_unlock
-from .rmap import folio_remove_rmap_ptes, get_anon_vma, vma_address
+from .rmap import folio_add_rmap_ptes, folio_remove_rmap_pte, get_anon_vma, vma_address
 from .rmap_walk import folio_anon_vma
 from .tlb import flush_tlb_range
 from .vm_flags import EFAULT
 
-NO_PTE = 0  # no entry is 0 that maps a page
+NO_PTE: Final = 0  # no entry is 0 that maps a page
 
 
 def cmp_and_merge_page(page: page_t, item: ksm_rmap_item) -> page_t:
@@ -304,12 +305,12 @@ def replace_page(vma: vm_area_struct, f: folio, kpage: page_t, orig_pte: int) ->
         return -EFAULT
     kfolio = page_folio(kpage)
     folio_get(kfolio)
-    add(kfolio._mapcount, 1)
+    folio_add_rmap_ptes(kfolio, kpage, 1)
     address = vma_address(vma, f.index)
     ptep_get_and_clear(pte)
     flush_tlb_range(vma.vm_mm, address, address + arch.page_size)
     store(pte, kpage << PFN_SHIFT | vm_page_prot(vma.vm_flags) & ~RW)
-    folio_remove_rmap_ptes(f, 1)
+    folio_remove_rmap_pte(f, f.page)
     folio_put(f)
     pte_unmap_unlock(pte, ptl)
     return 0

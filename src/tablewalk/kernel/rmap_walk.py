@@ -15,6 +15,7 @@ from .config import config
 from .huge_mm import vma_is_anonymous
 from .huge_pmd import __split_huge_pmd, pmdp_huge_clear_flush, zap_deposited_table, zap_huge_pmd_folio
 from .mm_types import address_space, anon_vma, anon_vma_chain, folio, vm_area_struct
+from .not_modelled import NotModelled
 from .page_alloc import (
     FOLIO_MAPPING_ANON,
     MAPPING_SHIFT,
@@ -31,6 +32,7 @@ from .page_alloc import (
     folio_put,
     folio_ref_count,
     folio_test_anon,
+    folio_test_ksm,
     page_content,
     page_flags,
     zero_page,
@@ -88,6 +90,8 @@ def folio_mapping(f: folio) -> address_space:
 
 def rmap_vmas(f: folio) -> tuple[vm_area_struct, ...]:
     """The VMAs in which pages of the folio may be mapped."""
+    if folio_test_ksm(f):
+        raise NotModelled("reclaim of pages that KSM has merged")
     last = f.index + folio_nr_pages(f) - 1
     if folio_test_anon(f):
         chains = interval_tree_overlapping(folio_anon_vma(f).rb_root, f.index, last)

@@ -177,6 +177,7 @@ _CALLS = {
     "set_mempolicy": "syscall(SYS_set_mempolicy, {0}, {1} ? &(unsigned long){{ {1} }} : NULL, {1} ? 64 : 0)",
     "get_mempolicy": "syscall(SYS_get_mempolicy, core, NULL, 0, {0}, {1})",
     **emit_uffd.CALLS,
+    "ksm": "0 /* {0} whole passes of ksmd */",
 }
 
 

@@ -34,6 +34,9 @@ NO_FILE = (1 << 64) - 1
 
 # What is known of a page, above its PROT_* bits
 MAPPED, SHARED = 8, 16
+MERGEABLE, UNMERGEABLE = 12, 13
+MADV_DONTNEED, MADV_PAGEOUT = 4, 21
+SAME = (1, 1, 1, 2, 2, 3, 0x100, 0x10002)  # contents, where pages are to be merged
 
 
 class Generator:
@@ -41,6 +44,7 @@ class Generator:
 
     def __init__(self, seed: int, focus: str, geometry: Geometry) -> None:
         self.rng = random.Random(f"{seed} {focus}")
+        self.ksm = focus == "ksm"
         self.geometry = geometry
         self.page, self.table = geometry.page, geometry.table
         self.pages = geometry.tables * geometry.table
@@ -53,6 +57,8 @@ class Generator:
         self.mapped = {0: bytearray(self.pages)}  # of each process that lives: PROT_* of each page, 0 where nothing is
         self.recent: list[tuple[int, int]] = []
         weights = {**WEIGHTS, **FOCUS.get(focus, {})}
+        if not geometry.ksmd:
+            weights["ksmd"] = 0
         self.uffd = generate_uffd.UffdChoices(self)
         self.with_uffd = focus == "uffd"
         self.kinds = [self._maker(kind) for kind in weights]
@@ -89,6 +95,8 @@ class Generator:
             ops.append(Op(0, "mmap", (start, length, 3, 0x32, NO_FILE, 0)))
             if self.rng.random() < 0.6:
                 ops.append(Op(0, "madvise", (start, length, 14)))
+            if self.ksm and self.rng.random() < 0.7:
+                ops.append(Op(0, "madvise", (start, length, MERGEABLE)))
         if self.rng.random() < 0.4:
             ops.append(Op(0, "mmap", (start, min(4 * self.table * self.page, length), 3, 0x11, 0, 0)))
         if self.with_uffd and self.rng.random() < 0.8:
@@ -229,6 +237,8 @@ class Generator:
     def _action(self) -> Op:
         process = self._process()
         advice = self.rng.choice(ACTIONS)
+        if self.ksm and advice == MADV_PAGEOUT:  # of merged pages it is not modelled
+            advice = MADV_DONTNEED
         need = MAPPED | SHARED | 2 if advice == MADV_REMOVE else MAPPED
         return Op(process, "madvise", (*self._place(process, need), advice))
 
@@ -239,6 +249,18 @@ class Generator:
     def _hint(self) -> Op:
         process = self._process()
         return Op(process, "madvise", (*self._place(process), self.rng.choice(HINTS)))
+
+    def _mergeable(self) -> Op:
+        process = self._process()
+        return Op(process, "madvise", (*self._place(process), self.rng.choice((MERGEABLE,) * 5 + (UNMERGEABLE,))))
+
+    def _ksmd(self) -> Op:
+        """A page is merged in the second pass or the third."""
+        return Op(self._process(), "ksm", (self.rng.choice((1, 1, 2, 3)),))
+
+    def _value(self) -> int:
+        """What is written: often the same, where pages may be merged for it."""
+        return self.rng.choice(SAME) if self.ksm else self.rng.randrange(1, 1 << 31)
 
     def _collapse(self) -> Op:
         process = self._process()
@@ -305,12 +327,12 @@ class Generator:
 
     def _write(self) -> Op:
         process = self._process()
-        return Op(process, "write", (self._page_at(process, MAPPED | 2), self.rng.randrange(1, 1 << 31)))
+        return Op(process, "write", (self._page_at(process, MAPPED | 2), self._value()))
 
     def _fill(self) -> Op:
         rng = self.rng
         process = self._process()
-        value = rng.choice((0, rng.randrange(1, 1 << 31)))
+        value = rng.choice((0, self._value()))
         addr, length = self._place(process, MAPPED | 2 if value else MAPPED | 1)
         step = rng.choice((1, 1, 7, 16, 128, 512)) * self.page
         return Op(process, "fill", (addr, length, step, value))

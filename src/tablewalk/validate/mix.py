@@ -42,6 +42,8 @@ WEIGHTS = {
     "process_madvise": 7,
     "process_madvise_ranges": 1,
     "thp_disable": 1,
+    "mergeable": 0,
+    "ksmd": 0,
     "vfork": 0.8,
     "brk": 1.5,
     "stack": 0.6,
@@ -57,6 +59,8 @@ WEIGHTS = {
 
 # What a focus makes more likely
 FOCUS: dict[str, dict[str, float]] = {
+    "ksm": {"mergeable": 14, "ksmd": 9, "fill": 25, "write": 30, "fork": 3, "exit": 2.5, "sum": 6, "process_madvise": 0,
+            "process_madvise_ranges": 0, "reclaim": 0},
     "collapse": {"collapse": 30, "action": 30, "fill": 30, "hint": 14, "file": 12},
     "mremap": {"move": 40, "resize": 15, "grow": 10},
     "fork": {"fork": 8, "vfork": 4, "exit": 10, "write": 30},

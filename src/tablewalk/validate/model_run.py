@@ -14,6 +14,7 @@ from .ops import MADV_REMOVE, Geometry, Op
 
 LOCKONFAULT_TOLD = (6, 12)  # a release whose smaps tells VM_LOCKONFAULT; 6.1 does not
 HUGE_BY_PAGE = (6, 11), (6, 15)  # from, until: pagemap looks at each page of a huge one, else only at its first
+KSM_FIELD = (6, 8)  # first release whose smaps has it
 SIGBUS, SIGSEGV = 7, 11
 EBADF, ENOMEM, EINVAL, EFBIG, EOPNOTSUPP = 9, 12, 22, 27, 95
 FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 1, 2
@@ -50,6 +51,7 @@ class ModelRun:
         release = drivers.release_of(self._config.release)
         self.observer.lockonfault_told = release >= LOCKONFAULT_TOLD
         self.observer.huge_by_head = not HUGE_BY_PAGE[0] <= release < HUGE_BY_PAGE[1]
+        self.observer.ksm_field = release >= KSM_FIELD
         self._page_size = self.model.module("arch").arch.page_size
         self._no_file = self.k("mm_types").file(0)
         self._open_files()
@@ -307,6 +309,11 @@ class ModelRun:
         for key in [key for key in self.policies if key[0] == p]:
             del self.policies[key]
             self.k("mm_init").mmput(mm)
+        return 0
+
+    def _ksm(self, _: int, passes: int) -> int:
+        for _ in range(passes):
+            self.k("ksm_scan").ksmd_pass()
         return 0
 
     # --- accesses ----------------------------------------------------------------------------------------

@@ -57,6 +57,7 @@ class Smaps:
     file_huge: int = 0
     swap: int = 0
     swap_ptes: list[tuple[int, bool]] = field(default_factory=list)  # address, whether the swap cache has the page
+    ksm: int = 0
     runs: list[Run] = field(default_factory=list)
 
 
@@ -67,6 +68,7 @@ class Observer:
         self.names: dict[int, str] = {}
         self.exact_rss = True
         self.tables_at_first = 0  # bytes that a process has before it maps anything
+        self.ksm_field = True  # smaps tells of pages of KSM
         self.huge_by_head = True  # pagemap says of all of a huge page what is true of its first
         self.lockonfault_told = True
         self._machine = model.machine
@@ -151,7 +153,7 @@ class Observer:
         p, load, size = self._pgtable, self._load, self._size
         present, special, uffd, shift = p.PRESENT | p.PROTNONE, p.SPECIAL, p.UFFD_WP, p.PFN_SHIFT
         whole = size << PSS_SHIFT
-        rss = anon = pss = 0
+        rss = anon = pss = ksm = 0
         run_at = run_end = run_kind = -1
         for at, entry in zip(range(addr, addr + len(entries) * size, size), entries, strict=True):
             if not entry:
@@ -167,8 +169,10 @@ class Observer:
                 count = self._mapcount(folio, page) if load(folio + _ORDER) else load(folio + _PTES)
                 kind = IS_PRESENT | EXCLUSIVE if count == 1 else IS_PRESENT
                 pss += whole if count < 2 else whole // count
-                if load(folio + _MAPPING) & 1:
+                mapping = load(folio + _MAPPING) & 3
+                if mapping & 1:
                     anon += 1
+                    ksm += mapping >> 1
                 else:
                     kind |= FILE
             if entry & uffd and entry & present:
@@ -182,6 +186,7 @@ class Observer:
         s.rss += rss
         s.pss += pss
         s.anon += anon
+        s.ksm += ksm
 
     def _nonpresent(self, s: Smaps, at: int, entry: int) -> int:
         p = self._pgtable
@@ -280,7 +285,7 @@ class Observer:
         offset, name = (s.pgoff * self._size, self.names.get(s.file.f_mapping.addr, "s")) if s.file else (0, "-")
         return (
             f"v{s.start:x}-{s.end:x} {prot}{'s' if flags & FLAGS['ms'] else 'p'} {offset:x} {name} "
-            f"{','.join(map(str, sizes))},{pss if flags & FLAGS['lo'] else 0} "
+            f"{','.join(map(str, sizes))},{pss if flags & FLAGS['lo'] else 0},{s.ksm * kb if self.ksm_field else 0} "
             + "".join(letters for letters, bit in FLAGS.items() if flags & bit)
         )
 

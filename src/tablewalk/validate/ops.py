@@ -44,6 +44,7 @@ class Geometry(NamedTuple):
     table: int
     start: int
     tables: int = 24
+    ksmd: bool = False  # whether programs may let ksmd run: the whole machine's memory is scanned
 
     @property
     def end(self) -> int:
@@ -113,6 +114,7 @@ ARGUMENTS = {
     "uffd_continue": "addr length mode uffd",
     "uffd_poison": "addr length mode uffd",
     "uffd_writeprotect": "addr length mode uffd",
+    "ksm": "passes",  # of ksmd, whole ones
 }
 
 # Files by their number: those whose pages may be made otherwise than by faults.
@@ -120,7 +122,7 @@ MEMFDS = (0, 1)
 REGULAR, READONLY = 2, 3
 
 # What cannot fail, because nothing that it is asked for can be wrong.
-NEVER_FAILS = frozenset({"reset", "fork", "vfork", "exit", "sum", "munlockall"})
+NEVER_FAILS = frozenset({"reset", "fork", "vfork", "exit", "sum", "munlockall", "ksm"})
 
 MADV = {
     0: "NORMAL",

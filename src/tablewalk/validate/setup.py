@@ -43,7 +43,8 @@ def setup(kernel: Kernel) -> Setup:
     if kernel.is_host:
         options |= _host_options()
     config = KernelConfig(kernel.release, name, tuple(sorted(options.items())))
-    geometry = Geometry(arch.page_size, arch.ptrs_per_pte, _arena(arch))
+    ksmd = options.get("ksm", "y") == "y" and not kernel.is_host
+    geometry = Geometry(arch.page_size, arch.ptrs_per_pte, _arena(arch), ksmd=ksmd)
     return Setup(kernel, config, geometry, release >= EXACT_RSS)
 
 
@@ -62,7 +63,7 @@ def _arena(arch: Any) -> int:
 def _built_in(kernel: Kernel) -> dict[str, str]:
     """Kconfig options that the model has no release or architecture for, where the kernel's are known."""
     found = kernel.config()
-    return {name: "y" if name.upper() in found else "n" for name in ("numa",)} if found else {}
+    return {name: "y" if name.upper() in found else "n" for name in ("numa", "ksm")} if found else {}
 
 
 def _host_options() -> dict[str, str]:

@@ -338,7 +338,7 @@ static void operation(char *p)
 			op.arg[op.nr] = strtoul(p, NULL, 0);
 			p = save;
 		}
-		result = run(&op);
+		result = is_ksm(op.kind) ? ksm_passes(op.arg[0]) : run(&op);
 	}
 	for (int i = 0; i < MAX_PROCESSES; i++)
 		if (shared->slot[i].pid)

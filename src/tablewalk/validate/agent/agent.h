@@ -99,6 +99,7 @@ int find_kind(const char *name, size_t len);
 int is_fork(int kind);
 int is_vfork(int kind);
 int is_exit(int kind);
+int is_ksm(int kind);
 int is_mlockall(int kind);
 struct result execute(const struct operation *op);
 int mincore_kind(void);
@@ -136,6 +137,9 @@ struct result uffd_zeropage(word addr, word len, word mode, word n);
 struct result uffd_continue(word addr, word len, word mode, word n);
 struct result uffd_poison(word addr, word len, word mode, word n);
 struct result uffd_writeprotect(word addr, word len, word mode, word n);
+
+/* ksm.c: for the controller */
+struct result ksm_passes(word nr);
 
 /* observe.c: what /proc says of a process */
 void observe_open(int process);

@@ -18,7 +18,7 @@ enum { PTE, RSS_ANON, RSS_FILE, RSS_SHMEM, SWAP, LOCKED, NR_COUNTERS };
 static const char *const counter_names[NR_COUNTERS] = { "VmPTE:", "RssAnon:", "RssFile:", "RssShmem:", "VmSwap:", "VmLck:" };
 
 static const char *const field_names[] = {
-	"Rss:", "Pss:", "Anonymous:", "AnonHugePages:", "ShmemPmdMapped:", "FilePmdMapped:", "Swap:", "Locked:",
+	"Rss:", "Pss:", "Anonymous:", "AnonHugePages:", "ShmemPmdMapped:", "FilePmdMapped:", "Swap:", "Locked:", "KSM:",
 };
 
 enum { NR_FIELDS = sizeof(field_names) / sizeof(*field_names) };

@@ -142,7 +142,7 @@ enum kind {
 	FORK, EXIT, MBIND, REMAP_FILE_PAGES, FTRUNCATE, PUNCH, PROCESS_MADVISE, PROCESS_MADVISE_RANGES, THP_DISABLE,
 	VFORK, BRK, FALLOCATE, PREAD, PWRITE, MSYNC, MINCORE, SET_MEMPOLICY, GET_MEMPOLICY, LOOK_AT_SPANS,
 	UFFD_OPEN, UFFD_CLOSE, UFFD_REGISTER, UFFD_UNREGISTER, UFFD_WAKE, UFFD_COPY, UFFD_MOVE, UFFD_ZEROPAGE,
-	UFFD_CONTINUE, UFFD_POISON, UFFD_WRITEPROTECT,
+	UFFD_CONTINUE, UFFD_POISON, UFFD_WRITEPROTECT, KSM,
 };
 
 static const char *const kinds[] = {
@@ -159,6 +159,7 @@ static const char *const kinds[] = {
 	[UFFD_UNREGISTER] = "uffd_unregister", [UFFD_WAKE] = "uffd_wake", [UFFD_COPY] = "uffd_copy",
 	[UFFD_MOVE] = "uffd_move", [UFFD_ZEROPAGE] = "uffd_zeropage", [UFFD_CONTINUE] = "uffd_continue",
 	[UFFD_POISON] = "uffd_poison", [UFFD_WRITEPROTECT] = "uffd_writeprotect",
+	[KSM] = "ksm",
 };
 
 int find_kind(const char *name, size_t len)
@@ -187,6 +188,11 @@ int is_exit(int kind)
 int is_mlockall(int kind)
 {
 	return kind == MLOCKALL;
+}
+
+int is_ksm(int kind)
+{
+	return kind == KSM;
 }
 
 int mincore_kind(void)
@@ -309,6 +315,7 @@ struct result execute(const struct operation *op)
 	case FORK:
 	case EXIT:
 	case VFORK:
+	case KSM:
 		break;
 	}
 	return (struct result){ -1, ENOSYS };
