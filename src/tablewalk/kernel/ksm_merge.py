@@ -305,12 +305,12 @@ def replace_page(vma: vm_area_struct, f: folio, kpage: page_t, orig_pte: int) ->
         return -EFAULT
     kfolio = page_folio(kpage)
     folio_get(kfolio)
-    folio_add_rmap_ptes(kfolio, kpage, 1)
+    folio_add_rmap_ptes(kfolio, kpage, 1, vma)
     address = vma_address(vma, f.index)
     ptep_get_and_clear(pte)
     flush_tlb_range(vma.vm_mm, address, address + arch.page_size)
     store(pte, kpage << PFN_SHIFT | vm_page_prot(vma.vm_flags) & ~RW)
-    folio_remove_rmap_pte(f, f.page)
+    folio_remove_rmap_pte(f, f.page, vma)
     folio_put(f)
     pte_unmap_unlock(pte, ptl)
     return 0
