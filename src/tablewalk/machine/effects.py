@@ -227,6 +227,20 @@ def _thaw_tree(content: tuple[tuple[int, ...], ...]) -> containers._Tree:
     return tree
 
 
+def _thaw_rb_tree(content: tuple[Any, ...]) -> containers._RbTree:
+    tree = containers._RbTree()
+    tree.root, nodes = content
+    for value, below, parent, red in nodes:
+        node = tree.nodes[value] = containers._Node(parent)
+        node.below, node.red = list(below), red
+    return tree
+
+
+def _freeze_rb_tree(tree: containers._RbTree) -> tuple[Any, ...]:
+    nodes = tuple(sorted((int(v), tuple(map(int, n.below)), int(n.parent), n.red) for v, n in tree.nodes.items()))
+    return int(tree.root), nodes
+
+
 CONTAINER: Final[dict[str, Effect]] = {
     **_kind(
         "maple tree",
@@ -250,16 +264,24 @@ CONTAINER: Final[dict[str, Effect]] = {
         "interval_tree_init interval_tree_destroy interval_tree_insert interval_tree_remove "
         "interval_tree_overlapping interval_tree_empty",
     ),
+    **_kind(
+        "red-black tree",
+        containers._rb_trees,
+        _thaw_rb_tree,
+        _freeze_rb_tree,
+        "rb_init rb_root rb_child rb_insert rb_erase rb_replace",
+    ),
     **_kind("vector", containers._vectors, list, tuple, "vec_init vec_push vec_take"),
 }
 CONTAINER_READS: Final = frozenset(
     {"mtree_load", "mt_find", "mt_prev", "mt_range", "mt_values", "xa_load", "xa_range"}
-    | {"interval_tree_overlapping", "interval_tree_empty"}
+    | {"interval_tree_overlapping", "interval_tree_empty", "rb_root", "rb_child"}
 )
 NO_RESULT: Final = frozenset(
     {"store", "add", "atomic_or", "wait_until", "lock", "unlock", "down_read", "up_read", "down_write", "up_write"}
     | {"downgrade_write", "map_read", "map_write", "map_release", "enter", "mt_init", "mt_destroy", "mt_store"}
     | {"mt_erase", "xa_init", "xa_destroy", "xa_store", "interval_tree_init", "interval_tree_destroy"}
     | {"interval_tree_insert", "interval_tree_remove", "vec_init"}
+    | {"rb_init", "rb_insert", "rb_erase", "rb_replace"}
 )
 EFFECTS: Final = CELL | CONTAINER

@@ -14,7 +14,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
+from tablewalk.errors import TablewalkError
+
 from . import effects
+from .containers import LEFT as LEFT
+from .containers import RIGHT as RIGHT
 from .effects import Blocked, Broken
 from .layout import Cell, Field, Layout, Slot, layout_of
 from .layout import all_of as all_of
@@ -297,6 +301,11 @@ def publish(address: int) -> None:
 
 def unpublish(address: int) -> None:
     perform("unpublish", address)
+
+
+def lives(address: int) -> bool:
+    """Raises TablewalkError: what is looked at though it may be freed is not followed by the search."""
+    raise TablewalkError("passes of ksmd (KSM) cannot be explored: they look at pages that may be freed")
 
 
 def forget(live: object) -> None:
