@@ -44,12 +44,12 @@ from .ksm_tree import (
 from .mm_types import folio, ksm_rmap_item, vm_area_struct
 from .mmap_lock import mmap_read_lock, mmap_read_unlock
 from .page_alloc import (
-    GUP_PIN_COUNTING_BIAS,
     PAGE_ANON_EXCLUSIVE,
     PG_DIRTY,
     PG_SWAPCACHE,
     folio_get,
     folio_mapcount,
+    folio_maybe_dma_pinned,
     folio_put,
     folio_ref_count,
     folio_test_anon,
@@ -278,7 +278,7 @@ def write_protect_page(vma: vm_area_struct, f: folio) -> int:
         entry = ptep_get_and_clear(pte)
         flush_tlb_range(mm, address, address + arch.page_size)
         cached = 1 if f.flags & PG_SWAPCACHE else 0
-        done = folio_mapcount(f) + 1 + cached == folio_ref_count(f) and not (exclusive and maybe_dma_pinned(f))
+        done = folio_mapcount(f) + 1 + cached == folio_ref_count(f) and not (exclusive and folio_maybe_dma_pinned(f))
         if done:
             if exclusive:
                 store(page_flags(f.page), 0)
@@ -288,11 +288,6 @@ def write_protect_page(vma: vm_area_struct, f: folio) -> int:
         store(pte, entry)
     pte_unmap_unlock(pte, ptl)
     return entry if done else NO_PTE
-
-
-def maybe_dma_pinned(f: folio) -> bool:
-    """Whether the page may be pinned, and so cannot be shared (folio_try_share_anon_rmap_pte)."""
-    return folio_ref_count(f) >= GUP_PIN_COUNTING_BIAS
 
 
 def replace_page(vma: vm_area_struct, f: folio, kpage: page_t, orig_pte: int) -> int:

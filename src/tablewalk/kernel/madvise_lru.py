@@ -29,7 +29,6 @@ from .mm_types import folio, mm_struct, vm_area_struct
 from .mmu_gather import mmu_gather, tlb_finish_mmu, tlb_flush_range, tlb_gather_mmu
 from .page_alloc import (
     NO_FOLIO,
-    PAGE_CELLS,
     PG_DIRTY,
     PG_MLOCKED,
     PG_SWAPBACKED,
@@ -37,7 +36,7 @@ from .page_alloc import (
     folio_get,
     folio_mapcount,
     folio_nr_pages,
-    folio_page,
+    folio_pte_batch,
     folio_put,
     folio_test_anon,
 )
@@ -236,22 +235,6 @@ def advise_ptes_locked(
         addr += nr << arch.page_shift
     pte_unmap_unlock(pte, ptl)
     return end, 0, NO_FOLIO, isolated
-
-
-def folio_pte_batch(f: folio, ptep: pte_p, entry: int, max_nr: int) -> int:
-    """How many entries from this one on map consecutive pages of the folio, at most `max_nr`."""
-    if f.order == 0:
-        return 1
-    page = pte_page(entry)
-    nr = 1
-    last = folio_page(f, folio_nr_pages(f) - 1)
-    while nr < max_nr and page != last:
-        entry = ptep_get(ptep + nr)
-        if entry & (PRESENT | PROTNONE) == 0 or pte_page(entry) != page + PAGE_CELLS:
-            break
-        page += PAGE_CELLS
-        nr += 1
-    return nr
 
 
 def free_nonpresent_pte(mm: mm_struct, ptep: pte_p, entry: int) -> None:

@@ -13,7 +13,7 @@ from .mlock_folio import mlock_folio, munlock_folio
 from .mm_types import folio, mm_struct, vm_area_struct
 from .mmap import page_align
 from .mmap_lock import mmap_write_lock, mmap_write_unlock
-from .page_alloc import PAGE_CELLS, SYSTEM, folio_nr_pages, folio_page_idx
+from .page_alloc import SYSTEM, folio_nr_pages, folio_pte_batch
 from .pgtable import (
     SPECIAL,
     mm_find_pmd,
@@ -51,16 +51,6 @@ MCL_ONFAULT: Final = 4
 MLOCK_ONFAULT: Final = 1
 
 
-def folio_mlock_step(f: folio, pte: pte_p, room: int) -> int:
-    """How many entries from `pte` on, `room` at most, map one page after the other of the folio."""
-    first = pte_page(ptep_get(pte))
-    limit = min(folio_nr_pages(f) - folio_page_idx(f, first), room)
-    nr = 1
-    while nr < limit and pte_page(ptep_get(pte + nr)) == first + PAGE_CELLS * nr and pte_present(ptep_get(pte + nr)):
-        nr += 1
-    return nr
-
-
 def mlock_this(f: folio, vma: vm_area_struct) -> None:
     """Count the folio as the VMA's flags say."""
     if vma.vm_flags & VM_LOCKED:
@@ -77,7 +67,7 @@ def mlock_entries(vma: vm_area_struct, pte: pte_p, nr: int) -> None:
         step = 1
         if pte_present(entry) and entry & SPECIAL == 0:
             f = page_folio(pte_page(entry))
-            step = folio_mlock_step(f, pte + i, nr - i)
+            step = folio_pte_batch(f, pte + i, entry, nr - i)
             if vma.vm_flags & VM_LOCKED == 0 or step == folio_nr_pages(f):
                 mlock_this(f, vma)
         i += step

@@ -20,7 +20,7 @@ from ..machine import (
 )
 from .config import config
 from .mm_types import folio, mm_struct, swap_info_struct, system
-from .pgtable import page_t
+from .pgtable import PRESENT, PROTNONE, page_t, pte_p, pte_page, ptep_get
 
 FOLIO_MAPPING_ANON: Final = 1  # folio.mapping: anon_vma << 2 | 1, address_space << 2
 FOLIO_MAPPING_KSM: Final = 3
@@ -144,6 +144,22 @@ def folio_test_ksm(f: folio) -> bool:
     """Memory that KSM has merged."""
     mapping: int = READ_ONCE(f, "mapping")
     return mapping & FOLIO_MAPPING_KSM == FOLIO_MAPPING_KSM
+
+
+def folio_pte_batch(f: folio, ptep: pte_p, entry: int, max_nr: int) -> int:
+    """How many entries from this one on map consecutive pages of the folio, at most `max_nr` (mm/internal.h)."""
+    if f.order == 0:
+        return 1
+    page = pte_page(entry)
+    nr = 1
+    last = folio_page(f, folio_nr_pages(f) - 1)
+    while nr < max_nr and page != last:
+        entry = ptep_get(ptep + nr)
+        if entry & (PRESENT | PROTNONE) == 0 or pte_page(entry) != page + PAGE_CELLS:
+            break
+        page += PAGE_CELLS
+        nr += 1
+    return nr
 
 
 def page_flags(page: page_t) -> int:
