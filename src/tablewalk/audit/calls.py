@@ -247,7 +247,14 @@ class Calls(Engine):
 
     # Other functions
 
+    def _holders(self, op: Call, s: State) -> None:
+        """What is given a struct that holds a pointer looks at where it points."""
+        prefixes = tuple(a.place + (".", "->")[not a.address] for a in op.args if a.place)
+        for place in [p for p, r in s.env.items() if r.where == "past" and p.startswith(prefixes)]:
+            s.env[place] = s.env[place]._replace(where="inside")
+
     def _arguments(self, op: Call, contract: Contract | None, s: State) -> None:
+        self._holders(op, s)
         for i, v in enumerate(op.args):
             if not v.place:
                 continue
@@ -266,6 +273,7 @@ class Calls(Engine):
 
     def _apply(self, op: Call, node: int, contract: Contract, s: State) -> list[State]:
         """A call whose function ends in one of several known ways."""
+        self._holders(op, s)
         slots = {place_of(x, op.args, op.result) for x in contract.takes}
         for i, v in enumerate(op.args):
             if v.place and not v.address and i in contract.writes:
@@ -275,6 +283,8 @@ class Calls(Engine):
         given = contract.gives()
         results = []
         for outcome in sorted(contract.outcomes, key=repr):
+            if any(s.pointer(place_of(x, op.args, op.result) or "") for x in outcome.without):
+                continue
             new = s.copy()
             for a in op.args:
                 if a.address and a.place:
@@ -297,15 +307,19 @@ class Calls(Engine):
         if e.what in ("null", "err"):
             s.env[place] = Ref(e.what, node)
         elif e.what == "mapped":
-            ptl = place_of(e.ptl, op.args, op.result) if e.ptl else None
+            ptls = [p for slot in e.ptls if (p := place_of(slot, op.args, op.result))]
             old = s.tables.get(node)
             if old is not None and old.status == MAPPED:
                 self.report("leak", op.line, f"{op.name}() maps again what is still mapped", op.line)
-            s.tables[node] = Table(MAPPED, HELD if e.locked else NEVER, e.kind, op.line, ptl or "")
+            s.tables[node] = Table(MAPPED, HELD if e.locked else NEVER, e.kind, op.line, ptls[0] if ptls else "")
             s.env[place] = Ref("map", node)
             s.order = (*(i for i in s.order if i != node), node)
-            if ptl:
+            for ptl in ptls:
                 s.env[ptl] = Ref("lock", node)
+        elif e.what in ("zero", "other"):
+            s.forget(place)
+            if e.what == "zero":
+                s.facts["=" + place] = 0
         elif e.what == "unmapped":
             found = s.pointer(place)
             if found:
@@ -347,6 +361,6 @@ def gives(op: Call, contract: Contract | None) -> Iterable[str]:
         return [op.result]
     if contract is None:
         return []
-    slots = {x for o in contract.outcomes for e in o.effects for x in (e.slot, e.ptl)}
+    slots = {x for o in contract.outcomes for e in o.effects for x in (e.slot, *e.ptls)}
     places = [place_of(x, op.args, op.result) for x in (*slots, *(to for to, _ in contract.stores)) if x]
     return [p for p in (*places, op.result if contract.recheck else None) if p]

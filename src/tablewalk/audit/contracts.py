@@ -19,10 +19,10 @@ class Effect(NamedTuple):
     """
 
     slot: str
-    what: str  # "mapped", "null", "err", "unmapped", "unlocked"
+    what: str  # "mapped", "null", "err", "unmapped", "unlocked", "zero", "other" (what nobody follows)
     kind: str = ""
     locked: bool = False
-    ptl: str = ""  # the slot of the lock
+    ptls: tuple[str, ...] = ()  # the slots of the lock
 
 
 class Outcome(NamedTuple):
@@ -30,6 +30,7 @@ class Outcome(NamedTuple):
 
     result: Constant | None
     effects: frozenset[Effect]
+    without: frozenset[str] = frozenset()  # slots that were NULL when it was called
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,7 @@ def describe(contract: Contract, function: Function) -> list[str]:
 
     said = [f"is given {name(s)} mapped" for s in sorted(contract.takes)]
     words = {"mapped": "mapped", "unmapped": "unmapped", "null": "NULL", "err": "an error", "unlocked": "unlocked"}
+    words |= {"zero": "NULL", "other": "something else"}
     for o in sorted(contract.outcomes, key=repr):
         when = {None: "", 0: "returning 0: ", "!0": "returning nonzero: "}.get(o.result, f"returning {o.result}: ")
         for e in sorted(o.effects):

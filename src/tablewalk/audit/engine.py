@@ -68,6 +68,8 @@ class Engine:
         self.complete = True
         self.remember: frozenset[str] | None = None  # conditions whose outcome is remembered; None for all
         self.wanted: set[str] = set()  # conditions that a reported path takes both ways
+        self.slots: frozenset[str] = frozenset()  # places of the caller's that may come to hold a table or a lock
+        self.guards: dict[str, frozenset[str]] = {}  # parameters that say whether to lock, and the locks' places
         self._live = live
         self._seeds = list(seeds)
         self._parents: dict[Key, Key | None] = {}
@@ -133,7 +135,7 @@ class Engine:
         live = self._live[node]
         for place in [p for p in s.env if p not in live and p[0] != "*" and "->" not in p and "." not in p]:
             del s.env[place]
-        for key in [k for k in s.facts if k not in live and not k.startswith("?pte_none(")]:
+        for key in [k for k in s.facts if k not in live and k[0] != "!" and not k.startswith("?pte_none(")]:
             del s.facts[key]
         if any(t.status in (UNMAPPED, AWAY, LOCK) for t in s.tables.values()):
             referred = {r.table for r in s.env.values()}
@@ -204,6 +206,8 @@ class Engine:
         known = self.constant(op.value, s)
         self.invalidate(op.place, s)
         s.forget(op.place)
+        if op.place in self.slots:
+            s.facts["!set " + op.place] = True
         if source is not None:
             if op.value.shift and source.kind == "map":
                 source = source._replace(where="inside")
@@ -275,6 +279,8 @@ class Engine:
 
     def _learn(self, op: Test, s: State, holds: bool) -> None:
         place = op.left.place
+        if not holds:
+            self._left_to_the_caller(self.guards.get(op.text, frozenset()), s)
         if self.remember is not None and op.text not in self.remember and s.env.get(place) is None:
             return
         if stable(op.text):
@@ -294,6 +300,12 @@ class Engine:
                         s.change(ref.table, lock=ALIAS)  # the same as a lock that is held already
             if place and op.right is not None and op.right.constant is not None and place not in s.env:
                 s.facts["=" + place] = op.right.constant
+
+    def _left_to_the_caller(self, locks: frozenset[str], s: State) -> None:
+        """A parameter says not to lock: the caller answers for that."""
+        for i, t in s.tables.items():
+            if t.ptl in locks and t.lock == NEVER:
+                s.change(i, lock=ASSUMED, recheck="done")
 
     def rechecked(self, ref: Ref, holds: bool, s: State) -> None:
         """A comparison with saved values came out as `holds`."""
@@ -332,22 +344,36 @@ class Engine:
         for i, t in s.tables.items():
             slots = self._slots(i, s)
             locks = (slot_of(p, self.function) for p, r in s.env.items() if r.table == i and r.kind in ("lock", "live"))
-            ptl = next(filter(None, locks), "")
+            ptls = tuple(sorted(filter(None, locks)))
             is_returned = returned is not None and returned.kind == "map" and returned.table == i
             is_lock = returned is not None and returned.kind in ("lock", "live") and returned.table == i
             kind = "locked" if t.lock == HELD and t.recheck == "done" else t.kind
             if i < 0:
                 effects |= self._seeded(op.line, i, t.status, t.lock, result, slots)
             elif t.status == MAPPED and is_returned:
-                effects.add(Effect("ret", "mapped", kind, t.lock == HELD, ptl))
+                effects.add(Effect("ret", "mapped", kind, t.lock == HELD, ptls))
             elif t.status == MAPPED and slots and not self._fails(result):
-                effects |= {Effect(slot, "mapped", kind, t.lock == HELD, ptl) for slot in slots}
+                effects |= {Effect(slot, "mapped", kind, t.lock == HELD, ptls) for slot in slots}
             elif t.status == MAPPED and not self._stored(i, s):
                 lock = " and locked" if t.lock == HELD else ""
                 self.report("leak", op.line, f"returns with the page table of line {t.line} still mapped{lock}", t.line)
-            elif t.lock == HELD and t.status in (UNMAPPED, LOCK, AWAY) and not ptl and not is_lock:
+            elif t.lock == HELD and t.status in (UNMAPPED, LOCK, AWAY) and not ptls and not is_lock:
                 self.report("missing-unlock", op.line, f"returns with {t.ptl or 'the lock'} still held", t.line)
-        self.outcomes.add(Outcome(result if self.result_tells else None, frozenset(effects)))
+        effects.update(self._overwritten(s))
+        without = frozenset(k.removeprefix("!none ") for k in s.facts if k.startswith("!none "))
+        self.outcomes.add(Outcome(result if self.result_tells else None, frozenset(effects), without))
+
+    def _overwritten(self, s: State) -> Iterator[Effect]:
+        """Places of the caller's that hold no table and no lock now, though they may have."""
+        for place in self.slots:
+            slot = slot_of(place, self.function)
+            ref = s.env.get(place)
+            if slot is None or (ref is not None and ref.kind != "null"):
+                continue
+            if ref is not None:
+                yield Effect(slot, "null")
+            elif "!set " + place in s.facts:
+                yield Effect(slot, "zero" if s.facts.get("=" + place) == 0 else "other")
 
     def _slots(self, table: int, s: State) -> list[str]:
         places = [p for p, r in s.env.items() if r.kind == "map" and r.table == table]

@@ -86,7 +86,7 @@ PURE = re.compile(
 )  # predicates that say the same of the same values
 NULL_ALLOWED = re.compile(r"IS_ERR\w*|PTR_ERR\w*|ERR_CAST|printk|pr_\w+|trace_\w+|kfree|dev_\w+|seq_printf|PTR_ERR")
 ERROR_TESTS = {"IS_ERR": ("err",), "IS_ERR_OR_NULL": ("err", "null"), "IS_ERR_VALUE": ("err",)}
-KERNEL_MM = re.compile(r"\b(?:init_mm|efi_mm|tboot_mm|text_poke_mm|poking_mm)\b")
+KERNEL_MM = re.compile(r"\binit_mm\b")  # others, as text_poke_mm, have tables of their own as a user's
 
 # Names that a newer tree no longer has: what to use instead.
 DEPRECATED = {

@@ -93,6 +93,9 @@ class _Seeds:
                 for p in [p for p, r in other.env.items() if r.table == table]:
                     del other.env[p]
                 other.facts["=" + place] = 0
+            for seed in self.found:
+                if seed.may_be_null and seed.slot:
+                    other.facts["!none " + seed.slot] = True
             yield other
 
 
@@ -111,17 +114,19 @@ def _follow(unit: Unit, lookup: Lookup, given: frozenset[str] | None) -> Result:
     places = [s.place for s in seeds.found] + [s.ptl for s in seeds.found if s.ptl]
     graph = Graph(list(unit.graph.ops), [list(w) for w in unit.graph.next])
     interesting = tracked(graph, places, lambda op: gives(op, lookup(op.name)))
+    looked_at = interesting.union(*map(named, interesting))  # and structs that hold such a place
 
     def matters(op: Op) -> bool:
         if isinstance(op, Call):
-            return _call_matters(op, interesting, lookup)
+            return _call_matters(op, looked_at, lookup)
         if isinstance(op, Use | Step):
             return op.place in interesting or isinstance(op, Step)
         return isinstance(op, Set)
 
     compress(graph, matters)
     graph = _without_dead_sets(graph, interesting)
-    engine, reports = _refined(unit, graph, lookup, seeds)
+    slots = frozenset(p for p in interesting if slot_of(p, function) and (p[0] == "*" or "->" in p))
+    engine, reports = _refined(unit, graph, lookup, seeds, slots)
     nulls = {r.origin for r in reports if r.rule == "unchecked-null"}
     reports = [r for r in reports if r.rule != "unmap-wrong" or r.origin not in nulls or "has failed" not in r.message]
     contract = Contract(
@@ -135,7 +140,9 @@ def _follow(unit: Unit, lookup: Lookup, given: frozenset[str] | None) -> Result:
     return Result(reports, contract, engine.complete, engine.states)
 
 
-def _refined(unit: Unit, graph: Graph, lookup: Lookup, seeds: _Seeds) -> tuple[Calls, list[Report]]:
+def _refined(
+    unit: Unit, graph: Graph, lookup: Lookup, seeds: _Seeds, slots: frozenset[str]
+) -> tuple[Calls, list[Report]]:
     """First without remembering how conditions came out, then remembering those that a report took both ways.
 
     Where the function has a contract its ways of ending must be told apart, and all conditions are remembered.
@@ -144,7 +151,7 @@ def _refined(unit: Unit, graph: Graph, lookup: Lookup, seeds: _Seeds) -> tuple[C
     remember: frozenset[str] | None = frozenset()
     tries: list[tuple[Calls, list[Report]]] = []
     while True:
-        engine = _engine(unit, graph, live, lookup, seeds, remember)
+        engine = _engine(unit, graph, live, lookup, seeds, slots, remember)
         reports = list(engine.reports.values()) + list(_inconsistent(engine, seeds))
         tries.append((engine, reports))
         if not engine.complete and len(tries) > 1:
@@ -152,7 +159,7 @@ def _refined(unit: Unit, graph: Graph, lookup: Lookup, seeds: _Seeds) -> tuple[C
         wanted = engine.wanted - (remember or frozenset())
         if remember is None or not wanted:
             if remember is not None and any(o.effects for o in engine.outcomes):
-                full = _engine(unit, graph, live, lookup, seeds, None)
+                full = _engine(unit, graph, live, lookup, seeds, slots, None)
                 if full.complete:
                     return full, list(full.reports.values()) + list(_inconsistent(full, seeds))
             return engine, reports
@@ -181,16 +188,31 @@ def _engine(
     live: list[frozenset[str]],
     lookup: Lookup,
     seeds: _Seeds,
+    slots: frozenset[str],
     remember: frozenset[str] | None,
 ) -> Calls:
     engine = Calls(unit.function, graph, live, lookup, seeds.states())
     engine.remember = remember
+    engine.slots = slots
+    engine.guards = _guards(unit)
     numbered = list(enumerate(seeds.found, 1))
     engine.seed_slots = {-n: s.slot for n, s in numbered}
     engine.seed_places = {-n: s.place for n, s in numbered}
     engine.seed_unlocks = {-n: s.unlocks for n, s in numbered}
     engine.run()
     return engine
+
+
+def _guards(unit: Unit) -> dict[str, frozenset[str]]:
+    """Parameters that say whether to take a lock, and the places of those locks."""
+    found: dict[str, frozenset[str]] = {}
+    names = {p.name for p in unit.function.parameters}
+    for op, ways in zip(unit.graph.ops, unit.graph.next, strict=True):
+        if isinstance(op, Test) and op.op == "true" and op.left.place in names and ways[0] >= 0:
+            first = unit.graph.ops[ways[0]]
+            if isinstance(first, Call) and first.name in LOCKS and first.args:
+                found[op.text] = found.get(op.text, frozenset()) | {first.args[0].place}
+    return found
 
 
 def _call_matters(op: Call, interesting: frozenset[str], lookup: Lookup) -> bool:
@@ -216,8 +238,14 @@ def _call_matters(op: Call, interesting: frozenset[str], lookup: Lookup) -> bool
 
 
 def _useful(outcomes: set[Outcome]) -> frozenset[Outcome]:
-    """Outcomes with their effects, or nothing where no way of ending has any."""
-    return frozenset(outcomes) if any(o.effects for o in outcomes) else frozenset()
+    """Outcomes with their effects, or nothing where no way of ending has any.
+
+    That something else is in a slot matters only where it may be a table or a lock.
+    """
+    effects = {e for o in outcomes for e in o.effects}
+    given = {x for e in effects if e.what == "mapped" for x in (e.slot, *e.ptls)}
+    idle = {e for e in effects if e.what in ("null", "zero", "other") and e.slot not in (*given, "ret")}
+    return frozenset(o._replace(effects=o.effects - idle) for o in outcomes) if effects - idle else frozenset()
 
 
 # What the function is given
@@ -356,10 +384,10 @@ def _writes(unit: Unit, lookup: Lookup) -> frozenset[int]:
 
 def _told_apart(outcomes: set[Outcome]) -> set[Outcome]:
     """Callers tell ways of ending apart by the result alone: one unlike those with 0 gives something else."""
-    zero = {o.effects for o in outcomes if o.result == 0}
+    zero = {o[1:] for o in outcomes if o.result == 0}
     if len(zero) != 1:
         return outcomes
-    return {o._replace(result="!0") if o.result is None and o.effects not in zero else o for o in outcomes}
+    return {o._replace(result="!0") if o.result is None and o[1:] not in zero else o for o in outcomes}
 
 
 def _stores(unit: Unit) -> frozenset[tuple[str, int]]:
