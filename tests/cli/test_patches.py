@@ -5,24 +5,68 @@ from __future__ import annotations
 
 import inspect
 import json
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
 
 from tablewalk.cli.patches import command
+from tablewalk.explore.measure import measures
+from tablewalk.explore.rules import RULES
+from tablewalk.explore.run import built_in
+from tablewalk.explore.verify import rows, verify
 from tablewalk.machine import drivers
 from tablewalk.machine.drivers import KernelConfig
-from tablewalk.patches import Patch, catalogue
+from tablewalk.patches import KINDS, Patch, catalogue, overrides
 
-ROWS = catalogue()
+ROWS = overrides()
 
 
 def test_json_has_every_row() -> None:
     result = CliRunner().invoke(command, ["--json"])
     assert result.exit_code == 0
     listed = json.loads(result.stdout)
-    assert [r["id"] for r in listed] == [r.id for r in ROWS]
-    assert {"C09", "C10"} <= {r["id"] for r in listed}
+    assert {r["id"] for r in listed} == {r.id for r in catalogue()}
+    assert {"id", "commit", "title", "series", "kind", "scenario", "invariant", "command"} <= listed[0].keys()
+
+
+def test_a_claim_names_what_there_is() -> None:
+    scenarios, rules = built_in(), {rule.id for rule in RULES}
+    for row in rows():
+        claim = row.claim
+        assert claim.kind in KINDS
+        assert not claim.scenario or claim.scenario in scenarios, row.id
+        assert not claim.measure or claim.measure in measures(), row.id
+        assert not claim.invariant or claim.invariant in rules, row.id
+        shown = {"race": claim.scenario and claim.invariant, "count": claim.measure, "latency": claim.measure}
+        assert shown.get(claim.kind, claim.note or claim.scenario or claim.kind == "release"), row.id
+
+
+def test_a_claim_that_is_wrong_is_not_reproduced() -> None:
+    (row,) = (r for r in rows() if r.id == "B04")
+    wrong = replace(row, claim=replace(row.claim, invariant="I13"))
+    (result,) = verify((wrong,), 1, lambda done, of: None)
+    assert not result.reproduced
+    assert result.found == "violation I1; exhausted with it"
+
+
+def test_verify_says_what_it_found() -> None:
+    result = CliRunner().invoke(command, ["D09", "--verify", "--json"])
+    (found,) = json.loads(result.stdout)
+    assert found["reproduced"]
+    assert [run["figure"] for run in found["runs"]] == [4, 0]
+
+
+@pytest.mark.parametrize("release", ["6.1", "6.12", "6.18", "7.x"])
+def test_only_what_a_release_lacks_is_overridden(release: str) -> None:
+    """A row that is left out by name only does not change what a release is."""
+    model = drivers.load("sequential")
+    parts = release.removesuffix("x").split(".")
+    lacking = {r.site for r in ROWS if not r.mutant and r.since > (int(parts[0]), int(parts[1] or 10**6))}
+    model.configure(KernelConfig(release))
+    replaced = {f"{where['__name__'].rpartition('.')[2]}.{key}" for where, key, _ in model._replaced}
+    assert {site for site in {r.site for r in ROWS} if site in replaced} == lacking
+    model.configure(KernelConfig())
 
 
 def test_text_names_them() -> None:
@@ -37,7 +81,7 @@ def test_an_override_has_its_sites_signature(row: Patch) -> None:
     module, _, name = row.site.rpartition(".")
     where, _, override = row.override.rpartition(".")
     model.configure(KernelConfig())
-    site = getattr(model.kernel(module), name)
+    site = getattr(model.module(module if module.startswith("patches.") else f"kernel.{module}"), name)
     instead = getattr(model.module(f"patches.{where}"), override)
     assert len(inspect.signature(instead).parameters) == len(inspect.signature(site).parameters)
     assert inspect.signature(instead).return_annotation == inspect.signature(site).return_annotation
@@ -47,9 +91,10 @@ def test_an_override_has_its_sites_signature(row: Patch) -> None:
 def test_a_patch_left_out_is_overridden_everywhere_and_comes_back(row: Patch) -> None:
     model = drivers.load("sequential")
     module, _, name = row.site.rpartition(".")
+    where = module if module.startswith("patches.") else f"kernel.{module}"
     model.configure(KernelConfig())
-    before = getattr(model.kernel(module), name)
+    before = getattr(model.module(where), name)
     model.configure(KernelConfig(without=(row.id,)))
-    assert getattr(model.kernel(module), name) is not before
+    assert getattr(model.module(where), name) is not before
     model.configure(KernelConfig())
-    assert getattr(model.kernel(module), name) is before
+    assert getattr(model.module(where), name) is before

@@ -189,6 +189,10 @@ class Process:
         self._k("gup").put_user_pages(pages)
         return len(pages)
 
+    def vmpte(self) -> int:
+        """VmPTE, in kB."""
+        return int(self._k("pgtable_generic").mm_pgtables_bytes(self.mm)) >> 10
+
     def fork(self) -> Process:
         """fork(2): the child, which has one user."""
         return Process(self.setup, self._k("fork").dup_mm(self.mm))

@@ -80,13 +80,18 @@ class Model:
         architecture = self.module("arch.table").by_name(config.arch, release)
         self.module("arch").use(architecture)
         self.kernel("config").use(self._options(config, release, architecture))
-        rows = self.module("patches").catalogue()
+        rows = self.module("patches").overrides()
         unknown = set(config.without) - {row.id for row in rows}
         if unknown:
-            raise TablewalkError(f"no such patch: {', '.join(sorted(unknown))}; `tablewalk patches` lists them")
-        for row in sorted(rows, key=lambda row: row.since, reverse=True):  # of two overrides of a site the older stays
-            if row.since > release or row.id in config.without:
-                self._replace(row.site, row.override)
+            named = ", ".join(sorted(unknown))
+            raise TablewalkError(f"no such patch, or none to leave out: {named}; `tablewalk patches` lists them")
+        lacking = [r for r in rows if r.id in config.without or (r.since > release and not r.mutant)]
+        mutants = sorted({row.id for row in lacking if row.mutant})
+        if mutants and self.package == native.PACKAGE:
+            raise TablewalkError(f"the compiled model cannot leave out {', '.join(mutants)}; use --driver sequential")
+        # of two overrides of a site the older stays, and a mutant's before all
+        for row in sorted(lacking, key=lambda row: (not row.mutant, row.since), reverse=True):
+            self._replace(row.site, row.override)
         self.boot()
 
     def _options(self, config: KernelConfig, release: tuple[int, int], architecture: Any) -> Any:
@@ -114,11 +119,11 @@ class Model:
     def replace(self, site: str, replacement: Any, where: str = "") -> None:
         """Put `replacement` in the place of `site`, until the next `configure`; not in its own module `where`.
 
-        Raises TablewalkError for a site that does not exist.
+        A site is `module.function` of kernel/, or `patches.module.function`.  Raises TablewalkError if there is none.
         """
         module, _, function = site.rpartition(".")
         try:
-            original = getattr(self.kernel(module), function)
+            original = getattr(self.module(module if module.startswith("patches.") else f"kernel.{module}"), function)
         except (ImportError, AttributeError):
             raise TablewalkError(f"no such site: {site}; module.function of kernel/ is wanted") from None
         for path, loaded in list(sys.modules.items()):

@@ -2,7 +2,11 @@
 """What a kernel without a patch does instead: one override a patch, at exactly the site that the patch changed.
 
 `kernel/` is the newest kernel.  A function decorated with `patch` replaces its site in a kernel that lacks the
-patch; a release lacks every patch that came after it.
+patch; a release lacks every patch that came after it.  A `mutant` is one that is left out only by name: kernels
+before it were right in other ways, or it repairs what no release had.
+
+Rows of the catalogue that say what their absence does (`kind`, and what belongs to it) are verified by
+`tablewalk patches --verify`.  `without_code` are those for which there is nothing to leave out.
 """
 
 from __future__ import annotations
@@ -11,11 +15,44 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import TypeVar
+from typing import Final, TypeVar
 
 F = TypeVar("F", bound=Callable[..., object])
 
 Release = tuple[int, int]
+
+KINDS: Final = {
+    "race": "without it a scenario breaks a rule",
+    "count": "without it something is counted that is not with it",
+    "latency": "without it somebody waits, or a lock is taken, who does not with it",
+    "cleanup": "nothing observable",
+    "release": "what another release does otherwise; validate compares it with real kernels",
+    "not modelled": "the model lacks what it is about",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What the absence of a patch does, and where it shows.
+
+    race: `scenario` breaks `invariant` without the patch (and whatever else `without` names), and is exhausted with it.
+    count, latency: `measure` is `before` without the patch and `after` with it.
+    cleanup: `note` says why; a `scenario` ends the same without it.
+    not modelled: `note` names the feature.
+    """
+
+    kind: str = "release"
+    scenario: str = ""
+    invariant: str = ""
+    measure: str = ""
+    before: int = 0
+    after: int = 0
+    note: str = ""
+    kernel: str = "7.x"
+    without: tuple[str, ...] = ()  # patches that are left out both times
+
+
+RELEASE: Final = Claim()
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +66,9 @@ class Patch:
     since: Release
     site: str
     files: tuple[str, ...]
-    override: str  # `module.function` of this package
+    override: str  # `module.function` of this package, or empty: there is nothing to leave out
+    mutant: bool = False
+    claim: Claim = RELEASE
 
     @property
     def release(self) -> str:
@@ -47,24 +86,49 @@ def parse_release(text: str) -> Release:
 
 
 def patch(
-    id: str, *, title: str, since: str, site: str, commit: str = "", series: str = "", files: tuple[str, ...] = ()
+    id: str,
+    *,
+    title: str,
+    since: str,
+    site: str,
+    commit: str = "",
+    series: str = "",
+    files: tuple[str, ...] = (),
+    mutant: bool = False,
+    claim: Claim = RELEASE,
 ) -> Callable[[F], F]:
     """Declare that the decorated function is what `site` is in a kernel without this patch."""
 
     def declare(func: F) -> F:
-        module = func.__module__.rpartition(".")[2]
-        row = Patch(id, commit, title, series, parse_release(since), site, files, f"{module}.{func.__name__}")
-        package = func.__module__.rpartition(".")[0]
-        rows = _rows.setdefault(package, [])
-        if all(r.id != id or r.site != site for r in rows):
-            rows.append(row)
+        package, _, module = func.__module__.rpartition(".")
+        override = f"{module}.{func.__name__}"
+        _declare(package, Patch(id, commit, title, series, parse_release(since), site, files, override, mutant, claim))
         return func
 
     return declare
 
 
+def without_code(
+    module: str, id: str, *, title: str, since: str, commit: str, series: str, files: tuple[str, ...], claim: Claim
+) -> None:
+    """Declare a patch of which the model has nothing to leave out; `module` is the caller's `__name__`."""
+    package = module.rpartition(".")[0]
+    _declare(package, Patch(id, commit, title, series, parse_release(since), "", files, "", True, claim))
+
+
+def _declare(package: str, row: Patch) -> None:
+    rows = _rows.setdefault(package, [])
+    if all(r.id != row.id or r.site != row.site for r in rows):
+        rows.append(row)
+
+
 def catalogue() -> tuple[Patch, ...]:
-    """Every row, by id."""
+    """Every row, by id; a patch with several sites has several rows."""
     for module in iter_modules(__path__):
         import_module(f"{__name__}.{module.name}")
     return tuple(sorted(_rows.get(__name__, ()), key=lambda row: (row.id, row.site)))
+
+
+def overrides() -> tuple[Patch, ...]:
+    """The rows of which there is something to leave out."""
+    return tuple(row for row in catalogue() if row.override)
