@@ -16,6 +16,16 @@ from tablewalk.validate.ops import Op
 NO_FILE = (1 << 64) - 1
 
 PROGRAMS = {
+    # What is left of a folio that a hole was made in is dirty, though nobody wrote to it: without swap it stays.
+    "pageout-of-what-a-hole-left": [
+        Op(0, "reset"),
+        Op(0, "mmap", (0x100041A00000, 0x600000, 3, 0x13, 4, 0)),
+        Op(0, "fill", (0x100041E00000, 0x1000, 0x1000, 0)),
+        Op(0, "remap_file_pages", (0x100041A00000, 0x7B000, 0, 0x3EC, 0)),
+        Op(0, "madvise", (0x100041A00000, 0x13A000, 9)),
+        Op(0, "read", (0x100041F03000,)),
+        Op(0, "process_madvise", (0, 0x100041A00000, 0x600000, 21)),
+    ],
     # MADV_COLD splits a huge page that lies, moved, in tables far from each other: nobody else maps it.
     "cold-of-a-moved-huge-page": [
         Op(0, "reset"),

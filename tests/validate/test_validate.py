@@ -19,16 +19,17 @@ import pytest
 from tablewalk.cli import run as tablewalk
 from tablewalk.errors import TablewalkError
 from tablewalk.validate.compare import Comparison, host_difference
+from tablewalk.validate.coverage import coverage_rows, lacking, never_succeeded, seldom
 from tablewalk.validate.emit import c_program, python_test
 from tablewalk.validate.generate import Generator
-from tablewalk.validate.kernels import find
+from tablewalk.validate.kernels import KERNELS, find
 from tablewalk.validate.mix import FOCUS
 from tablewalk.validate.model_run import ModelRun
 from tablewalk.validate.observe import digest
 from tablewalk.validate.ops import ARGUMENTS, Geometry, Op, kind_of, program_text
 from tablewalk.validate.results import Key, Results, Row
 from tablewalk.validate.run import run
-from tablewalk.validate.session import coverage_rows, seldom, validate
+from tablewalk.validate.session import validate
 from tablewalk.validate.setup import setup
 from tablewalk.validate.shrink import shrink, valid
 
@@ -194,16 +195,29 @@ def test_threads_and_children_that_share_memory() -> None:
 
 
 def test_coverage_says_what_is_seldom() -> None:
-    coverage = {"read": [500, 50], "write": [499, 50], "msync": [500, 49], "fork": [500, 0], "madvise unknown": [0, 9]}
-    remarks = {kind: remark for kind, _, _, remark in coverage_rows(coverage)}
+    coverage = {"read": [500, 50], "write": [499, 50], "msync": [500, 49], "fork": [500, 0], "madvise unknown": [0, 59]}
+    coverage |= {"mseal": [0, 60], "mlock": [0, 60]}
+    lacks = {"mseal": "new in 6.10"}
+    remarks = {kind: remark for kind, _, _, remark in coverage_rows(coverage, lacks)}
     assert remarks == {
         "read": "",
         "write": "seldom succeeds",
         "msync": "seldom fails",
-        "fork": "cannot fail",
-        "madvise unknown": "made to fail",
+        "fork": "cannot fail: no argument can be wrong",
+        "madvise unknown": "cannot succeed: it asks for what there is not",
+        "mseal": "cannot succeed: new in 6.10",
+        "mlock": "never succeeds",
     }
-    assert seldom(coverage) == ["msync", "write"]
+    assert seldom(coverage, lacks) == ["msync", "write"]
+    assert never_succeeded(coverage, lacks) == ["mlock"]
+
+
+def test_what_a_kernel_lacks_is_known() -> None:
+    assert lacking(setup(KERNELS["x86_64-7.x"])) == {}
+    of_6_1 = lacking(setup(KERNELS["x86_64-6.1"]))
+    assert of_6_1["mseal"] == "new in 6.10" and of_6_1["process_madvise FREE"] == "new in 6.13"
+    assert "madvise COLLAPSE" not in of_6_1
+    assert lacking(setup(KERNELS["s390x-6.1"]))["madvise COLLAPSE"] == "no huge pages"
 
 
 @needs_host

@@ -16,11 +16,12 @@ from tablewalk.cli import EXIT_BAD
 from tablewalk.errors import escape
 from tablewalk.machine.drivers import fastest
 from tablewalk.machine.native import cache_dir
+from tablewalk.validate.coverage import coverage_rows, seldom
 from tablewalk.validate.emit import c_program, python_test
 from tablewalk.validate.kernels import Kernel, find
 from tablewalk.validate.mix import FOCUS
 from tablewalk.validate.results import Results
-from tablewalk.validate.session import Validation, coverage_rows, seldom, validate
+from tablewalk.validate.session import Validation, validate
 from tablewalk.validate.setup import setup
 from tablewalk.validate.workers import processors
 
@@ -102,7 +103,7 @@ def _as_object(v: Validation) -> dict[str, Any]:
         "coverage": {kind: {"succeeded": ok, "failed": bad} for kind, (ok, bad) in sorted(v.coverage.items())},
         "differences": v.differences,
         "never_succeeded": v.never_succeeded,
-        "seldom": seldom(v.coverage),
+        "seldom": seldom(v.coverage, v.lacks),
         "ended": v.ended or None,
         "oops": v.oops or None,
     }
@@ -115,7 +116,7 @@ def _tell(v: Validation) -> None:
     )
     width = max((len(kind) for kind in v.coverage), default=0)
     click.echo(f"  {'operation':{width}} {'succeeded':>9} {'failed':>8}")
-    for kind, ok, bad, remark in coverage_rows(v.coverage):
+    for kind, ok, bad, remark in coverage_rows(v.coverage, v.lacks):
         click.echo(f"  {kind:{width}} {ok:9} {bad:8}  {remark}".rstrip())
     for what, times in v.differences.items():
         click.echo(f"  {times:9} {what}")

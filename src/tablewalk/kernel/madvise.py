@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The madvise and process_madvise system calls, and naming of anonymous memory (mm/madvise.c; 7.2).
 
-`madvise_lru` has the advice that goes by pages, `guard` the guard regions.  Not modelled: mseal; memory failure.
+`madvise_lru` has the advice that goes by pages, `guard` the guard regions.  Not modelled: memory failure.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from .ksm import ksm_mergeable, ksm_unmergeable
 from .madvise_flags import (
     MADV_COLD,
     MADV_COLLAPSE,
+    MADV_DONTFORK,
     MADV_DONTNEED,
     MADV_DONTNEED_LOCKED,
     MADV_FREE,
@@ -37,6 +38,7 @@ from .madvise_flags import (
     MADV_SOFT_OFFLINE,
     MADV_UNMERGEABLE,
     MADV_WILLNEED,
+    MADV_WIPEONFORK,
     SET_ANON_VMA_NAME,
     madvise_new_flags,
     madvise_set_name,
@@ -69,19 +71,31 @@ from .vm_flags import (
     EINTR,
     EINVAL,
     ENOMEM,
+    EPERM,
     EUSERFAULT,
     VM_HUGETLB,
     VM_LOCKED,
     VM_MAYWRITE,
     VM_PFNMAP,
     VM_SHARED,
+    VM_WRITE,
 )
-from .vma import find_vma, vma_lookup
+from .vma import find_vma, vma_is_sealed, vma_lookup
 
 # enum madvise_lock_mode
 MADVISE_MMAP_READ_LOCK: Final = 1
 MADVISE_MMAP_WRITE_LOCK: Final = 2
 MADVISE_VMA_READ_LOCK: Final = 3
+
+DISCARDS: Final = (
+    MADV_FREE,
+    MADV_DONTNEED,
+    MADV_DONTNEED_LOCKED,
+    MADV_REMOVE,
+    MADV_DONTFORK,
+    MADV_WIPEONFORK,
+    MADV_GUARD_INSTALL,
+)
 
 NO_GATHER: Final = mmu_gather(0)
 
@@ -305,6 +319,8 @@ def madvise_vma_behavior(
     """Apply the advice to [start, end) of one VMA; (0 or -errno, where the VMA that has it now ends, or 0)."""
     if vma.vm_flags & VM_HUGETLB:
         raise NotModelled("hugetlb")
+    if not can_madvise_modify(vma, behavior):
+        return -EPERM, 0
     if behavior == MADV_REMOVE:
         return madvise_remove(vma, start, end), 0
     if behavior == MADV_WILLNEED:
@@ -332,6 +348,18 @@ def madvise_vma_behavior(
     if new_flags < 0:
         return new_flags, 0
     return madvise_update_vma(vma, start, end, new_flags)
+
+
+def can_madvise_modify(vma: vm_area_struct, behavior: int) -> bool:
+    """Whether a sealed VMA allows it: what is anonymous and not writable keeps its contents."""
+    if not vma_is_sealed(vma) or not is_discard(behavior):
+        return True
+    return not vma_is_anonymous(vma) or vma.vm_flags & VM_WRITE != 0
+
+
+def is_discard(behavior: int) -> bool:
+    """Whether the advice takes contents away, here or from a child."""
+    return behavior in DISCARDS
 
 
 # --- advice that is carried out --------------------------------------------------------------------------

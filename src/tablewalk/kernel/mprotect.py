@@ -65,6 +65,7 @@ from .vm_flags import (
     EACCES,
     EINVAL,
     ENOMEM,
+    EPERM,
     MM_CP_TRY_CHANGE_WRITABLE,
     MM_CP_UFFD_WP,
     MM_CP_UFFD_WP_RESOLVE,
@@ -84,8 +85,8 @@ from .vm_flags import (
     VM_UFFD_WP,
     VM_WRITE,
 )
-from .vma import find_vma_intersection, vma_lookup, vma_modify
-from .vma_change import IS_ERR, PTR_ERR, vm_flags_reset
+from .vma import find_vma_intersection, vma_is_sealed, vma_lookup, vma_modify
+from .vma_change import ERR_PTR, IS_ERR, PTR_ERR, vm_flags_reset
 
 PROT_SEM: Final = 8
 PROT_GROWSDOWN: Final = 0x01000000
@@ -297,6 +298,8 @@ def mprotect_fixup(
     tlb: mmu_gather, vma: vm_area_struct, start: int, end: int, vm_flags: int
 ) -> vm_area_struct:
     """Give [start, end), part of `vma`, these flags; the VMA that has it then, or an errno."""
+    if vma_is_sealed(vma):
+        return ERR_PTR(-EPERM)
     old = vma.vm_flags
     if vm_flags == old:
         return vma

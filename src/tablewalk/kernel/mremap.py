@@ -2,7 +2,7 @@
 """The mremap system call (mm/mremap.c, copy_vma in mm/vma.c; 7.2).
 
 Placement is not modelled: the caller says where a mapping goes that has to move.  Nor are RLIMIT_AS and overcommit,
-by which a call may fail that succeeds here; and mseal.
+by which a call may fail that succeeds here.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from .vm_flags import (
     EFAULT,
     EINVAL,
     ENOMEM,
+    EPERM,
     VM_DONTEXPAND,
     VM_HUGETLB,
     VM_LOCKED,
@@ -42,6 +43,7 @@ from .vma import (
     find_vma,
     find_vma_intersection,
     split_vma,
+    vma_is_sealed,
     vma_lookup,
     vma_merge_extend,
     vma_merge_new_range,
@@ -128,6 +130,8 @@ def check_prep_vma(
     """0, or -errno if `vma` (or NULL), which has `addr`, cannot be resized or moved like that."""
     if not vma:
         return -EFAULT
+    if vma_is_sealed(vma):
+        return -EPERM
     if vma.vm_flags & VM_HUGETLB:
         raise NotModelled("hugetlb")
     if new_len <= old_len and not implies_new_addr(flags):

@@ -35,7 +35,7 @@ from .filemap import (
 from .folio_split import split_file_folio_at
 from .memory_zap import unmap_mapping_range
 from .mm_types import address_space, folio
-from .page_alloc import MAPPING_SHIFT, folio_mapcount, folio_nr_pages, folio_put, page_content
+from .page_alloc import MAPPING_SHIFT, PG_DIRTY, folio_mapcount, folio_nr_pages, folio_put, page_content
 from .shmem import shmem_lock_folio
 from .swapfile import swap_put_entries_direct
 
@@ -85,9 +85,7 @@ def truncate_folio_at(mapping: address_space, index: int, first: int, end: int) 
     after = min(folio_next_index(f), end)
     if f.index >= first and folio_next_index(f) <= end:
         truncate_inode_folio(mapping, f)
-    elif truncate_split(f, max(first - f.index, 0)) == 0:
-        if end < folio_next_index(f):
-            split_end(mapping, end)
+    elif truncate_partial_folio(mapping, f, first, end):
         after = index
     else:
         for i in range(index, after):
@@ -95,6 +93,17 @@ def truncate_folio_at(mapping: address_space, index: int, first: int, end: int) 
     mutex_unlock(f.lock)
     folio_put(f)
     return after
+
+
+def truncate_partial_folio(mapping: address_space, f: folio, first: int, end: int) -> bool:
+    """Split a locked folio that reaches out of the pages to drop; false if it is in use.  Shared memory's is dirty."""
+    if mapping.shmem:
+        WRITE_ONCE(f, "flags", f.flags | PG_DIRTY)
+    if truncate_split(f, max(first - f.index, 0)):
+        return False
+    if end < folio_next_index(f):
+        split_end(mapping, end)
+    return True
 
 
 def shmem_free_swap(mapping: address_space, index: int, first: int, end: int) -> bool:

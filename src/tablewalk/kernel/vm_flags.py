@@ -40,6 +40,7 @@ VM_STACK_INCOMPLETE: Final = VM_RAND_READ | VM_SEQ_READ
 VM_PKEY_SHIFT: Final = 32
 VM_DROPPABLE: Final = 1 << 40
 VM_UFFD_MINOR: Final = 1 << 41
+VM_SEALED: Final = 1 << 42  # of 64-bit kernels
 VM_SPECIAL_MAPPING: Final = 1 << 50  # vdso, vvar: its own vm_ops (no real flag)
 
 VM_ACCESS_FLAGS: Final = VM_READ | VM_WRITE | VM_EXEC

@@ -23,7 +23,7 @@ from .mmap_lock import (
 )
 from .mmu_gather import tlb_finish_mmu, tlb_gather_mmu
 from .rmap import anon_vma_clone, vma_pages
-from .vm_flags import EINVAL, ENOMEM, VM_LOCKED, VM_SPECIAL, VM_STICKY_FLAGS
+from .vm_flags import EINVAL, ENOMEM, EPERM, VM_LOCKED, VM_SEALED, VM_SPECIAL, VM_STICKY_FLAGS
 from .vma_change import ERR_PTR, IS_ERR, MAX_MAP_COUNT, PTR_ERR, __split_vma, commit_merge, remove_vma
 from .vma_merge import can_merge_remove_vma, can_vma_merge_left, can_vma_merge_right, vma_merge_struct
 
@@ -54,6 +54,11 @@ def find_vma_intersection(mm: mm_struct, start: int, end: int) -> vm_area_struct
     """The first VMA that overlaps [start, end), or NULL."""
     vma = find_vma(mm, start)
     return vma if vma and vma.vm_start < end else NO_VMA
+
+
+def vma_is_sealed(vma: vm_area_struct) -> bool:
+    """Whether mseal has made the VMA one that stays as it is."""
+    return vma.vm_flags & VM_SEALED != 0
 
 
 # --- merging -----------------------------------------------------------------------------------------------
@@ -256,6 +261,8 @@ def vms_gather_munmap_vmas(mm: mm_struct, start: int, end: int) -> tuple[int, tu
     if first.vm_start < start:
         if end < first.vm_end and mm.map_count >= MAX_MAP_COUNT:
             return -ENOMEM, ()
+        if vma_is_sealed(first):
+            return -EPERM, ()
         new = __split_vma(first, start, True)
         if IS_ERR(new):
             return PTR_ERR(new), ()
@@ -271,6 +278,8 @@ def vms_gather_munmap_vmas(mm: mm_struct, start: int, end: int) -> tuple[int, tu
 
 def detach_vma(vma: vm_area_struct, end: int) -> int:
     """Cut the VMA at `end`, and let no reader in any more; 0 or -errno."""
+    if vma_is_sealed(vma):
+        return -EPERM
     if vma.vm_end > end:
         new = __split_vma(vma, end, False)
         if IS_ERR(new):

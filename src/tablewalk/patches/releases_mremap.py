@@ -23,8 +23,8 @@ from ..kernel.mremap import (
 from ..kernel.pgtable import pmd_clear, pmd_p, pmd_pgtable, pmd_populate
 from ..kernel.pgtable_generic import pmd_lock, pmd_lockptr
 from ..kernel.tlb import flush_tlb_range
-from ..kernel.vm_flags import EFAULT, EINVAL, VM_LOCKED
-from ..kernel.vma import do_vmi_munmap, vma_lookup
+from ..kernel.vm_flags import EFAULT, EINVAL, EPERM, VM_LOCKED
+from ..kernel.vma import do_vmi_munmap, vma_is_sealed, vma_lookup
 from ..machine import load, spin_lock_nested, spin_unlock
 from . import patch
 
@@ -84,6 +84,8 @@ def do_mremap(
     vma = vma_lookup(mm, addr)
     if not vma:
         return -EFAULT, True, False
+    if vma_is_sealed(vma):
+        return -EPERM, True, False
     if not implies_new_addr(flags) and new_len <= old_len:
         if new_len == old_len:
             return addr, True, False

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 from ..kernel.config import config
-from ..kernel.mm_types import vm_area_struct
+from ..kernel.mm_types import mm_struct, vm_area_struct
 from ..kernel.mmap_lock import NO_VMA
 from ..kernel.rmap import list_is_singular, unlink_anon_vmas
 from ..kernel.vm_flags import (
+    ENOSYS,
     VM_ACCOUNT,
     VM_HUGETLB,
     VM_LOCKED_MASK,
@@ -73,6 +74,19 @@ def is_mergeable_vma(vmg: vma_merge_struct, vma: vm_area_struct) -> bool:
         and vmg.uffd_ctx == vma.vm_userfaultfd_ctx
         and vmg.anon_name == vma.anon_name
     )
+
+
+@patch(
+    "R-mseal",
+    commit="8be7258aad44",
+    title="mseal: add mseal syscall",
+    since="6.10",
+    site="mseal.sys_mseal",
+    files=("mm/mseal.c",),
+)
+def no_mseal(mm: mm_struct, start: int, len_in: int, flags: int) -> int:
+    """There is none."""
+    return -ENOSYS
 
 
 @patch(

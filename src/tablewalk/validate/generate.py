@@ -8,7 +8,7 @@ and where it worked before.  So most operations hit something, and some hit hole
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from . import generate_uffd
@@ -17,25 +17,39 @@ from .mix import (
     FOCUS,
     HINTS,
     POLICIES,
+    PROCESS_ADVICE,
     PROTS,
+    RANGES_ADVICE,
     RECLAIM,
+    SEALS,
     SIZES,
     SOME_THREADS,
     SPOILERS,
     THREADS,
     WEIGHTS,
+    WITH_SEALS,
+    WITH_UFFD,
     WRONG,
     WRONG_OF,
 )
-from .ops import MADV_COLLAPSE, MADV_REMOVE, MEMFDS, READONLY, REGULAR, Family, Geometry, Op
+from .ops import MADV_COLLAPSE, MADV_REMOVE, MAP_ANONYMOUS, MEMFDS, READONLY, REGULAR, Family, Geometry, Op
 
 MAX_PROCESSES = 4
 NO_FILE = (1 << 64) - 1
 
 # What is known of a page, above its PROT_* bits
-MAPPED, SHARED = 8, 16
+READ, WRITE, MAPPED, SHARED, FILE, SEALED = 1, 2, 8, 16, 32, 64
 MERGEABLE, UNMERGEABLE = 12, 13
-MADV_DONTNEED, MADV_PAGEOUT = 4, 21
+MADV_DONTNEED, MADV_FREE, MADV_WIPEONFORK, MADV_PAGEOUT = 4, 8, 18, 21
+MADV_POPULATE_READ, MADV_POPULATE_WRITE = 22, 23
+# What advice is for: bits that its pages need, bits that they must not have
+NEEDS = {
+    MADV_REMOVE: (MAPPED | SHARED | WRITE, 0),
+    MADV_FREE: (MAPPED, SHARED | FILE),
+    MADV_WIPEONFORK: (MAPPED, SHARED | FILE),
+    MADV_POPULATE_READ: (MAPPED | READ, 0),
+    MADV_POPULATE_WRITE: (MAPPED | WRITE, 0),
+}
 SAME = (1, 1, 1, 2, 2, 3, 0x100, 0x10002)  # contents, where pages are to be merged
 
 
@@ -56,11 +70,15 @@ class Generator:
         self.stacks: list[int] = []  # first pages of what may grow down
         self.mapped = {0: bytearray(self.pages)}  # of each process that lives: PROT_* of each page, 0 where nothing is
         self.recent: list[tuple[int, int]] = []
-        weights = {**WEIGHTS, **FOCUS.get(focus, {})}
+        self.with_uffd = geometry.uffd and not self.ksm and (focus == "uffd" or self.rng.random() < WITH_UFFD)
+        weights = {**WEIGHTS, **FOCUS.get(focus, {}), **(generate_uffd.WEIGHTS if self.with_uffd else {})}
+        self.with_seals = not self.ksm and self.rng.random() < WITH_SEALS
+        if self.with_seals:
+            weights["mseal"] = SEALS
         if not geometry.ksmd:
             weights["ksmd"] = 0
         self.uffd = generate_uffd.UffdChoices(self)
-        self.with_uffd = focus == "uffd"
+        self.pending: list[Op] = []  # what comes next
         self.kinds = [self._maker(kind) for kind in weights]
         self.weights = list(weights.values())
         # Some programs stay within a part of the arena: more happens in one place.
@@ -69,7 +87,7 @@ class Generator:
 
     def _next(self) -> Op:
         """What the last operation was made for, or something else."""
-        return self.uffd.pending.pop(0) if self.uffd.pending else self.rng.choices(self.kinds, self.weights)[0]()
+        return self.pending.pop(0) if self.pending else self.rng.choices(self.kinds, self.weights)[0]()
 
     def _maker(self, kind: str) -> Callable[[], Op]:
         """What makes an operation of this kind."""
@@ -123,9 +141,8 @@ class Generator:
         elif op.kind == "exit":
             del self.mapped[op.process]
         elif op.kind == "mmap":
-            self._set(
-                op.process, op.args[0], op.args[1], MAPPED | op.args[2] & 7 | (SHARED if op.args[3] & 3 == 1 else 0)
-            )
+            of = (SHARED if op.args[3] & 3 == 1 else 0) | (0 if op.args[3] & MAP_ANONYMOUS else FILE)
+            self._set(op.process, op.args[0], op.args[1], MAPPED | op.args[2] & 7 | of)
         elif op.kind == "brk":
             self._set(op.process, self.geometry.heap, op.args[0] - self.geometry.heap, MAPPED | 3)
         elif op.kind == "munmap":
@@ -133,7 +150,12 @@ class Generator:
         elif op.kind == "mprotect":
             pages = self.mapped[op.process]
             first, end = self._range(op.args[0], op.args[1])
-            pages[first:end] = bytes(MAPPED | op.args[2] & 7 | p & SHARED if p else 0 for p in pages[first:end])
+            kept = MAPPED | SHARED | FILE
+            if not self._sealed(pages[first:end]):
+                pages[first:end] = bytes(op.args[2] & 7 | p & kept if p else 0 for p in pages[first:end])
+        elif op.kind == "mseal" and not op.args[2] and self.all_mapped(op.process, op.args[0], op.args[1]):
+            first, end = self._range(op.args[0], op.args[1])
+            self.mapped[op.process][first:end] = bytes(p | SEALED for p in self.mapped[op.process][first:end])
         elif op.kind == "mremap" and op.args[3] & 2:
             first, end = self._range(op.args[0], op.args[1])
             moved = self.mapped[op.process][first:end]
@@ -146,10 +168,19 @@ class Generator:
         first = (addr - self.geometry.start) // self.page
         return max(first, 0), min(first + length // self.page, self.pages)
 
+    def all_mapped(self, process: int, addr: int, length: int) -> bool:
+        """Whether a process that lives has something mapped in all of the range, which is in the arena."""
+        first, end = self._range(addr, length)
+        return process in self.mapped and end > first and 0 not in self.mapped[process][first:end]
+
     def _set(self, process: int, addr: int, length: int, what: int) -> None:
         first, end = self._range(addr, length)
-        if first < end:
+        if first < end and not self._sealed(self.mapped[process][first:end]):
             self.mapped[process][first:end] = bytes((what,)) * (end - first)
+
+    def _sealed(self, pages: bytearray) -> bool:
+        """Whether one of the pages is, so that all stay as they are."""
+        return self.with_seals and any(page & SEALED for page in pages)
 
     # --- choices -----------------------------------------------------------------------------------------
 
@@ -173,17 +204,17 @@ class Generator:
             nr = rng.choice(self.sizes)
         return start, min(nr, self.pages - start)
 
-    def _place(self, process: int = -1, need: int = MAPPED) -> tuple[int, int]:
-        """(address, bytes); with a process mostly where it has memory with the bits of `need`."""
+    def _place(self, process: int = -1, need: int = MAPPED, without: int = 0) -> tuple[int, int]:
+        """(address, bytes); with a process mostly where it has memory with the bits of `need`, not of `without`."""
         start, nr = self._anywhere()
         if process >= 0 and self.rng.random() < 0.9:
             pages = self.mapped[process]
             for _ in range(8):
-                if pages[start] & need == need:
+                if pages[start] & (need | without) == need:
                     break
                 start, nr = self._anywhere()
             if self.rng.random() < 0.9:  # no hole in it
-                hole = next((i for i in range(start, start + nr) if pages[i] & need != need), start + nr)
+                hole = next((i for i in range(start, start + nr) if pages[i] & (need | without) != need), start + nr)
                 nr = max(hole - start, 1)
         return self.geometry.start + start * self.page, nr * self.page
 
@@ -235,20 +266,23 @@ class Generator:
         return Op(process, "mprotect", (*self._place(process), self.rng.choice(PROTS)))
 
     def _action(self) -> Op:
-        process = self._process()
-        advice = self.rng.choice(ACTIONS)
-        if self.ksm and advice == MADV_PAGEOUT:  # of merged pages it is not modelled
-            advice = MADV_DONTNEED
-        need = MAPPED | SHARED | 2 if advice == MADV_REMOVE else MAPPED
-        return Op(process, "madvise", (*self._place(process, need), advice))
+        return self._advice(ACTIONS)
 
     def _reclaim(self) -> Op:
-        process = self._process()
-        return Op(process, "madvise", (*self._place(process), self.rng.choice(RECLAIM)))
+        return self._advice(RECLAIM)
 
     def _hint(self) -> Op:
+        return self._advice(HINTS)
+
+    def _advice(self, weights: Mapping[int, float]) -> Op:
         process = self._process()
-        return Op(process, "madvise", (*self._place(process), self.rng.choice(HINTS)))
+        advice = self._weighted(weights)
+        if self.ksm and advice == MADV_PAGEOUT:  # of merged pages it is not modelled
+            advice = MADV_DONTNEED
+        return Op(process, "madvise", (*self._place(process, *NEEDS.get(advice, (MAPPED, 0))), advice))
+
+    def _weighted(self, weights: Mapping[int, float]) -> int:
+        return self.rng.choices(list(weights), list(weights.values()))[0]
 
     def _mergeable(self) -> Op:
         process = self._process()
@@ -264,12 +298,24 @@ class Generator:
 
     def _collapse(self) -> Op:
         process = self._process()
-        return Op(process, "madvise", (*self._tables(process), MADV_COLLAPSE))
+        tables = self._tables(process)
+        return self._touched(process, tables, Op(process, "madvise", (*tables, MADV_COLLAPSE)))
+
+    def _touched(self, process: int, tables: tuple[int, int], op: Op) -> Op:
+        """Often some pages are touched before the operation: where nothing is there is nothing to collapse."""
+        if self.rng.random() < 0.4:
+            return op
+        self.pending = [op]
+        step = self.rng.choice((16, 64, self.table // 4, self.table)) * self.page
+        return Op(process, "fill", (*tables, step, self.rng.choice((0, self._value(), self._value()))))
 
     def _tables(self, process: int) -> tuple[int, int]:
-        """Whole tables: (address, bytes)."""
+        """Whole tables, mostly of which all is mapped: (address, bytes)."""
+        pages, huge = self.mapped[process], self.table * self.page
+        full = [at for at in range(0, self.pages, self.table) if 0 not in pages[at : at + self.table]]
+        if full and self.rng.random() < 0.8:
+            return self.geometry.start + self.rng.choice(full) * self.page, huge
         addr, length = self._place(process)
-        huge = self.table * self.page
         start = addr // huge * huge
         return start, min(-(-(addr + length) // huge) * huge, self.geometry.end) - start
 
@@ -355,6 +401,14 @@ class Generator:
         """(mode with flags, nodes)."""
         return self.rng.choice(POLICIES)
 
+    def _mseal(self) -> Op:
+        """Few pages, which other operations then come upon."""
+        process = self._process()
+        addr, length = self._place(process)
+        length = min(length, self.rng.choice(SIZES) * self.page)
+        self._remember(addr, length)
+        return Op(process, "mseal", (addr, length, 0))
+
     def _set_mempolicy(self) -> Op:
         return Op(self._process(), "set_mempolicy", self._policy())
 
@@ -387,21 +441,25 @@ class Generator:
         return Op(self._process(), "punch", (file, start * self.page, nr * self.page))
 
     def _process_madvise(self) -> Op:
-        process, target, advice = self._process_advice((3, 20, 21, 25, 25, 25, 4, 8, 8, 14))
-        return Op(process, "process_madvise", (target, *self._advised(target, advice), advice))
+        process, target, advice = self._process_advice(PROCESS_ADVICE)
+        place = self._advised(target, advice)
+        op = Op(process, "process_madvise", (target, *place, advice))
+        return self._touched(target, place, op) if advice == MADV_COLLAPSE else op
 
-    def _process_advice(self, advices: tuple[int, ...]) -> tuple[int, int, int]:
+    def _process_advice(self, advices: Mapping[int, float]) -> tuple[int, int, int]:
         """(process, target, advice): some advice is for the process itself only."""
-        process, target, advice = self._process(), self._process(), self.rng.choice(advices)
+        process, target, advice = self._process(), self._process(), self._weighted(advices)
         if advice in (4, 8, 14) and self.rng.random() < 0.85:
             target = process
         return process, target, advice
 
     def _advised(self, process: int, advice: int) -> tuple[int, int]:
-        return self._tables(process) if advice == MADV_COLLAPSE else self._place(process)
+        if advice == MADV_COLLAPSE:
+            return self._tables(process)
+        return self._place(process, *NEEDS.get(advice, (MAPPED, 0)))
 
     def _process_madvise_ranges(self) -> Op:
-        process, target, advice = self._process_advice((3, 20, 20, 21, 21, 4, 8, 14, 25))
+        process, target, advice = self._process_advice(RANGES_ADVICE)
         places = *self._advised(target, advice), *self._advised(target, advice)
         return Op(process, "process_madvise_ranges", (target, *places, advice))
 

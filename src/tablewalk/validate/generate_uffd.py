@@ -20,24 +20,24 @@ FILL_PAGES = (1, 1, 1, 2, 3, 4, 8, 17)
 
 WEIGHTS: dict[str, float] = {
     "uffd_open": 3,
-    "uffd_close": 0.7,
-    "uffd_register": 14,
-    "uffd_unregister": 4,
-    "uffd_copy": 10,
+    "uffd_close": 2.4,
+    "uffd_register": 11,
+    "uffd_unregister": 4.5,
+    "uffd_copy": 6,
     "uffd_zeropage": 6,
-    "uffd_continue": 8,
-    "uffd_writeprotect": 14,
-    "uffd_move": 9,
-    "uffd_poison": 4,
-    "uffd_wake": 1,
+    "uffd_continue": 7,
+    "uffd_writeprotect": 6,
+    "uffd_move": 6,
+    "uffd_poison": 5.5,
+    "uffd_wake": 3,
 }
 
 # How often memory is mapped and registered for an operation, so that it succeeds
 SCENES = {
-    "uffd_copy": 0.3,
+    "uffd_copy": 0.4,
     "uffd_zeropage": 0.3,
-    "uffd_continue": 0.4,
-    "uffd_move": 0.4,
+    "uffd_continue": 0.5,
+    "uffd_move": 0.5,
     "uffd_poison": 0.3,
     "uffd_writeprotect": 0.15,
 }
@@ -75,7 +75,6 @@ class UffdChoices:
         self.owner: dict[int, int] = {}  # process, by number of the userfaultfd
         self.forks: set[int] = set()  # those that a child gets, too
         self.registered: list[Registered] = []
-        self.pending: list[Op] = []  # what comes next
 
     def begin(self, start: int, length: int) -> list[Op]:
         """Something is registered from the beginning."""
@@ -92,10 +91,32 @@ class UffdChoices:
             self.owner.pop(op.args[0], None)
             self.forks.discard(op.args[0])
             self.registered = [r for r in self.registered if r.n != op.args[0]]
+        elif op.kind == "uffd_register":
+            self._registers(*op.args)
+        elif op.kind in ("mmap", "munmap"):
+            self._forget(op.process, op.args[0], op.args[1])
+        elif op.kind == "mremap" and op.args[3] & 2:
+            self._forget(op.process, op.args[4], op.args[2])
+        elif op.kind == "uffd_unregister" and op.args[2] in self.owner:
+            self._forget(self.owner[op.args[2]], op.args[0], op.args[1])
         elif op.kind == "fork":
             self._fork(op.process, op.args[0])
         elif op.kind == "exit":
             self.registered = [r for r in self.registered if r.process != op.process]
+
+    def _registers(self, addr: int, length: int, mode: int, n: int) -> None:
+        """Memory that is probably registered: all of it mapped."""
+        process = self.owner.get(n, -1)
+        if mode and mode < 8 and self.g.all_mapped(process, addr, length):
+            self.registered.append(Registered(process, n, addr, length, mode))
+            if len(self.registered) > 8:
+                del self.registered[self.rng.randrange(8)]
+
+    def _forget(self, process: int, addr: int, length: int) -> None:
+        """Something else is there now."""
+        self.registered = [
+            r for r in self.registered if r.process != process or r.addr + r.length <= addr or addr + length <= r.addr
+        ]
 
     def _fork(self, parent: int, child: int) -> None:
         theirs = [r for r in self.registered if r.process == parent and r.n in self.forks]
@@ -110,9 +131,10 @@ class UffdChoices:
 
     def _owned(self) -> tuple[int, int]:
         """(process, number of a userfaultfd): mostly its own."""
-        if not self.owner or self.rng.random() < 0.02:
+        usable = self._usable()
+        if not usable or self.rng.random() < 0.02:
             return self.g._process(), self.rng.randrange(NUMBERS)
-        n = self.rng.choice(list(self.owner))
+        n = self.rng.choice(usable)
         process = self.owner[n]
         return (process if process in self.g.family.ready and self.rng.random() < 0.97 else self.g._process()), n
 
@@ -143,12 +165,19 @@ class UffdChoices:
     # --- operations --------------------------------------------------------------------------------------
 
     def op(self, kind: str) -> Op:
-        """An operation of this kind, or the first of those that let it succeed; the others are `pending`."""
-        if kind in SCENES and self.owner and self.rng.random() < SCENES[kind]:
-            self.pending = self._scene(kind)
-            return self.pending.pop(0)
+        """An operation of this kind, or what it needs first: the generator then has others `pending`."""
+        usable = self._usable()
+        if not usable and self.rng.random() < 0.8:
+            return self._open()
+        if kind in SCENES and usable and self.rng.random() < (SCENES[kind] if self.registered else 0.8):
+            self.g.pending = self._scene(kind)
+            return self.g.pending.pop(0)
         made: Op = getattr(self, kind.removeprefix("uffd"))()
         return made
+
+    def _usable(self) -> list[int]:
+        """Numbers of userfaultfds whose memory there is."""
+        return [n for n, process in self.owner.items() if process in self.g.family.live]
 
     def _scene(self, kind: str) -> list[Op]:
         """Memory just mapped and registered, and the operation."""
@@ -199,19 +228,17 @@ class UffdChoices:
 
     def _open(self) -> Op:
         free = [n for n in range(NUMBERS) if n not in self.owner]
-        if not free and self.rng.random() < 0.6:
+        if not free and self.rng.random() < 0.9:
             return self._close()
         return self._opened(self.g._process(), free[0] if free else self.rng.randrange(NUMBERS))
 
     def _close(self) -> Op:
-        return Op(self.g._process(), "uffd_close", (self._owned()[1],))
+        gone = [n for n, process in self.owner.items() if process not in self.g.family.live]
+        return Op(self.g._process(), "uffd_close", (self.rng.choice(gone) if gone else self._owned()[1],))
 
     def _register_with(self, process: int, n: int, addr: int, length: int, mode: int = 0) -> Op:
         mode = mode or self.rng.choice(MODES)
         self.g._remember(addr, length)
-        self.registered.append(Registered(process, n, addr, length, mode))
-        if len(self.registered) > 8:
-            del self.registered[self.rng.randrange(8)]
         return Op(process, "uffd_register", (addr, length, mode, n))
 
     def _register(self) -> Op:

@@ -193,6 +193,9 @@ class ModelRun:
         pages = self.observer.in_core(self.mms[p], addr, addr + -(-length // self._page_size) * self._page_size)
         return -ENOMEM if pages < 0 else pages
 
+    def _mseal(self, p: int, addr: int, length: int, flags: int) -> int:
+        return int(self.k("mseal").sys_mseal(self.mms[p], addr, length, flags))
+
     def _mremap(self, p: int, addr: int, old: int, new: int, flags: int, to: int) -> int:
         return int(self.k("mremap").sys_mremap(self.mms[p], addr, old, new, flags, to))
 

@@ -45,6 +45,7 @@ class Geometry(NamedTuple):
     start: int
     tables: int = 24
     ksmd: bool = False  # whether programs may let ksmd run: the whole machine's memory is scanned
+    uffd: bool = True  # whether programs may open userfaultfds
 
     @property
     def end(self) -> int:
@@ -103,6 +104,7 @@ ARGUMENTS = {
     "mincore": "addr length",
     "set_mempolicy": "mode nodes",
     "get_mempolicy": "addr flags",
+    "mseal": "addr length flags",
     "uffd_open": "flags features uffd",
     "uffd_close": "uffd",
     "uffd_register": "addr length mode uffd",
@@ -120,9 +122,6 @@ ARGUMENTS = {
 # Files by their number: those whose pages may be made otherwise than by faults.
 MEMFDS = (0, 1)
 REGULAR, READONLY = 2, 3
-
-# What cannot fail, because nothing that it is asked for can be wrong.
-NEVER_FAILS = frozenset({"reset", "fork", "vfork", "exit", "sum", "munlockall", "ksm"})
 
 MADV = {
     0: "NORMAL",
@@ -151,6 +150,9 @@ MADV = {
     102: "GUARD_INSTALL",
     103: "GUARD_REMOVE",
 }
+
+# Modes of uffd_register
+REGISTER = {1: "missing", 2: "wp", 4: "minor"} | dict.fromkeys((3, 5, 6, 7), "of several modes")
 
 MADV_REMOVE, MADV_COLLAPSE = 9, 25
 MAP_ANONYMOUS = 0x20
@@ -200,6 +202,8 @@ def kind_of(op: Op) -> str:
         return f"process_madvise {MADV.get(op.args[3], 'unknown')}"
     if op.kind == "fallocate":
         return {0: "fallocate", 1: "fallocate keep size"}.get(op.args[1], "fallocate unknown")
+    if op.kind == "uffd_register":
+        return f"uffd_register {REGISTER.get(op.args[2], 'unknown')}"
     if op.kind == "mmap":
         sharing = "private" if op.args[3] & 3 == 2 else "shared"
         return f"mmap {sharing} {'anonymous' if op.args[3] & MAP_ANONYMOUS else 'file'}"
@@ -211,16 +215,6 @@ def kind_of(op: Op) -> str:
     if op.kind == "fill":
         return "fill write" if op.args[3] else "fill read"
     return op.kind
-
-
-def cannot_fail(kind: str) -> bool:
-    """Whether there is no way to make a kind of `kind_of` fail."""
-    return kind in NEVER_FAILS
-
-
-def is_wrong(kind: str) -> bool:
-    """Whether a kind of `kind_of` is one that is asked for only to fail."""
-    return kind.endswith(" unknown")
 
 
 def program_text(ops: Iterable[Op], geometry: Geometry, exact_rss: bool) -> str:

@@ -13,9 +13,10 @@ from tablewalk.errors import TablewalkError
 from tablewalk.machine import native
 
 from .compare import Comparison
+from .coverage import Coverage, lacking, never_succeeded
 from .generate import Generator
 from .kernels import Kernel
-from .ops import Op, cannot_fail, is_wrong
+from .ops import Op
 from .results import Key, Results, Row
 from .run import Ended
 from .setup import Setup, setup
@@ -24,11 +25,6 @@ from .workers import Work, in_parallel
 
 LENGTH = 250  # operations of a program
 PROGRAMS_A_RUN = {True: 2, False: 40}  # on the host; in one boot of a guest
-ENOUGH = 20  # operations of a kind after which one should have succeeded
-
-# What a long run should have of each kind: 200,000 operations on the host do
-WANTED_SUCCESSES = 500
-WANTED_FAILURES = 50
 
 
 @dataclass(slots=True)
@@ -46,6 +42,7 @@ class Disagreement:
 class Validation:
     """What a session found; `coverage` by kind of operation: succeeded, failed.
 
+    `lacks` are the kinds that the kernel cannot do, and why (`coverage.lacking`),
     `differences` counts what releases and architectures do differently (`model_run`), `ended` is why it ended early.
     """
 
@@ -54,17 +51,16 @@ class Validation:
     programs: int = 0
     noise: int = 0
     disagreements: list[Disagreement] = field(default_factory=list)
-    coverage: dict[str, list[int]] = field(default_factory=dict)
+    coverage: Coverage = field(default_factory=dict)
+    lacks: dict[str, str] = field(default_factory=dict)
     differences: dict[str, int] = field(default_factory=dict)
     ended: str = ""
     oops: str = ""
 
     @property
     def never_succeeded(self) -> list[str]:
-        """Kinds that were tried often enough, in vain: nothing was compared there."""
-        return sorted(
-            kind for kind, (ok, bad) in self.coverage.items() if not ok and bad >= ENOUGH and not is_wrong(kind)
-        )
+        """Kinds that were tried often enough, in vain."""
+        return never_succeeded(self.coverage, self.lacks)
 
     @property
     def failed(self) -> bool:
@@ -97,7 +93,7 @@ def validate(
     open_ = [s for s in seeds if s not in rows]
     batch = max(min(PROGRAMS_A_RUN[kernel.is_host], math.ceil(len(open_) / jobs)), 1)
     batches = [open_[i : i + batch] for i in range(0, len(open_), batch)]
-    validation = Validation(kernel.name)
+    validation = Validation(kernel.name, lacks=lacking(on))
     try:
         for s, row in in_parallel(Work(kernel.name, driver, focus, LENGTH), batches, jobs):
             results.put(keys[s], row)
@@ -146,24 +142,3 @@ def _version(kernel: Kernel) -> str:
     for file in sorted((*here.glob("*.py"), *here.glob("agent/*"))):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
-
-
-def coverage_rows(coverage: dict[str, list[int]]) -> list[tuple[str, int, int, str]]:
-    """(kind, succeeded, failed, remark) for a table."""
-    return [(kind, ok, bad, _remark(kind, ok, bad)) for kind, (ok, bad) in sorted(coverage.items())]
-
-
-def _remark(kind: str, succeeded: int, failed: int) -> str:
-    if is_wrong(kind):
-        return "made to fail"
-    if not succeeded:
-        return "never succeeds"
-    cannot = cannot_fail(kind)
-    wanted = [] if succeeded >= WANTED_SUCCESSES else ["succeeds"]
-    wanted += [] if cannot or failed >= WANTED_FAILURES else ["fails"]
-    return "; ".join([*(["cannot fail"] if cannot else []), *([f"seldom {' and '.join(wanted)}"] if wanted else [])])
-
-
-def seldom(coverage: dict[str, list[int]]) -> list[str]:
-    """Kinds that too little was compared of: see `WANTED_SUCCESSES` and `WANTED_FAILURES`."""
-    return [kind for kind, _, _, remark in coverage_rows(coverage) if "seldom" in remark]

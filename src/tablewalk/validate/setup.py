@@ -44,7 +44,7 @@ def setup(kernel: Kernel) -> Setup:
         options |= _host_options()
     config = KernelConfig(kernel.release, name, tuple(sorted(options.items())))
     ksmd = options.get("ksm", "y") == "y" and not kernel.is_host
-    geometry = Geometry(arch.page_size, arch.ptrs_per_pte, _arena(arch), ksmd=ksmd)
+    geometry = Geometry(arch.page_size, arch.ptrs_per_pte, _arena(arch), ksmd=ksmd, uffd=name == "x86_64")
     return Setup(kernel, config, geometry, release >= EXACT_RSS)
 
 

@@ -24,7 +24,7 @@ static const char *const field_names[] = {
 enum { NR_FIELDS = sizeof(field_names) / sizeof(*field_names) };
 
 /* VmFlags that the model has */
-static const char flags[] = " rd wr ex sh mr mw me ms gd um gu uw lo sr rr dc de lf ac nr wf dd hg nh mg ui ";
+static const char flags[] = " rd wr ex sh mr mw me ms gd um gu uw lo sr rr dc de lf ac nr wf dd hg nh mg ui sl ";
 
 static struct {
 	int status, smaps, pagemap;

@@ -18,6 +18,9 @@
 #ifndef SYS_process_madvise
 #define SYS_process_madvise 440
 #endif
+#ifndef SYS_mseal
+#define SYS_mseal 462
+#endif
 #ifndef SYS_pidfd_open
 #define SYS_pidfd_open 434
 #endif
@@ -142,7 +145,7 @@ enum kind {
 	FORK, EXIT, MBIND, REMAP_FILE_PAGES, FTRUNCATE, PUNCH, PROCESS_MADVISE, PROCESS_MADVISE_RANGES, THP_DISABLE,
 	VFORK, BRK, FALLOCATE, PREAD, PWRITE, MSYNC, MINCORE, SET_MEMPOLICY, GET_MEMPOLICY, LOOK_AT_SPANS,
 	UFFD_OPEN, UFFD_CLOSE, UFFD_REGISTER, UFFD_UNREGISTER, UFFD_WAKE, UFFD_COPY, UFFD_MOVE, UFFD_ZEROPAGE,
-	UFFD_CONTINUE, UFFD_POISON, UFFD_WRITEPROTECT, KSM,
+	UFFD_CONTINUE, UFFD_POISON, UFFD_WRITEPROTECT, KSM, MSEAL,
 };
 
 static const char *const kinds[] = {
@@ -159,7 +162,7 @@ static const char *const kinds[] = {
 	[UFFD_UNREGISTER] = "uffd_unregister", [UFFD_WAKE] = "uffd_wake", [UFFD_COPY] = "uffd_copy",
 	[UFFD_MOVE] = "uffd_move", [UFFD_ZEROPAGE] = "uffd_zeropage", [UFFD_CONTINUE] = "uffd_continue",
 	[UFFD_POISON] = "uffd_poison", [UFFD_WRITEPROTECT] = "uffd_writeprotect",
-	[KSM] = "ksm",
+	[KSM] = "ksm", [MSEAL] = "mseal",
 };
 
 int find_kind(const char *name, size_t len)
@@ -290,6 +293,8 @@ struct result execute(const struct operation *op)
 		return do_get_mempolicy(a[0], a[1]);
 	case LOOK_AT_SPANS:
 		return look_at_spans();
+	case MSEAL:
+		return returned(syscall(SYS_mseal, a[0], a[1], a[2]));
 	case UFFD_OPEN:
 		return uffd_open(a[0], a[1], a[2]);
 	case UFFD_CLOSE:
