@@ -487,8 +487,12 @@ def test_huge_page_advice_where_there_are_none() -> None:
     p = Process()
     p.mmap(BASE, 2 * M)
     p.model.module("arch").arch.has_thp = False
-    assert p.madvise(BASE, 2 * M, HUGEPAGE) == -EINVAL
+    assert p.madvise(BASE, 2 * M, HUGEPAGE) == 0
+    assert p.has(BASE, "VM_HUGEPAGE")
+    p.touch(BASE)
+    assert p.huge == 0
     assert p.madvise(BASE, 2 * M, COLLAPSE) == -EINVAL
+    assert p.madvise(BASE + 2 * M, 2 * M, COLLAPSE) == -ENOMEM
     p.exit()
 
 

@@ -226,21 +226,36 @@ def test_dontunmap_of_all_leaves_no_anon_vma(p: Process) -> None:
     p.exit()
 
 
-@pytest.mark.parametrize("release", ["7.x", "6.18", "6.12"])
-def test_dontunmap_of_locked_memory(release: str) -> None:
+@pytest.mark.parametrize(("release", "merges"), [("7.x", True), ("6.1", True), ("6.1.176", False)])
+def test_what_dontunmap_leaves_merges_as_new_memory_does(release: str, merges: bool) -> None:
+    p = Process(KernelConfig(release))
+    p.mmap(BASE, 2 * M)
+    p.touch(BASE)
+    p.mremap(BASE, 2 * M, 2 * M, MOVE, BASE + 8 * M)
+    p.mremap(BASE + 8 * M, 2 * M, 2 * M, MAYMOVE | DONTUNMAP, TO)
+    p.mmap(BASE + 10 * M, 2 * M)
+    assert ((8 * M, 12 * M) in p.vmas()) == merges
+    p.exit()
+
+
+@pytest.mark.parametrize(
+    ("release", "splits"), [("7.x", True), ("6.18", False), ("6.12", True), ("6.1", True), ("6.1.176", False)]
+)
+def test_dontunmap_of_locked_memory(release: str, splits: bool) -> None:
     p = Process(KernelConfig(release))
     p.mmap(BASE, 16 * K)
     p.mlock(BASE, 16 * K, onfault=True)
     assert p.mremap(BASE + 4 * K, 8 * K, 8 * K, MAYMOVE | DONTUNMAP, TO) == TO
     split = [(0, 4 * K), (4 * K, 12 * K), (12 * K, 16 * K)]
-    assert p.vmas()[:-1] == ([(0, 16 * K)] if release == "6.18" else split)
+    assert p.vmas()[:-1] == (split if splits else [(0, 16 * K)])
     assert not p.has(BASE + 4 * K, "VM_LOCKED") and p.has(TO, "VM_LOCKED")
-    assert p.has(BASE, "VM_LOCKED") == (release != "6.18")
+    assert p.has(BASE, "VM_LOCKED") == splits
     p.exit()
 
 
 def test_dontunmap_next_to_itself() -> None:
-    for release, first in (("7.x", (0, 2 * M)), ("6.18", (0, 4 * M))):
+    apart, together = (0, 2 * M), (0, 4 * M)
+    for release, first in (("7.x", apart), ("6.18", together), ("6.1", apart), ("6.1.176", together)):
         p = Process(KernelConfig(release))
         p.mmap(BASE, 2 * M)
         assert p.mremap(BASE, 2 * M, 2 * M, MAYMOVE | DONTUNMAP | FIXED, BASE + 2 * M) == BASE + 2 * M

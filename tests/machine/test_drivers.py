@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 
+from tablewalk.errors import TablewalkError
 from tablewalk.machine import drivers
 from tablewalk.machine.drivers import KernelConfig
 
@@ -35,15 +36,30 @@ def test_releases_differ_where_they_should() -> None:
     assert run("sequential", "6.1", 5, 300) != run("sequential", "7.x", 5, 300)
 
 
-def test_of_two_overrides_of_a_site_the_older_stays() -> None:
+@pytest.mark.parametrize("release", ["6.1", "6.1.176", "6.1.191"])
+def test_of_two_overrides_of_a_site_the_older_stays(release: str) -> None:
     model = drivers.load("sequential")
-    rows = model.module("patches").catalogue()
-    sites = {r.site for r in rows if sum(r.site == other.site for other in rows) > 1}
-    for site in sites:
-        oldest = min((r for r in rows if r.site == site), key=lambda r: r.since)
-        model.configure(KernelConfig("6.1"))
-        module, _, name = site.rpartition(".")
-        where, _, override = oldest.override.rpartition(".")
-        if oldest.since > (6, 1):
+    rows = [r for r in model.module("patches").overrides() if not r.mutant]
+    model.configure(KernelConfig(release))
+    for site in {r.site for r in rows}:
+        lacking = [r for r in rows if r.site == site and r.since > drivers.version_of(release)]
+        if lacking:
+            module, _, name = site.rpartition(".")
+            where, _, override = min(lacking, key=lambda r: r.since).override.rpartition(".")
             assert getattr(model.kernel(module), name) is getattr(model.module(f"patches.{where}"), override)
     model.configure(KernelConfig())
+
+
+def test_an_older_stable_release_lacks_what_the_series_was_given() -> None:
+    model = drivers.load("sequential")
+    mremap = model.module("patches.releases_mremap")
+    for release, lacks in (("6.1.190", True), ("6.1.191", False), ("6.1", False), ("6.2", False), ("7.x", False)):
+        model.configure(KernelConfig(release))
+        assert (model.kernel("mremap").pre_split is mremap.no_pre_split) == lacks
+    model.configure(KernelConfig())
+
+
+@pytest.mark.parametrize("release", ["6.1.x.2", "6", "6.1.", "six", "6.0.99", "8.1"])
+def test_releases_that_are_none(release: str) -> None:
+    with pytest.raises(TablewalkError, match=r"not a release|not modelled|not known"):
+        drivers.version_of(release)

@@ -30,7 +30,7 @@ class Arch:
     big_endian: bool = False
     task_size: int = (1 << 47) - 4096
     # huge pages
-    has_thp: bool = True  # HAVE_ARCH_TRANSPARENT_HUGEPAGE and the CPU can
+    has_thp: bool = True  # has_transparent_hugepage(): the CPU can; all kernels are built for it
     has_move_pud: bool = True  # HAVE_MOVE_PMD and HAVE_MOVE_PUD, and arch_supports_page_table_move()
     file_thp_deposits: bool = False  # arch_needs_pgtable_deposit(): hash MMU of powerpc
     # tables

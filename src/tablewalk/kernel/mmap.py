@@ -124,7 +124,7 @@ def calc_vm_prot_bits(prot: int) -> int:
 
 def map_stack_flags() -> int:
     """What MAP_STACK asks for."""
-    return VM_NOHUGEPAGE if arch.has_thp else 0
+    return VM_NOHUGEPAGE
 
 
 def calc_vm_flag_bits(flags: int) -> int:

@@ -35,6 +35,7 @@ RELEASES = ("6.1", "6.12", "6.18", NEWEST)
 class KernelConfig:
     """Which kernel to model: a release (`6.1` .. `7.x`), an architecture's name, options, patches left out or kept in.
 
+    `6.1` is the newest stable release of that series; `6.1.176` is an older one.
     `options` are Kconfig and sysfs names with their values as text; `without` are ids of the catalogue.
     """
 
@@ -76,7 +77,8 @@ class Model:
         Raises TablewalkError for a release, architecture, option or patch that does not exist.
         """
         self._restore()
-        release = release_of(config.release)
+        version = version_of(config.release)
+        release = version[:2]
         architecture = self.module("arch.table").by_name(config.arch, release)
         self.module("arch").use(architecture)
         self.kernel("config").use(self._options(config, release, architecture))
@@ -85,7 +87,7 @@ class Model:
         if unknown:
             named = ", ".join(sorted(unknown))
             raise TablewalkError(f"no such patch, or none to leave out: {named}; `tablewalk patches` lists them")
-        lacking = [r for r in rows if r.id in config.without or (r.since > release and not r.mutant)]
+        lacking = [r for r in rows if r.id in config.without or (r.since > version and not r.mutant)]
         mutants = sorted({row.id for row in lacking if row.mutant})
         if mutants and self.package == native.PACKAGE:
             raise TablewalkError(f"the compiled model cannot leave out {', '.join(mutants)}; use --driver sequential")
@@ -144,18 +146,23 @@ class Model:
 
 
 def release_of(text: str) -> tuple[int, int]:
-    """A release as a pair.  Raises TablewalkError for one that is not modelled."""
-    from tablewalk.patches import parse_release
+    """The series of a release, as a pair.  Raises TablewalkError for one that is not modelled."""
+    return version_of(text)[:2]
+
+
+def version_of(text: str) -> tuple[int, int, int]:
+    """A release as three numbers (`patches.parse_version`).  Raises TablewalkError for one that is not modelled."""
+    from tablewalk.patches import parse_version
 
     try:
-        release = parse_release(text)
+        version = parse_version(text)
     except ValueError:
         raise TablewalkError(f"kernel {text!r}: not a release; try one of {', '.join(RELEASES)}") from None
-    if release < (6, 1):
+    if version < (6, 1):
         raise TablewalkError(f"kernel {text}: releases before 6.1 are not modelled")
-    if release[0] > NEWEST_MAJOR:
+    if version[0] > NEWEST_MAJOR:
         raise TablewalkError(f"kernel {text}: not known; {NEWEST} is the newest that is modelled")
-    return release
+    return version
 
 
 def set_option(kconfig: Any, name: str, value: str) -> None:

@@ -19,7 +19,9 @@ from typing import Final, TypeVar
 
 F = TypeVar("F", bound=Callable[..., object])
 
-Release = tuple[int, int]
+Version = tuple[int, ...]
+
+NEWEST = 10**6  # what `x` stands for
 
 KINDS: Final = {
     "race": "without it a scenario breaks a rule",
@@ -57,13 +59,16 @@ RELEASE: Final = Claim()
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """A row of the catalogue: `site` is `module.function` of `kernel/`, `since` the first release with the patch."""
+    """A row of the catalogue: `site` is `module.function` of `kernel/`, `since` the first release with the patch.
+
+    A patch that an older series was given too has another row, whose `since` is the stable release of that series.
+    """
 
     id: str
     commit: str
     title: str
     series: str
-    since: Release
+    since: Version
     site: str
     files: tuple[str, ...]
     override: str  # `module.function` of this package, or empty: there is nothing to leave out
@@ -72,17 +77,30 @@ class Patch:
 
     @property
     def release(self) -> str:
-        """The first release that has it, as `6.6`."""
-        return f"{self.since[0]}.{self.since[1]}"
+        """The first release that has it, as `6.6` or `6.1.191`."""
+        return ".".join(map(str, self.since))
 
 
 _rows: dict[str, list[Patch]] = {}
 
 
-def parse_release(text: str) -> Release:
-    """`6.12` or `7.x` as a pair.  Raises ValueError for anything else."""
-    major, _, minor = text.removeprefix("v").partition(".")
-    return int(major), 10**6 if minor == "x" else int(minor)
+def parse_version(text: str) -> tuple[int, int, int]:
+    """`6.12`, `6.1.176` or `7.x` as three numbers: without a third it is the series' newest stable release.
+
+    Raises ValueError for anything else.
+    """
+    said = text.removeprefix("v").split(".")
+    major, minor, stable = said if len(said) == 3 else (*said, "x")
+    return int(major), _number(minor), _number(stable)
+
+
+def first_release(text: str) -> Version:
+    """The numbers of `6.12` or `6.1.191`: to have what came with it a kernel must not be older."""
+    return tuple([_number(part) for part in text.split(".")])
+
+
+def _number(text: str) -> int:
+    return NEWEST if text == "x" else int(text)
 
 
 def patch(
@@ -102,7 +120,7 @@ def patch(
     def declare(func: F) -> F:
         package, _, module = func.__module__.rpartition(".")
         override = f"{module}.{func.__name__}"
-        _declare(package, Patch(id, commit, title, series, parse_release(since), site, files, override, mutant, claim))
+        _declare(package, Patch(id, commit, title, series, first_release(since), site, files, override, mutant, claim))
         return func
 
     return declare
@@ -113,7 +131,7 @@ def without_code(
 ) -> None:
     """Declare a patch of which the model has nothing to leave out; `module` is the caller's `__name__`."""
     package = module.rpartition(".")[0]
-    _declare(package, Patch(id, commit, title, series, parse_release(since), "", files, "", True, claim))
+    _declare(package, Patch(id, commit, title, series, first_release(since), "", files, "", True, claim))
 
 
 def _declare(package: str, row: Patch) -> None:

@@ -6,19 +6,17 @@ from __future__ import annotations
 from ..kernel.config import config
 from ..kernel.mm_types import mm_struct, vm_area_struct
 from ..kernel.mmap_lock import NO_VMA
-from ..kernel.rmap import list_is_singular, unlink_anon_vmas
+from ..kernel.rmap import list_is_singular
 from ..kernel.vm_flags import (
     ENOSYS,
     VM_ACCOUNT,
     VM_HUGETLB,
-    VM_LOCKED_MASK,
     VM_NORESERVE,
     VM_SHARED,
     VM_STICKY_FLAGS,
     VM_WRITE,
 )
 from ..kernel.vma import vma_merge_new_range
-from ..kernel.vma_change import vm_flags_reset
 from ..kernel.vma_merge import can_vma_merge_left, can_vma_merge_right, vma_has_close, vma_merge_struct
 from ..machine import call_rcu
 from . import patch
@@ -114,20 +112,6 @@ def mprotect_account(vma: vm_area_struct, new: int) -> int:
 def map_stack_flags() -> int:
     """MAP_STACK asks for nothing."""
     return 0
-
-
-@patch(
-    "R-vma-unfaulted-pgoff",
-    title="what MREMAP_DONTUNMAP leaves empty gets the page offset of its address (seen in 7.2, not in 6.18.44)",
-    since="7.2",
-    site="mremap.dontunmap_complete",
-    files=("mm/mremap.c",),
-)
-def dontunmap_complete(vma: vm_area_struct, start: int, end: int) -> None:
-    """It keeps the page offset of where its pages came from, and merges only with what fits that."""
-    vm_flags_reset(vma, vma.vm_flags & ~VM_LOCKED_MASK)
-    if vma.vm_start == start and vma.vm_end == end:
-        unlink_anon_vmas(vma)
 
 
 @patch(

@@ -42,10 +42,16 @@ def setup(kernel: Kernel) -> Setup:
     options = {"known_contents": "y", "swap": "y" if kernel.has_swap else "n"} | _built_in(kernel)
     if kernel.is_host:
         options |= _host_options()
-    config = KernelConfig(kernel.release, name, tuple(sorted(options.items())))
+    config = KernelConfig(_stable_release(kernel), name, tuple(sorted(options.items())))
     ksmd = options.get("ksm", "y") == "y" and not kernel.is_host
     geometry = Geometry(arch.page_size, arch.ptrs_per_pte, _arena(arch), ksmd=ksmd, uffd=name == "x86_64")
     return Setup(kernel, config, geometry, release >= EXACT_RSS)
+
+
+def _stable_release(kernel: Kernel) -> str:
+    """Which release of its series the kernel is, where its version is known: some patches come with it (`6.1.176`)."""
+    found = re.search(rf"\b{re.escape(kernel.release)}\.\d+", (kernel.version or "").split(" ")[-1])
+    return found[0] if found else kernel.release
 
 
 def _arena(arch: Any) -> int:
