@@ -146,7 +146,7 @@ def test_interrupted(perf_works: None, tmp_path: Path, sign: signal.Signals) -> 
 
 
 def test_seconds(perf_works: None, tmp_path: Path) -> None:
-    run = tablewalk("record", "-o", tmp_path / "x.tw", "--seconds", "1", "--", sys.executable, "-c", BUSY, "60")
+    run = tablewalk("record", "-o", tmp_path / "x.tw", "--seconds", "3", "--", sys.executable, "-c", BUSY, "60")
     assert run.returncode == 0, run.stderr
     meta = Recording.open(tmp_path / "x.tw").meta
     assert meta.exit_status is None and meta.end - meta.start < 10e9
@@ -284,7 +284,7 @@ def test_attach(perf_works: None, tmp_path: Path) -> None:
 
 
 def test_attach_until_the_process_ends(perf_works: None, tmp_path: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", BUSY, "3"], stdout=subprocess.PIPE, text=True) as program:
+    with subprocess.Popen([sys.executable, "-c", BUSY, "6"], stdout=subprocess.PIPE, text=True) as program:
         assert program.stdout and program.stdout.readline() == "running\n"
         run = tablewalk("record", "-o", tmp_path / "x.tw", "-p", str(program.pid))
     assert run.returncode == 0, run.stderr

@@ -94,7 +94,10 @@ def test_check_finds_a_kernel_that_does_otherwise(
     assert result["first_disagreements"][0]["model_kb"] == FIRST + 28
 
 
-def test_the_terminal_report(recorded: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_terminal_report(
+    recorded: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
     assert tablewalk("replay", recorded, "--check", "--kernel", "6.1", "--kernel", "7.x") == 1
     out = capsys.readouterr().out
     assert re.search(r"prog \(100\) +52 / 20 +52 / 52 +52 / 20\n", out)
