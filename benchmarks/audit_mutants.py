@@ -42,7 +42,7 @@ def found(run: Audit) -> collections.Counter[tuple[str, str]]:
 
 
 def main(tree: Path, seconds: float) -> None:
-    files = [p for d in ("mm", "fs/proc") for p in sorted((tree / d).rglob("*.c")) if has_interest(p.read_text())]
+    files = [p for d in ("mm", "fs/proc") for p in sorted((tree / d).rglob("*.c")) if has_interest(p.read_bytes())]
     texts = {p: p.read_text() for p in files}
     chosen = [(p, kind, text) for p in files for kind, text in mutants(texts[p])]
     random.Random(1).shuffle(chosen)

@@ -15,7 +15,8 @@ from tablewalk.audit.engine import Waypoint
 from tablewalk.audit.local import local_reports
 from tablewalk.audit.names import IMPLEMENTATION, INTEREST, NEARBY, Names, tree_root
 from tablewalk.audit.one import Lookup, Result, Unit, follow
-from tablewalk.audit.sources import CFile, Note, find, has_interest, parse_text, read_text
+from tablewalk.audit.reader import Reader
+from tablewalk.audit.sources import CFile, Note, find
 from tablewalk.audit.text import Function
 
 MAX_ROUNDS = 5
@@ -73,20 +74,21 @@ class Audit:
     contracts: dict[str, dict[str, tuple[Contract, bool]]] = field(default_factory=dict)  # by name, file; if static
 
 
-def audit(paths: Iterable[Path], annotations: Iterable[Path] = ()) -> Audit:
-    """Audit the C files at `paths`.  Raises TablewalkError where a path is nothing."""
+def audit(paths: Iterable[Path], annotations: Iterable[Path] = (), reader: Reader | None = None) -> Audit:
+    """Audit the C files at `paths`, as `reader` has them.  Raises TablewalkError where a path is nothing."""
     paths = list(paths)
+    reader = reader or Reader()
     found = find(paths)
     root = next((r for r in map(tree_root, paths) if r is not None), None)
     run = Audit(Names.of_tree(root), root, read_annotations(annotations))
-    run.coverage.files = len(found.files)
+    files = reader.with_overlaid(found.files)
+    run.coverage.files = len(files)
     run.coverage.notes += found.notes
-    for path in found.files:
-        text = read_text(path)
-        if isinstance(text, Note):
-            run.coverage.notes.append(text)
-        elif has_interest(text[0]):
-            add_file(run, parse_text(path, *text))
+    for file in reader.read(files):
+        if file.resolutions:
+            add_file(run, file)
+        else:
+            run.coverage.notes += file.notes
     conclude(run)
     return run
 

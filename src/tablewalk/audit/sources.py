@@ -17,6 +17,8 @@ from tablewalk.errors import TablewalkError
 SUFFIXES = (".c", ".h")
 MAX_FILE = 32 << 20  # bytes
 MAX_LINE = 1 << 20
+_QUICK = tuple(word.encode() for word in QUICK)
+_QUICKER = (b"pte_", b"pmd_", b"get_locked_pte")  # one of these is in every word of QUICK
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,15 +99,19 @@ def _walk(top: str, seen: set[tuple[int, int]], found: Found) -> Iterator[str]:
             found.notes.append(Note(entry.path, 0, f"skipped: {e.strerror}"))
 
 
-def read_text(path: str) -> tuple[str, list[Note]] | Note:
-    """The file as Latin-1 and what is odd about it, or why it is not looked at."""
+def read_file(path: str, size: int) -> bytes | Note:
+    """The file, or why it is not looked at."""
+    if size > MAX_FILE:
+        return Note(path, 0, f"not looked at: {size} bytes")
     try:
-        size = os.stat(path).st_size
-        if size > MAX_FILE:
-            return Note(path, 0, f"not looked at: {size} bytes")
-        data = Path(path).read_bytes()
+        with open(path, "rb", 0) as f:
+            return f.read()
     except OSError as e:
         return Note(path, 0, f"not looked at: {e.strerror}")
+
+
+def as_text(path: str, data: bytes) -> tuple[str, list[Note]]:
+    """The file as Latin-1 and what is odd about it."""
     notes = []
     if b"\0" in data:
         notes.append(Note(path, 0, "has NUL bytes, taken as blanks"))
@@ -118,8 +124,11 @@ def read_text(path: str) -> tuple[str, list[Note]] | Note:
     return data.decode("latin-1").replace("\r\n", " \n").replace("\f", " "), notes
 
 
-def has_interest(text: str) -> bool:
-    return any(word in text for word in QUICK) and (INTEREST.search(text) or NEARBY.search(text)) is not None
+def has_interest(data: bytes) -> bool:
+    if not any(word in data for word in _QUICKER) or not any(word in data for word in _QUICK):
+        return False
+    text = data.decode("latin-1")
+    return (INTEREST.search(text) or NEARBY.search(text)) is not None
 
 
 def parse_text(name: str, text: str, notes: list[Note]) -> CFile:
