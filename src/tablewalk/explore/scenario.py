@@ -26,7 +26,9 @@ from tablewalk.machine.drivers import Model
 PROT_READ, PROT_WRITE = 1, 2
 RW = PROT_READ | PROT_WRITE
 MAP_SHARED, MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS = 1, 2, 0x10, 0x20
-MADV_DONTNEED, MADV_FREE, MADV_REMOVE, MADV_HUGEPAGE, MADV_COLLAPSE = 4, 8, 9, 14, 25
+MADV_DONTNEED, MADV_FREE, MADV_REMOVE, MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADV_PAGEOUT = 4, 8, 9, 14, 15, 21
+MADV_COLLAPSE, MADV_GUARD_INSTALL = 25, 102
+UFFD_MISSING, UFFD_WP = 1, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,11 @@ class Setup:
         """A shared-memory file."""
         return self.model.kernel("shmem").shmem_file_setup(pages * self.page)
 
+    def regular(self, pages: int) -> Any:
+        """A regular file, of a file system with large folios."""
+        f = self.model.kernel("filemap")
+        return f.open_file(f.file_mapping(pages * self.page, can_collapse=True))
+
     def thread(self, name: str, body: Callable[[], Any]) -> None:
         """A thread that does `body` on a CPU of its own; what it returns is its result."""
         self.threads.append((name, body))
@@ -189,6 +196,23 @@ class Process:
         self._k("gup").put_user_pages(pages)
         return len(pages)
 
+    def gup_write(self, address: int, value: int) -> int:
+        """Pin a page for writing, write its content through the pin, and let it go; how many were pinned."""
+        pages = self._k("gup").get_user_pages_fast(self.mm, address, 1, True)
+        for page in pages:
+            self.setup.model.machine.store(self._k("page_alloc").page_content(page), value)
+        self._k("gup").put_user_pages(pages)
+        return len(pages)
+
+    def uffd(self, address: int, pages: int, mode: int) -> Uffd:
+        """A userfaultfd with which a range is registered (UFFD_*)."""
+        k = self._k("fs_userfaultfd")
+        context = k.uffd_alloc(self.mm, 0)
+        error, _ = k.uffdio_register(context, address, pages * self.setup.page, mode)
+        if error:
+            raise TablewalkError(f"UFFDIO_REGISTER: error {-error}")
+        return Uffd(self, context)
+
     def vmpte(self) -> int:
         """VmPTE, in kB."""
         return int(self._k("pgtable_generic").mm_pgtables_bytes(self.mm)) >> 10
@@ -200,3 +224,27 @@ class Process:
     def exit(self) -> None:
         """The last thread exits."""
         self._k("mm_init").mmput(self.mm)
+
+
+@dataclass(slots=True)
+class Uffd:
+    """A userfaultfd of a process; its ioctls return 0 or -errno."""
+
+    process: Process
+    context: Any
+
+    def _ioctl(self, name: str, *arguments: int) -> int:
+        done = getattr(self.process._k("fs_userfaultfd"), name)(self.context, *arguments)
+        return int(done[0] if isinstance(done, tuple) else done)
+
+    def copy(self, dst: int, src: int, pages: int = 1) -> int:
+        """UFFDIO_COPY."""
+        return self._ioctl("uffdio_copy", dst, src, pages * self.process.setup.page, 0)
+
+    def move(self, dst: int, src: int, pages: int = 1) -> int:
+        """UFFDIO_MOVE."""
+        return self._ioctl("uffdio_move", dst, src, pages * self.process.setup.page, 0)
+
+    def writeprotect(self, address: int, pages: int, protect: bool) -> int:
+        """UFFDIO_WRITEPROTECT."""
+        return self._ioctl("uffdio_writeprotect", address, pages * self.process.setup.page, int(protect))

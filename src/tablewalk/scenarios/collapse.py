@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from tablewalk.explore.scenario import MADV_COLLAPSE, MADV_DONTNEED, Process, Setup, scenario
+from tablewalk.explore.scenario import MADV_COLLAPSE, MADV_DONTNEED, MADV_HUGEPAGE, Process, Setup, scenario
 
 
 def _shared(s: Setup, processes: int) -> list[Process]:
@@ -79,6 +79,18 @@ def shmem_collapse_exit(s: Setup) -> None:
     s.thread("exit", q.exit)
 
 
+@scenario(slots=5, options={"transparent_hugepage": "always", "shmem_enabled": "advise"})
+def shmem_khugepaged_exit(s: Setup) -> None:
+    """khugepaged retracts the table of a process that exits at the same time."""
+    p, q = _shared(s, 2)
+    q.read(s.A)
+    p.madvise(s.A, s.huge, MADV_HUGEPAGE)
+    khugepaged = s.model.kernel("khugepaged")
+    s.thread("khugepaged", lambda: khugepaged.khugepaged_scan_mm(p.mm))
+    s.thread("exit", q.exit)
+    s.sometimes("retracted")
+
+
 @scenario()
 def shmem_collapse_gup_fast(s: Setup) -> None:
     """MADV_COLLAPSE while get_user_pages_fast pins a page of it."""
@@ -123,6 +135,34 @@ def anon_collapse_gup_fast(s: Setup) -> None:
     s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
     s.thread("gup", lambda: p.gup_fast(s.A))
     s.finally_(lambda results: None if results["gup"] == 1 else f"{results['gup']} pages were pinned")
+
+
+@scenario(arch="arm64/1")
+def shmem_collapse_gup_fast_broadcast(s: Setup) -> None:
+    """As shmem-collapse-gup-fast, where a flush is a broadcast that waits for no interrupt."""
+    (p,) = _shared(s, 1)
+    s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
+    s.thread("gup", lambda: p.gup_fast(s.A))
+    s.finally_(lambda results: None if results["gup"] == 1 else f"{results['gup']} pages were pinned")
+
+
+@scenario(arch="arm64/1")
+def anon_collapse_gup_write_broadcast(s: Setup) -> None:
+    """MADV_COLLAPSE of anonymous memory while a page of it is pinned and written: the write is not lost."""
+    p = _anonymous(s)
+    s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
+    s.thread("gup", lambda: p.gup_write(s.A, 2))
+    s.finally_(lambda results: None if p.read(s.A) == 2 else f"the page reads {p.read(s.A)}, not 2")
+
+
+@scenario()
+def anon_collapse_remap_file(s: Setup) -> None:
+    """MADV_COLLAPSE lets mmap_lock go, and finds a file mapped in the place of its anonymous memory."""
+    p = _anonymous(s)
+    f = s.shmem(s.huge)
+    s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
+    s.thread("remap", lambda: (p.mmap(s.A, s.huge, f), p.read(s.A)))
+    s.finally_(lambda results: None if p.read(s.A) == 0 else f"the page reads {p.read(s.A)}, not 0")
 
 
 @scenario(options={"transparent_hugepage": "always"})
