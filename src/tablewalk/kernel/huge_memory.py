@@ -73,6 +73,7 @@ from .pgtable import (
     pmd_trans_huge,
     pmdp_get_lockless,
     pmdp_huge_get_and_clear,
+    pmdp_invalidate,
     vm_page_prot,
 )
 from .pgtable_generic import (
@@ -268,7 +269,7 @@ def change_huge_pmd(
         entry = pmdval & ~RW
         ret = 1
     else:
-        pmdval = pmdp_huge_get_and_clear(pmd)
+        pmdval = pmdp_invalidate(pmd)
         entry = pmdval & ~(PRESENT | PROTNONE | RW) | newprot
         ret = arch.hpage_pmd_nr
     if cp_flags & MM_CP_UFFD_WP:
@@ -411,7 +412,7 @@ def madvise_free_huge_pmd(tlb: mmu_gather, vma: vm_area_struct, pmd: pmd_p, addr
     WRITE_ONCE(f, "flags", f.flags & ~(PG_DIRTY | PG_SWAPBACKED))
     mutex_unlock(f.lock)
     if pmdval & (ACCESSED | DIRTY):
-        pmdval = pmdp_huge_get_and_clear(pmd)
+        pmdval = pmdp_invalidate(pmd)
         store(pmd, pmdval & ~(ACCESSED | DIRTY))
         tlb_flush_range(tlb, addr, addr + arch.pmd_size)
     spin_unlock(pml)

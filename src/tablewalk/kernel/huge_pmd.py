@@ -28,8 +28,6 @@ from .pgtable import (
     DIRTY,
     LEAF,
     PFN_SHIFT,
-    PRESENT,
-    PROTNONE,
     RW,
     SPECIAL,
     UFFD_WP,
@@ -44,6 +42,7 @@ from .pgtable import (
     pmd_trans_huge,
     pmdp_get_lockless,
     pmdp_huge_get_and_clear,
+    pmdp_invalidate,
     pte_page,
     vm_page_prot,
 )
@@ -199,8 +198,7 @@ def split_zero_pmd(vma: vm_area_struct, pmd: pmd_p, haddr: int) -> None:
 
 def split_anon_pmd(vma: vm_area_struct, pmd: pmd_p, haddr: int) -> None:
     """The deposited table maps the same pages one by one.  Under pml."""
-    pmdval = pmdp_huge_get_and_clear(pmd)
-    store(pmd, pmdval & ~PRESENT | PROTNONE)  # to the CPU not present, to those who look still a huge page
+    pmdval = pmdp_invalidate(pmd)
     flush_tlb_range(vma.vm_mm, haddr, haddr + arch.pmd_size)
     f = page_folio(pmd_page(pmdval))
     if pmdval & DIRTY:

@@ -55,7 +55,7 @@ from .pgtable import (
     pmd_page,
     pmd_trans_huge,
     pmdp_get_lockless,
-    pmdp_huge_get_and_clear,
+    pmdp_invalidate,
     pte_marker,
     pte_p,
     pte_page,
@@ -155,7 +155,7 @@ def cold_huge_pmd(tlb: mmu_gather, vma: vm_area_struct, pmd: pmd_p, addr: int, e
         spin_unlock(pml)
         return split_locked_folio(f) != 0
     if pmdp_get_lockless(pmd) & ACCESSED:
-        pmdval = pmdp_huge_get_and_clear(pmd)
+        pmdval = pmdp_invalidate(pmd)
         store(pmd, pmdval & ~ACCESSED)
         tlb_flush_range(tlb, addr, end)
     spin_unlock(pml)

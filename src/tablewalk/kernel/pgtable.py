@@ -11,8 +11,8 @@ from __future__ import annotations
 from typing import Final
 
 from ..arch import arch
-from ..machine import load, load_range, store, xchg
-from ..machine import load as pmdp_get_lockless  # noqa: F401
+from ..machine import cmpxchg, forget, load, load_range, store, xchg
+from ..machine import load as pmdp_get_lockless
 from ..machine import load as ptep_get  # noqa: F401
 from ..machine import load as ptep_get_lockless  # noqa: F401
 from .mm_types import folio, mm_struct, ptdesc
@@ -167,6 +167,15 @@ def pmd_clear(pmd: pmd_p) -> None:
 def pmdp_huge_get_and_clear(pmd: pmd_p) -> int:
     """Atomically empty the slot; returns what was there."""
     return xchg(pmd, 0)
+
+
+def pmdp_invalidate(pmd: pmd_p) -> int:
+    """Take a huge page from the CPUs; those who look still see one, never none.  Under pml; returns what was there."""
+    while True:
+        pmdval = pmdp_get_lockless(pmd)
+        if cmpxchg(pmd, pmdval, pmdval & ~PRESENT | PROTNONE) == pmdval:
+            return pmdval
+        forget(())
 
 
 def ptep_get_and_clear(ptep: pte_p) -> int:

@@ -6,10 +6,10 @@ from __future__ import annotations
 from typing import Final
 
 from ..arch import arch
-from ..kernel.collapse_policy import collapse_possible, thp_vma_suitable_pmd
+from ..kernel.collapse_policy import collapse_possible
+from ..kernel.huge_mm import thp_vma_suitable_pmd
 from ..kernel.memory_zap import free_pgtables, unmap_vmas
 from ..kernel.mm_types import address_space, folio, mm_struct, vm_area_struct
-from ..kernel.mmap import remove_vma
 from ..kernel.mmap_lock import mmap_write_lock, mmap_write_unlock, vma_mark_detached, vma_start_write
 from ..kernel.mmu_gather import tlb_finish_mmu, tlb_gather_mmu
 from ..kernel.page_alloc import (
@@ -53,6 +53,7 @@ from ..kernel.scan_result import (
     find_pmd_or_thp_or_none,
 )
 from ..kernel.tlb import flush_tlb_range
+from ..kernel.vma_change import remove_vma
 from ..machine import (
     add,
     down_read,

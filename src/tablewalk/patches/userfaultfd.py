@@ -15,7 +15,7 @@ from ..kernel.userfaultfd_k import userfaultfd_wp
 from ..kernel.vm_flags import EFAULT, EINVAL, ENOENT, VM_SHARED, VM_UFFD_WP
 from ..kernel.vma import vma_lookup
 from ..kernel.vma_change import ERR_PTR
-from . import patch
+from . import Claim, patch
 
 MM = ("mm/userfaultfd.c",)
 FS = ("fs/userfaultfd.c",)
@@ -285,6 +285,7 @@ def waits_even_if_large(f: folio) -> bool:
     since="6.6",
     site="retract.uffd_may_fill_table",
     files=("mm/khugepaged.c",),
+    claim=Claim("race", "mapped-huge-collapse-uffd-copy", "I2"),
 )
 def table_stays_empty(vma: vm_area_struct) -> bool:
     """ptl is dropped between emptying and detaching the table, whoever may fill it."""

@@ -3,7 +3,15 @@
 
 from __future__ import annotations
 
-from tablewalk.explore.scenario import MADV_COLLAPSE, MADV_DONTNEED, MADV_HUGEPAGE, Process, Setup, scenario
+from tablewalk.explore.scenario import (
+    MADV_COLLAPSE,
+    MADV_DONTNEED,
+    MADV_FREE,
+    MADV_HUGEPAGE,
+    Process,
+    Setup,
+    scenario,
+)
 
 
 def _shared(s: Setup, processes: int) -> list[Process]:
@@ -187,3 +195,14 @@ def huge_split_and_fault(s: Setup) -> None:
     s.thread("write", lambda: p.write(s.A + s.page, 2))
     s.finally_(lambda results: None if p.read(s.A + s.page) == 2 else f"the page reads {p.read(s.A + s.page)}, not 2")
     s.sometimes("thp_split_pmd")
+
+
+@scenario(options={"transparent_hugepage": "always"})
+def huge_free_and_dontneed(s: Setup) -> None:
+    """MADV_FREE changes the entry of a huge page that MADV_DONTNEED unmaps."""
+    p = s.process()
+    p.mmap(s.A, s.huge)
+    p.write(s.A, 1)
+    s.thread("free", lambda: p.madvise(s.A, s.huge, MADV_FREE))
+    s.thread("dontneed", lambda: p.madvise(s.A, s.huge, MADV_DONTNEED))
+    s.finally_(lambda results: None if p.read(s.A) == 0 else f"the page reads {p.read(s.A)}, not 0")

@@ -107,7 +107,8 @@ def shmem_collapse_uffd_copy(s: Setup) -> None:
     s.thread("copy", lambda: uffd.copy(s.A, source))
 
     def copied_is_there(results: dict[str, int]) -> str | None:
-        return None if results["copy"] or q.read(s.A) == 7 else f"UFFDIO_COPY succeeded, and the page reads {q.read(s.A)}"
+        found = q.read(s.A)
+        return None if results["copy"] or found == 7 else f"UFFDIO_COPY succeeded, and the page reads {found}"
 
     s.finally_(copied_is_there)
 
@@ -125,6 +126,20 @@ def shmem_collapse_guard(s: Setup) -> None:
     s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
     s.thread("guard", lambda: q.madvise(s.A, 1, MADV_GUARD_INSTALL))
     s.finally_(lambda results: None if q.read(s.A) == -1 else "the guard page can be read")
+
+
+@scenario(options={"split_ptlocks": "n"})
+def shmem_collapse_one_lock(s: Setup) -> None:
+    """MADV_COLLAPSE retracts tables where all have one lock, that of the mm."""
+    f = s.shmem(s.huge)
+    p = s.process()
+    p.mmap(s.A, s.huge, f)
+    for i in range(s.huge):
+        p.write(s.A + i * s.page, 1)
+    s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
+    s.thread("fault", lambda: p.write(s.A, 2))
+    s.finally_(lambda results: None if p.read(s.A) == 2 else f"the page reads {p.read(s.A)}, not 2")
+    s.sometimes("retracted")
 
 
 @scenario(pool=4)

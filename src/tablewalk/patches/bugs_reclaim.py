@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Published bugs of PT_RECLAIM, of locks, flushes and mremap: each row undoes a fix."""
+
+from __future__ import annotations
+
+from ..arch import arch
+from ..kernel.guard import guard_install_range, is_valid_guard_vma
+from ..kernel.guard import guard_prepare_vma as prepare
+from ..kernel.memory_zap import (
+    FORCE_FLUSH,
+    SKIPPED,
+    free_reclaimed_pte,
+    pte_table_reclaim_possible,
+    zap_empty_pte_table,
+    zap_pte_table_if_empty,
+    zap_ptes,
+)
+from ..kernel.mm_types import mm_struct, vm_area_struct
+from ..kernel.mmap_lock import vma_start_write
+from ..kernel.mmu_gather import (
+    mmu_gather,
+    tlb_flush_mmu_free,
+    tlb_flush_mmu_tlbonly,
+    tlb_flush_rmaps,
+)
+from ..kernel.pgtable import pmd_clear, pmd_p, pmd_pgtable, pmdp_huge_get_and_clear, ptes_none
+from ..kernel.pgtable_generic import (
+    mm_dec_nr_ptes,
+    pmd_lock,
+    pmdp_collapse_flush,
+    pte_free_defer,
+    pte_lockptr,
+    pte_offset_map_lock,
+    pte_offset_map_rw_nolock,
+    pte_unmap,
+    pte_unmap_unlock,
+)
+from ..kernel.retract import file_backed_vma_is_retractable
+from ..kernel.rmap import vma_address
+from ..kernel.scan_result import SCAN_FAIL, SCAN_SUCCEED, collapse_test_exit, find_pmd_or_thp_or_none
+from ..kernel.vm_flags import EINVAL
+from ..machine import forget, load, spin_lock_nested, spin_unlock
+from . import Claim, patch
+
+# --- MADV_DONTNEED that takes tables away ----------------------------------------------------------------
+
+
+@patch(
+    "K19",
+    commit="366a4532d96f",
+    title="mm: fix the race between collapse and PT_RECLAIM under per-vma lock",
+    since="6.17",
+    site="collapse_huge_page.lock_and_check_pmd",
+    files=("mm/khugepaged.c",),
+    mutant=True,
+    claim=Claim("race", "anon-collapse-dontneed", "I1"),
+)
+def check_pmd_and_lock(vma: vm_area_struct, address: int, pmd: pmd_p) -> int:
+    """The slot is looked at before those who hold the VMA's lock are waited for."""
+    result, now = find_pmd_or_thp_or_none(vma.vm_mm, address)
+    vma_start_write(vma)
+    if result == SCAN_SUCCEED and now != pmd:
+        return SCAN_FAIL
+    return result
+
+
+@patch(
+    "K22",
+    commit="f39edcf6349a",
+    title="mm: pgtable: fix incorrect reclaim of non-empty PTE pages",
+    since="6.14",
+    site="memory_zap.zap_pte_range",
+    files=("mm/memory.c",),
+    mutant=True,
+    claim=Claim("race", "fault-and-dontneed-in-pieces", "I2"),
+)
+def direct_even_in_pieces(
+    tlb: mmu_gather, vma: vm_area_struct, pmd: pmd_p, addr: int, end: int, details: int
+) -> bool:
+    """What was zapped under an earlier hold of ptl is taken to be empty still."""
+    mm = vma.vm_mm
+    start = addr
+    can_reclaim = pte_table_reclaim_possible(addr, end, details)
+    direct = True
+    pmdval = 0
+    while True:
+        pte, ptl = pte_offset_map_lock(mm, pmd, addr)
+        if not pte:
+            return False
+        nr, found = zap_ptes(tlb, vma, pte, addr, end, details)
+        addr += nr << arch.page_shift
+        if found & SKIPPED:
+            can_reclaim = False
+        if can_reclaim and addr == end:
+            pmdval = zap_empty_pte_table(mm, pmd, addr - 1, ptl)
+            direct = pmdval != 0
+        if found & FORCE_FLUSH:
+            tlb_flush_mmu_tlbonly(tlb)
+            tlb_flush_rmaps(tlb, vma)
+        pte_unmap_unlock(pte, ptl)
+        if found & FORCE_FLUSH:
+            tlb_flush_mmu_tlbonly(tlb)
+            tlb_flush_mmu_free(tlb)
+        if addr == end:
+            break
+        forget((addr, can_reclaim))
+    if can_reclaim:
+        if not direct:
+            pmdval = zap_pte_table_if_empty(mm, pmd, start)
+        if pmdval:
+            free_reclaimed_pte(tlb, pmdval, start)
+    return True
+
+
+@patch(
+    "K24",
+    title="mm: pgtable: the lock of a table that could not be mapped is not released (follow-up in 6.14-rc)",
+    since="6.14",
+    site="memory_zap.zap_pte_table_if_empty",
+    files=("mm/pt_reclaim.c",),
+    mutant=True,
+    claim=Claim("race", "dontneed-twice-in-pieces", "I1"),
+)
+def unlock_what_was_not_locked(mm: mm_struct, pmd: pmd_p, addr: int) -> int:
+    """The way out releases a lock of which only the address is not known."""
+    pml = pmd_lock(mm, pmd, addr)
+    pte, pmdval, ptl = pte_offset_map_rw_nolock(mm, pmd, addr)
+    empty = False
+    if pte:
+        if ptl != pml:
+            spin_lock_nested(ptl)
+        empty = ptes_none(pte, arch.ptrs_per_pte)
+        pte_unmap(pte)
+        if empty:
+            pmd_clear(pmd)
+    if ptl != pml:
+        spin_unlock(ptl)
+    spin_unlock(pml)
+    return pmdval if empty else 0
+
+
+# --- locks -----------------------------------------------------------------------------------------------
+
+
+@patch(
+    "K20",
+    title="mm: where all tables have one lock, that of the mm, it is not taken twice",
+    since="6.6",
+    site="retract.retract_page_table",
+    files=("mm/khugepaged.c",),
+    mutant=True,
+    claim=Claim("race", "shmem-collapse-one-lock", "I28"),
+)
+def nested_whatever_lock(vma: vm_area_struct, pgoff: int) -> None:
+    """ptl is taken inside pml, though it may be the same."""
+    address = vma_address(vma, pgoff)
+    mm = vma.vm_mm
+    result, pmd = find_pmd_or_thp_or_none(mm, address)
+    if result != SCAN_SUCCEED or collapse_test_exit(mm) or not file_backed_vma_is_retractable(vma):
+        return
+    pml = pmd_lock(mm, pmd, address)
+    ptl = pte_lockptr(mm, load(pmd))
+    spin_lock_nested(ptl)
+    pmdval = pmdp_collapse_flush(vma, address, pmd)
+    spin_unlock(ptl)
+    spin_unlock(pml)
+    mm_dec_nr_ptes(mm)
+    pte_free_defer(mm, pmd_pgtable(pmdval))
+
+
+@patch(
+    "K33",
+    commit="49b0638502da",
+    title="mm: enable page walking API to lock vmas during the walk",
+    since="6.5",
+    site="mmap_lock.vma_start_write",
+    files=("mm/pagewalk.c",),
+    mutant=True,
+    claim=Claim("race", "mprotect-and-fault", "I3"),
+)
+def readers_go_on(vma: vm_area_struct) -> None:
+    """mmap_lock held for writing does not exclude those who have only the VMA's lock."""
+
+
+# --- entries that are empty for a moment, flushes --------------------------------------------------------
+
+
+@patch(
+    "K43",
+    commit="58ceeb6bec86",
+    title="thp: fix MADV_DONTNEED vs. MADV_FREE race (and ced108037c2a, 024eee0e83f0)",
+    since="4.12",
+    site="pgtable.pmdp_invalidate",
+    files=("mm/huge_memory.c",),
+    mutant=True,
+    claim=Claim("race", "huge-free-and-dontneed", "RESULT"),
+)
+def none_for_a_moment(pmd: pmd_p) -> int:
+    """Who changes a huge page takes it out first."""
+    return pmdp_huge_get_and_clear(pmd)
+
+
+@patch(
+    "K53",
+    commit="d86564a2f085",
+    title="mm/tlb, x86/mm: Support invalidating TLB caches for RCU_TABLE_FREE (and others of 2018)",
+    since="4.19",
+    site="mmu_gather.tlb_flush_mmu",
+    files=("mm/mmu_gather.c", "arch/x86/include/asm/tlb.h"),
+    mutant=True,
+    claim=Claim("race", "fault-and-dontneed", "I1"),
+)
+def free_then_flush(tlb: mmu_gather) -> None:
+    """Tables and pages are freed before the CPUs have forgotten them."""
+    tlb_flush_mmu_free(tlb)
+    tlb_flush_mmu_tlbonly(tlb)
+
+
+@patch(
+    "K56",
+    title="mm: guard regions: the VMA's flag is set before a table's lock is taken (6.19; an anon_vma before)",
+    since="6.15",
+    site="guard.madvise_guard_install",
+    files=("mm/madvise.c",),
+    mutant=True,
+    claim=Claim("race", "shmem-collapse-guard", "I2"),
+)
+def flag_after_markers(vma: vm_area_struct, start: int, end: int) -> int:
+    """Markers first: who looks at the VMA under ptl may find them in a table that should have none."""
+    if not is_valid_guard_vma(vma, False) or not guard_install_range(vma, start, end):
+        return -EINVAL
+    prepare(vma)
+    return 0
