@@ -80,6 +80,7 @@ EFAULT: Final = 14
 EBUSY: Final = 16
 EEXIST: Final = 17
 EINVAL: Final = 22
+ENOTTY: Final = 25
 ENOSPC: Final = 28
 ENOSYS: Final = 38
 EOVERFLOW: Final = 75

@@ -31,6 +31,7 @@ SINCE = {
     "madvise GUARD_REMOVE": (6, 13),
     "mseal": (6, 10),
     "pagemap_scan": (6, 7),
+    "pagemap_scan that protects": (6, 7),
     "process_madvise DONTNEED": (6, 13),
     "process_madvise FREE": (6, 13),
     "process_madvise HUGEPAGE": (6, 13),

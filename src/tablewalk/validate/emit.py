@@ -176,6 +176,7 @@ _CALLS = {
     "mincore": "mincore((void *){0}, {1}, core)",
     "set_mempolicy": "syscall(SYS_set_mempolicy, {0}, {1} ? &(unsigned long){{ {1} }} : NULL, {1} ? 64 : 0)",
     "get_mempolicy": "syscall(SYS_get_mempolicy, core, NULL, 0, {0}, {1})",
+    "pagemap_scan": "0 /* PAGEMAP_SCAN of {1} bytes at {0} with flags {2} */",
     "mseal": "syscall(462 /* mseal */, {0}, {1}, {2})",
     **emit_uffd.CALLS,
     "ksm": "0 /* {0} whole passes of ksmd */",

@@ -14,6 +14,7 @@ from functools import partial
 from . import generate_uffd
 from .mix import (
     ACTIONS,
+    ALL_CATEGORIES,
     FOCUS,
     HINTS,
     POLICIES,
@@ -21,6 +22,10 @@ from .mix import (
     PROTS,
     RANGES_ADVICE,
     RECLAIM,
+    SCAN_FLAGS,
+    SCAN_PAGES,
+    SCAN_RANGES,
+    SCAN_SETS,
     SEALS,
     SIZES,
     SOME_THREADS,
@@ -408,6 +413,17 @@ class Generator:
         length = min(length, self.rng.choice(SIZES) * self.page)
         self._remember(addr, length)
         return Op(process, "mseal", (addr, length, 0))
+
+    def _pagemap_scan(self) -> Op:
+        """Of a range that may have holes; with flag 1 pages are write-protected where a userfaultfd has WP_ASYNC."""
+        rng, process = self.rng, self._process()
+        addr, length = self._place(process)
+        length = min(length + rng.choice((0, 0, self._place()[1])), self.geometry.end - addr)
+        flags = rng.choice(SCAN_FLAGS)
+        nr = 0 if flags & 1 and rng.random() < 0.2 else rng.choice(SCAN_RANGES)
+        sets = rng.choice((0, 0, 0, 2, 8)), rng.choice(SCAN_SETS), rng.choice(SCAN_SETS)
+        returned = rng.choice((ALL_CATEGORIES, ALL_CATEGORIES, 2, 8 | 16, rng.randrange(128)))
+        return Op(process, "pagemap_scan", (addr, length, flags, rng.choice(SCAN_PAGES), nr, *sets, returned))
 
     def _set_mempolicy(self) -> Op:
         return Op(self._process(), "set_mempolicy", self._policy())

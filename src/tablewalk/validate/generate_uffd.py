@@ -223,7 +223,7 @@ class UffdChoices:
             features |= SIGBUS
         for event in (EVENT_FORK, EVENT_REMAP, EVENT_REMOVE, EVENT_UNMAP):
             features |= event if rng.random() < 0.4 else 0
-        features |= rng.choice((0, 0, 0, 0, WP_UNPOPULATED, WP_UNPOPULATED, WP_ASYNC))
+        features |= rng.choice((0, 0, 0, 0, WP_UNPOPULATED, WP_UNPOPULATED, WP_ASYNC, WP_ASYNC))
         return Op(process, "uffd_open", (USER_MODE_ONLY if rng.random() < 0.1 else 0, features, n))
 
     def _open(self) -> Op:

@@ -196,6 +196,20 @@ class ModelRun:
     def _mseal(self, p: int, addr: int, length: int, flags: int) -> int:
         return int(self.k("mseal").sys_mseal(self.mms[p], addr, length, flags))
 
+    def _pagemap_scan(self, p: int, addr: int, length: int, flags: int, pages: int, nr: int, *masks: int) -> int:
+        """A sum of the ranges found, and of where the scan ended."""
+        scan = self.k("pagemap_scan")
+        size, start = self._page_size, self._geometry.start
+        end = -(-(addr + length) // size) * size
+        found, ended, ranges = scan.do_pagemap_scan(self.mms[p], scan.pm_scan_arg(addr, end, flags, pages, nr, masks))
+        if found < 0:
+            return int(found)
+        total = found
+        for begin, end, categories in (*ranges, (ended, ended, 0)):
+            for value in ((begin - start) // size, (end - start) // size, categories):
+                total = (total * 31 + value) & 0xFFFFFFFF
+        return int(total & 0x7FFFFFFF)
+
     def _mremap(self, p: int, addr: int, old: int, new: int, flags: int, to: int) -> int:
         return int(self.k("mremap").sys_mremap(self.mms[p], addr, old, new, flags, to))
 

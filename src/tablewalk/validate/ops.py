@@ -105,6 +105,7 @@ ARGUMENTS = {
     "set_mempolicy": "mode nodes",
     "get_mempolicy": "addr flags",
     "mseal": "addr length flags",
+    "pagemap_scan": "addr length flags max_pages nr_ranges inverted mask anyof returned",
     "uffd_open": "flags features uffd",
     "uffd_close": "uffd",
     "uffd_register": "addr length mode uffd",
@@ -204,6 +205,8 @@ def kind_of(op: Op) -> str:
         return {0: "fallocate", 1: "fallocate keep size"}.get(op.args[1], "fallocate unknown")
     if op.kind == "uffd_register":
         return f"uffd_register {REGISTER.get(op.args[2], 'unknown')}"
+    if op.kind == "pagemap_scan":
+        return "pagemap_scan that protects" if op.args[2] & 1 else "pagemap_scan"
     if op.kind == "mmap":
         sharing = "private" if op.args[3] & 3 == 2 else "shared"
         return f"mmap {sharing} {'anonymous' if op.args[3] & MAP_ANONYMOUS else 'file'}"

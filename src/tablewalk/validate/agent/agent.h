@@ -13,7 +13,7 @@ enum {
 	MAX_THREADS = 4, /* of a process, with the first */
 	MAX_FILES = 8,
 	MAX_UFFDS = 8,
-	MAX_ARGS = 8,
+	MAX_ARGS = 9,
 	MAX_SPANS = 256,
 	MAX_PAGES = 1 << 17, /* of the arena */
 };

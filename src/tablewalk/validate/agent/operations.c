@@ -9,6 +9,7 @@
 #include <linux/mempolicy.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -140,12 +141,49 @@ static struct result do_get_mempolicy(word addr, word flags)
 	return ret < 0 ? returned(ret) : (struct result){ mode | (long)(nodes[0] & 0xff) << 16, 0 };
 }
 
+struct scan { /* struct pm_scan_arg, which the headers of older releases do not have */
+	uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
+	uint64_t inverted, mask, anyof, returned;
+};
+
+#define PAGEMAP_SCAN _IOWR('f', 16, struct scan)
+
+enum { MAX_RANGES = 64 };
+
+/* A sum of the ranges found, and of where the scan ended. */
+static struct result do_pagemap_scan(const word *a)
+{
+	static struct {
+		uint64_t start, end, categories;
+	} range[MAX_RANGES + 1];
+	struct scan scan = {
+		.size = sizeof(scan), .start = a[0], .end = a[0] + a[1], .flags = a[2], .max_pages = a[3],
+		.vec = a[4] ? (word)range : 0, .vec_len = a[4], .inverted = a[5], .mask = a[6], .anyof = a[7],
+		.returned = a[8],
+	};
+	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	int nr = ioctl(fd, PAGEMAP_SCAN, &scan), error = errno;
+	uint32_t total = nr;
+
+	close(fd);
+	if (nr < 0)
+		return (struct result){ -1, error };
+	range[nr].start = range[nr].end = scan.walk_end;
+	range[nr].categories = 0;
+	for (int i = 0; i <= nr; i++) {
+		total = total * 31 + (uint32_t)((int64_t)(range[i].start - arena.start) / page_size);
+		total = total * 31 + (uint32_t)((int64_t)(range[i].end - arena.start) / page_size);
+		total = total * 31 + (uint32_t)range[i].categories;
+	}
+	return (struct result){ total & 0x7fffffff, 0 };
+}
+
 enum kind {
 	MMAP, MUNMAP, MPROTECT, MADVISE, MREMAP, MLOCK, MLOCK2, MUNLOCK, MLOCKALL, MUNLOCKALL, READ, WRITE, FILL, SUM,
 	FORK, EXIT, MBIND, REMAP_FILE_PAGES, FTRUNCATE, PUNCH, PROCESS_MADVISE, PROCESS_MADVISE_RANGES, THP_DISABLE,
 	VFORK, BRK, FALLOCATE, PREAD, PWRITE, MSYNC, MINCORE, SET_MEMPOLICY, GET_MEMPOLICY, LOOK_AT_SPANS,
 	UFFD_OPEN, UFFD_CLOSE, UFFD_REGISTER, UFFD_UNREGISTER, UFFD_WAKE, UFFD_COPY, UFFD_MOVE, UFFD_ZEROPAGE,
-	UFFD_CONTINUE, UFFD_POISON, UFFD_WRITEPROTECT, KSM, MSEAL,
+	UFFD_CONTINUE, UFFD_POISON, UFFD_WRITEPROTECT, KSM, MSEAL, SCAN,
 };
 
 static const char *const kinds[] = {
@@ -163,6 +201,7 @@ static const char *const kinds[] = {
 	[UFFD_MOVE] = "uffd_move", [UFFD_ZEROPAGE] = "uffd_zeropage", [UFFD_CONTINUE] = "uffd_continue",
 	[UFFD_POISON] = "uffd_poison", [UFFD_WRITEPROTECT] = "uffd_writeprotect",
 	[KSM] = "ksm", [MSEAL] = "mseal",
+	[SCAN] = "pagemap_scan",
 };
 
 int find_kind(const char *name, size_t len)
@@ -295,6 +334,8 @@ struct result execute(const struct operation *op)
 		return look_at_spans();
 	case MSEAL:
 		return returned(syscall(SYS_mseal, a[0], a[1], a[2]));
+	case SCAN:
+		return do_pagemap_scan(a);
 	case UFFD_OPEN:
 		return uffd_open(a[0], a[1], a[2]);
 	case UFFD_CLOSE:
