@@ -13,6 +13,7 @@ from ..machine import (
     inc_not_zero,
     load,
     might_sleep,
+    offset_of,
     publish,
     store,
     store_range,
@@ -43,6 +44,8 @@ GUP_PIN_COUNTING_BIAS: Final = 1 << 10  # what a pin adds to _refcount
 PAGE_CELLS: Final = 4  # struct page: its folio, its flags, its content, in a large folio its _mapcount
 SYSTEM: Final = system(64)
 NO_FOLIO: Final = folio(0)
+# from the address of a folio to a field, for who reads those of many folios
+FOLIO_FLAGS: Final[int] = offset_of("folio", "flags")
 
 
 def folio_alloc(order: int) -> folio:

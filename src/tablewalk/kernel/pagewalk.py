@@ -7,21 +7,12 @@ PMD tables and those above are stable under mmap_lock or the VMA's lock; what a 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeVar
 
+from ..arch import arch
 from ..machine import forget, load
 from .mm_types import mm_struct, vm_area_struct
-from .pgtable import (
-    p4d_addr_end,
-    p4d_offset,
-    pgd_addr_end,
-    pgd_offset,
-    pmd_addr_end,
-    pmd_offset,
-    pmd_p,
-    pud_addr_end,
-    pud_offset,
-)
+from .pgtable import PFN_SHIFT, TABLE_ENTRY, p4d_addr_end, pgd_addr_end, pmd_addr_end, pmd_p, pud_addr_end
 
 ACTION_AGAIN: Final = -1 << 20  # from a handler: the entry changed meanwhile, look at it again
 
@@ -52,15 +43,51 @@ def walk_pmd(vma: vm_area_struct, pmd: pmd_p, addr: int, end: int, pmd_entry: Pm
     return 0
 
 
+T = TypeVar("T")
+
+
+def gather_page_range(
+    vma: vm_area_struct,
+    start: int,
+    end: int,
+    pmd_entry: Callable[[vm_area_struct, pmd_p, int, int, T], T | None],
+    pte_hole: Callable[[vm_area_struct, int, int, T], T],
+    gathered: T,
+) -> T:
+    """For readers: what the walk has gathered goes through `pmd_entry`, or `pte_hole` where the PMD entry is none.
+
+    A handler that returns None is called again, if there still is something.
+    """
+    addr = start
+    while addr < end:
+        pmd, next_ = find_pmd(vma.vm_mm, addr, end)
+        if pmd and load(pmd):
+            found = pmd_entry(vma, pmd, addr, next_, gathered)
+        else:
+            found = pte_hole(vma, addr, next_, gathered)
+        if found is not None:
+            gathered = found
+            addr = next_
+        forget((addr, gathered))
+    return gathered
+
+
 def find_pmd(mm: mm_struct, addr: int, end: int) -> tuple[pmd_p, int]:
     """(address of the PMD entry, end of its range), or (0, end of the range that the missing table would cover)."""
-    pgd = pgd_offset(mm, addr)
-    if load(pgd) == 0:
+    slot = mm.pgd.entry + (addr >> arch.pgdir_shift & arch.ptrs_per_pgd - 1)
+    value = load(slot)
+    if value == 0:
         return 0, pgd_addr_end(addr, end)
-    p4d = p4d_offset(pgd, addr)
-    if load(p4d) == 0:
-        return 0, p4d_addr_end(addr, end)
-    pud = pud_offset(p4d, addr)
-    if load(pud) == 0:
-        return 0, pud_addr_end(addr, end)
-    return pmd_offset(pud, addr), pmd_addr_end(addr, end)
+    if arch.p4d_bits:
+        slot = (value >> PFN_SHIFT) + TABLE_ENTRY + (addr >> arch.p4d_shift & arch.ptrs_per_p4d - 1)
+        value = load(slot)
+        if value == 0:
+            return 0, p4d_addr_end(addr, end)
+    if arch.pud_bits:
+        slot = (value >> PFN_SHIFT) + TABLE_ENTRY + (addr >> arch.pud_shift & arch.ptrs_per_pud - 1)
+        value = load(slot)
+        if value == 0:
+            return 0, pud_addr_end(addr, end)
+    if arch.pmd_bits:
+        slot = (value >> PFN_SHIFT) + TABLE_ENTRY + (addr >> arch.pmd_shift & arch.ptrs_per_pmd - 1)
+    return slot, pmd_addr_end(addr, end)

@@ -129,6 +129,11 @@ def pmd_trans_huge(pmd: int) -> bool:
     return pmd & (PRESENT | PROTNONE) != 0 and pmd & LEAF != 0
 
 
+def pmd_is_huge(pmd: int) -> bool:
+    """A huge page, or one that is not present (include/linux/huge_mm.h)."""
+    return pmd != 0 and pmd & (PRESENT | LEAF) != PRESENT
+
+
 def pmd_is_table(pmd: int) -> bool:
     """Points to a PTE table."""
     return pmd & (PRESENT | LEAF) == PRESENT

@@ -31,6 +31,7 @@ from .layout import spinlock as spinlock
 from .memory import alloc_cells, free_cells, layouts, lock_classes, lockstat, mem, register
 from .memory import forget as forget
 from .memory import objects as objects
+from .memory import offset_of as offset_of
 from .sequential import call_rcu as call_rcu
 from .sequential import count as count
 from .sequential import instruction_begin as instruction_begin

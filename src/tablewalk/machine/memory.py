@@ -37,6 +37,13 @@ def register(layout: Layout) -> int:
     return len(layouts) - 1
 
 
+def offset_of(struct: str, field: str) -> int:
+    """Cells from the address of an instance to a field."""
+    return next(
+        slot.offset for layout in layouts if layout.name == struct for slot in layout.slots if slot.name == field
+    )
+
+
 def _template(class_id: int, nr: int) -> list[int]:
     layout = layouts[class_id]
     cells = [0] * layout.cells(nr)

@@ -78,6 +78,13 @@ def name_of(address: int) -> str:
     return f"{layout.name}@{base}.{slot.name}"
 
 
+def offset_of(struct: str, field: str) -> int:
+    """Cells from the address of an instance to a field."""
+    return next(
+        slot.offset for layout in layouts if layout.name == struct for slot in layout.slots if slot.name == field
+    )
+
+
 def ghost_of(base: int) -> int:
     """The cell that tells whether the object lives."""
     return base + layouts[class_of[base]].cells(nr_of[base])

@@ -188,10 +188,9 @@ class ModelRun:
         return int(self.k("msync").sys_msync(self.mms[p], addr, length, flags))
 
     def _mincore(self, p: int, addr: int, length: int) -> int:
-        if addr % self._page_size:
-            return -EINVAL
-        pages = self.observer.in_core(self.mms[p], addr, addr + -(-length // self._page_size) * self._page_size)
-        return -ENOMEM if pages < 0 else pages
+        """How many pages are in core."""
+        ret, vec = self.k("mincore").sys_mincore(self.mms[p], addr, length)
+        return int(ret) or sum(vec)
 
     def _mseal(self, p: int, addr: int, length: int, flags: int) -> int:
         return int(self.k("mseal").sys_mseal(self.mms[p], addr, length, flags))

@@ -9,7 +9,6 @@ The loops here are run after each operation for each mapped page, and are writte
 
 from __future__ import annotations
 
-import re
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -32,10 +31,9 @@ EXCLUSIVE, UFFD, GUARD, FILE, SWAPPED, IS_PRESENT = 1, 2, 4, 8, 16, 32
 LETTERS = tuple("".join(c for i, c in enumerate("xwgfsp") if kind >> i & 1) for kind in range(64))
 
 _FOLIO = {slot.name: slot.offset for slot in next(s for s in layouts if s.name == "folio").slots}
-_ORDER, _FLAGS, _MAPPING, _PTES, _ENTIRE = (
-    _FOLIO[name] for name in ("order", "flags", "mapping", "_mapcount", "_entire_mapcount")
+_ORDER, _MAPPING, _PTES, _ENTIRE = (
+    _FOLIO[name] for name in ("order", "mapping", "_mapcount", "_entire_mapcount")
 )
-_ONES = re.compile(b"\x01+")
 
 Run = tuple[int, int, int]  # address, pages, bits
 
@@ -56,7 +54,6 @@ class Smaps:
     shmem_huge: int = 0
     file_huge: int = 0
     swap: int = 0
-    swap_ptes: list[tuple[int, bool]] = field(default_factory=list)  # address, whether the swap cache has the page
     ksm: int = 0
     runs: list[Run] = field(default_factory=list)
 
@@ -78,11 +75,9 @@ class Observer:
         self._find_pmd = model.kernel("pagewalk").find_pmd
         self._pgtable = model.kernel("pgtable")
         self._filemap = model.kernel("filemap")
-        self._swap_state = model.kernel("swap_state")
-        self._folio_put = model.kernel("page_alloc").folio_put
+        self._mincore = model.kernel("mincore").sys_mincore
         self._pgtables_bytes = model.kernel("pgtable_generic").mm_pgtables_bytes
         self._page_mapcount = model.kernel("page_alloc").page_mapcount
-        self._uptodate = model.kernel("page_alloc").PG_UPTODATE
         self._page_cells = model.kernel("page_alloc").PAGE_CELLS
         self._size = self._arch.page_size
 
@@ -94,18 +89,9 @@ class Observer:
             lines.append(self._counters(process, mm))
             lines += map(self._line, vmas)
             lines += (f"m{at:x} {nr} {LETTERS[kind]}" for at, nr, kind in self._joined(r for s in vmas for r in s.runs))
-            lines += (f"c{at:x} {nr}" for at, nr, _ in self._joined(r for s in vmas for r in self._mincore(s)))
+            lines += (f"c{at:x} {nr}" for span in self._spans(vmas) for at, nr in self._in_core(mm, *span))
         lines.append("")
         return "\n".join(lines)
-
-    def in_core(self, mm: Any, start: int, end: int) -> int:
-        """How many pages of [start, end) mincore finds in core; -1 if there is a hole."""
-        vmas = [vma for vma in self._vmas(mm) if vma.vm_end > start and vma.vm_start < end]
-        if sum(min(vma.vm_end, end) - max(vma.vm_start, start) for vma in vmas) < end - start:
-            return -1
-        size = self._size
-        runs = [run for vma in vmas for run in self._mincore(self._smaps(vma))]
-        return sum(max(min(at + nr * size, end) - max(at, start), 0) // size for at, nr, _ in runs)
 
     def present(self, mm: Any, start: int, end: int) -> list[int]:
         """Addresses of the pages in [start, end) that are mapped."""
@@ -192,7 +178,6 @@ class Observer:
         p = self._pgtable
         if p.swp_type(entry) == p.SWP_SWAP:
             s.swap += 1
-            s.swap_ptes.append((at, self._in_swap_cache(p.swp_offset(entry))))
             return SWAPPED | UFFD if entry & p.UFFD_WP else SWAPPED
         marker = p.pte_marker(entry)
         kind = SWAPPED | (GUARD if marker & p.PTE_MARKER_GUARD else 0)
@@ -228,16 +213,6 @@ class Observer:
     def _mapcount(self, folio: int, page: int) -> int:
         """How often a page of a large folio is mapped, by PTEs or whole (folio_precise_page_mapcount)."""
         return int(self._load(self._page_mapcount(page)) + self._load(folio + _ENTIRE))
-
-    def _in_swap_cache(self, offset: int) -> bool:
-        f = self._swap_state.swap_cache_get_folio(offset)
-        if f:
-            self._folio_put(f)
-        return bool(f)
-
-    def _swap_base(self, value: int) -> int:
-        """The offset that the entry of a file's cache has, which stands for 2^order pages."""
-        return int(self._filemap.radix_to_swp_entry(value) & -(1 << self._filemap.radix_order(value)))
 
     def _shmem_swap(self, s: Smaps, mm: Any) -> int:
         """Pages in swap that are the file's; of a private, writable mapping only those where it maps nothing."""
@@ -289,28 +264,26 @@ class Observer:
             + "".join(letters for letters, bit in FLAGS.items() if flags & bit)
         )
 
-    def _mincore(self, s: Smaps) -> list[Run]:
-        """What is mapped, or else cached: of a regular file all that there is."""
-        present = [(at, nr, 1) for at, nr, kind in s.runs if kind & IS_PRESENT]
-        if not s.file:
-            return sorted(present + [(at, 1, 1) for at, cached in s.swap_ptes if cached])
-        mapping, nr_pages = s.file.f_mapping, (s.end - s.start) // self._size
-        core = bytearray(nr_pages)
-        if mapping.shmem:
-            for index, value in self._machine.xa_range(mapping.i_pages, s.pgoff, s.pgoff + nr_pages - 1):
-                if value > 0:
-                    core[index - s.pgoff] = self._load(value + _FLAGS) & self._uptodate
-                else:
-                    core[index - s.pgoff] = self._in_swap_cache(self._swap_base(value))
-        else:
-            cached = min(max(self._filemap.i_size_pages(mapping) - s.pgoff, 0), nr_pages)
-            core[:cached] = b"\1" * cached
-        for at, cached in s.swap_ptes:
-            core[(at - s.start) // self._size] = cached
-        for at, nr, _ in present:
-            first = (at - s.start) // self._size
-            core[first : first + nr] = b"\1" * nr
-        return [(s.start + m.start() * self._size, m.end() - m.start(), 1) for m in _ONES.finditer(core)]
+    def _spans(self, vmas: list[Smaps]) -> list[tuple[int, int]]:
+        """The ranges without holes that the VMAs make up."""
+        spans: list[tuple[int, int]] = []
+        for s in vmas:
+            if spans and spans[-1][1] == s.start:
+                spans[-1] = spans[-1][0], s.end
+            else:
+                spans.append((s.start, s.end))
+        return spans
+
+    def _in_core(self, mm: Any, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """Runs of pages that mincore finds in core: address, pages."""
+        _, vec = self._mincore(mm, start, end - start)
+        first = vec.find(1)
+        while first >= 0:
+            last = vec.find(0, first)
+            if last < 0:
+                last = len(vec)
+            yield start + first * self._size, last - first
+            first = vec.find(1, last)
 
     def _joined(self, runs: Iterable[Run]) -> Iterator[Run]:
         """Neighbours of the same kind as one."""
