@@ -16,6 +16,18 @@ from tablewalk.validate.ops import Op
 NO_FILE = (1 << 64) - 1
 
 PROGRAMS = {
+    # The kernel tries for ever to put guards where markers of userfaultfd are that its zap leaves.
+    "guards-among-markers": [
+        Op(0, "reset"),
+        Op(0, "mmap", (0x10003F000000, 0x2000, 3, 0x31, NO_FILE, 0)),
+        Op(0, "write", (0x10003F001000, 1)),
+        Op(0, "uffd_open", (0, 0, 0)),
+        Op(0, "uffd_register", (0x10003F000000, 0x2000, 2, 0)),
+        Op(0, "uffd_writeprotect", (0x10003F000000, 0x2000, 1, 0)),
+        Op(0, "madvise", (0x10003F000000, 0x2000, 102)),
+        Op(0, "madvise", (0x10003F001000, 0x1000, 102), 1),
+        Op(0, "read", (0x10003F000000,)),
+    ],
     # What is left of a folio that a hole was made in is dirty, though nobody wrote to it: without swap it stays.
     "pageout-of-what-a-hole-left": [
         Op(0, "reset"),

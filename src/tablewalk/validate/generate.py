@@ -47,6 +47,7 @@ READ, WRITE, MAPPED, SHARED, FILE, SEALED = 1, 2, 8, 16, 32, 64
 MERGEABLE, UNMERGEABLE = 12, 13
 MADV_DONTNEED, MADV_FREE, MADV_WIPEONFORK, MADV_PAGEOUT = 4, 8, 18, 21
 MADV_POPULATE_READ, MADV_POPULATE_WRITE = 22, 23
+MADV_GUARD_INSTALL = 102  # in shared memory with uffd's markers it takes the agent 2 s to give up
 # What advice is for: bits that its pages need, bits that they must not have
 NEEDS = {
     MADV_REMOVE: (MAPPED | SHARED | WRITE, 0),
@@ -284,7 +285,8 @@ class Generator:
         advice = self._weighted(weights)
         if self.ksm and advice == MADV_PAGEOUT:  # of merged pages it is not modelled
             advice = MADV_DONTNEED
-        return Op(process, "madvise", (*self._place(process, *NEEDS.get(advice, (MAPPED, 0))), advice))
+        needs = (MAPPED, SHARED | FILE) if advice == MADV_GUARD_INSTALL and self.with_uffd else (MAPPED, 0)
+        return Op(process, "madvise", (*self._place(process, *NEEDS.get(advice, needs)), advice))
 
     def _weighted(self, weights: Mapping[int, float]) -> int:
         return self.rng.choices(list(weights), list(weights.values()))[0]

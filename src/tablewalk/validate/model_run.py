@@ -16,7 +16,7 @@ LOCKONFAULT_TOLD = (6, 12)  # a release whose smaps tells VM_LOCKONFAULT; 6.1 do
 HUGE_BY_PAGE = (6, 11), (6, 15)  # from, until: pagemap looks at each page of a huge one, else only at its first
 KSM_FIELD = (6, 8)  # first release whose smaps has it
 SIGBUS, SIGSEGV = 7, 11
-EBADF, ENOMEM, EINVAL, EFBIG, EOPNOTSUPP = 9, 12, 22, 27, 95
+EBADF, ENOMEM, EINVAL, EFBIG, EDEADLK, EOPNOTSUPP, ERESTARTNOINTR = 9, 12, 22, 27, 35, 95, 513
 FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 1, 2
 TMPFS = "tmpfs-"
 
@@ -167,7 +167,12 @@ class ModelRun:
         return int(self.k("mprotect").sys_mprotect(self.mms[p], addr, length, prot))
 
     def _madvise(self, p: int, addr: int, length: int, advice: int) -> int:
-        return int(self.k("madvise").sys_madvise(self.mms[p], addr, length, advice))
+        """Where the kernel would begin again for ever, the agent gives up: see there."""
+        for _ in range(2):
+            ret = int(self.k("madvise").do_madvise(self.mms[p], addr, length, advice))
+            if ret != -ERESTARTNOINTR:
+                return ret
+        return -EDEADLK
 
     def _process_madvise(self, p: int, target: int, addr: int, length: int, advice: int) -> int:
         call = self.k("madvise").sys_process_madvise

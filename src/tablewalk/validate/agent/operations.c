@@ -7,17 +7,23 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/mempolicy.h>
+#include <setjmp.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #ifndef SYS_process_madvise
 #define SYS_process_madvise 440
+#endif
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL 102
 #endif
 #ifndef SYS_mseal
 #define SYS_mseal 462
@@ -55,10 +61,43 @@ static struct result do_process_madvise(int process, const struct iovec *range, 
 	return r;
 }
 
+static sigjmp_buf given_up;
+static volatile pid_t patient; /* the thread that waits for a call that may not end */
+
+static void on_alarm(int sig)
+{
+	if (syscall(SYS_gettid) == patient)
+		siglongjmp(given_up, 1);
+	syscall(SYS_tgkill, syscall(SYS_getpid), patient, sig);
+}
+
+/*
+ * Installs guard regions.  Kernels (6.18, 7.2) begin again for ever where shared memory has markers of userfaultfd's
+ * write protection, which the zap in between leaves: after 2 s that is given up.
+ */
+static struct result install_guards(word addr, word len)
+{
+	struct sigaction action = { .sa_handler = on_alarm, .sa_flags = SA_NODEFER };
+	struct itimerval none = { 0 }, timeout = { .it_value.tv_sec = 2 };
+	struct result r = { -1, EDEADLK };
+
+	patient = syscall(SYS_gettid);
+	sigaction(SIGALRM, &action, NULL);
+	if (!sigsetjmp(given_up, 1)) {
+		setitimer(ITIMER_REAL, &timeout, NULL);
+		r = returned(madvise((void *)addr, len, MADV_GUARD_INSTALL));
+	}
+	setitimer(ITIMER_REAL, &none, NULL);
+	return r;
+}
+
 static struct result do_madvise(word addr, word len, int advice)
 {
-	int ret = madvise((void *)addr, len, advice);
+	int ret;
 
+	if (advice == MADV_GUARD_INSTALL)
+		return install_guards(addr, len);
+	ret = madvise((void *)addr, len, advice);
 	return advice == MADV_REMOVE ? with_holes_filled(ret) : returned(ret);
 }
 
