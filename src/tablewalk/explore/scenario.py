@@ -213,9 +213,9 @@ class Process:
             raise TablewalkError(f"UFFDIO_REGISTER: error {-error}")
         return Uffd(self, context)
 
-    def vmpte(self) -> int:
-        """VmPTE, in kB."""
-        return int(self._k("pgtable_generic").mm_pgtables_bytes(self.mm)) >> 10
+    def tables(self) -> int:
+        """PTE tables that it has."""
+        return int(self.setup.model.machine.load(self.mm.nr_ptes))
 
     def fork(self) -> Process:
         """fork(2): the child, which has one user."""

@@ -10,13 +10,16 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cache, partial
 from time import perf_counter
+from typing import Any
 
 from tablewalk.errors import TablewalkError
 from tablewalk.machine.drivers import KernelConfig
+from tablewalk.machine.effects import contents
+from tablewalk.machine.layout import Cell
 from tablewalk.patches import Claim, Patch, catalogue
 
 from .measure import measures, take
-from .run import Options, Program, built_in, explore
+from .run import Options, Outcome, Program, built_in, explore, searched
 from .search import Limits
 
 SECONDS = 300.0  # after which a search counts as one that does not end
@@ -128,9 +131,22 @@ def perform(job: Job) -> Found:
     except (TablewalkError, MemoryError) as e:
         return Found("error", sentence=str(e), seconds=perf_counter() - began)
     invariant = outcome.rule.id if outcome.rule else ""
-    finals = hashlib.sha256(repr(sorted(map(repr, outcome.finals))).encode()).hexdigest()
     seconds = perf_counter() - began
-    return Found(outcome.verdict, invariant, outcome.sentence, 0, finals, outcome.result.states, seconds)
+    return Found(outcome.verdict, invariant, outcome.sentence, 0, digest(outcome), outcome.result.states, seconds)
+
+
+def digest(outcome: Outcome) -> str:
+    """Of the memories and results in the end; of a container what it contains, not its number, which is this run's."""
+    machine = searched().machine
+
+    def readable(cell: int, value: Any) -> Any:
+        found = machine.cell_of(cell)
+        if not found or found[1].field.cell is not Cell.CONTAINER or value == 0:
+            return value
+        return contents[value][1] or 0
+
+    finals = sorted(repr([readable(cell, value) for cell, value in enumerate(final)]) for final in outcome.finals)
+    return hashlib.sha256(repr(finals).encode()).hexdigest()
 
 
 def judge(row: Patch, runs: tuple[Found, ...]) -> Result:

@@ -624,8 +624,9 @@ def move_swap_pte(
         return -EBUSY
     f = swap_cache_get_folio(swp_offset(entry))
     if f and (f.order or not mutex_trylock(f.lock)):
+        error = -EBUSY if f.order else -EAGAIN
         folio_put(f)
-        return -EBUSY if f.order else -EAGAIN
+        return error
     double_pt_lock(dst_ptl, src_ptl)
     stable = is_pte_pages_stable(dst_pte, src_pte, entry, dst_pmd, dst_pmdval)
     if f:

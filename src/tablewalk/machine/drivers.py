@@ -118,16 +118,28 @@ class Model:
         where, _, name = override.rpartition(".")
         self.replace(site, getattr(self.module(f"patches.{where}"), name), f"{self.package}.patches.{where}")
 
+    def resolve(self, site: str) -> tuple[ModuleType, str]:
+        """The module and the name of a site (see `replace`).  Raises TablewalkError if there is none."""
+        module, _, function = site.replace(":", ".").rpartition(".")
+        try:
+            found: ModuleType = self.module(module if module.startswith("patches.") else f"kernel.{module}")
+            getattr(found, function)
+        except (ImportError, AttributeError):
+            raise TablewalkError(f"no such site: {site}; module.function of kernel/ is wanted") from None
+        return found, function
+
     def replace(self, site: str, replacement: Any, where: str = "") -> None:
         """Put `replacement` in the place of `site`, until the next `configure`; not in its own module `where`.
 
-        A site is `module.function` of kernel/, or `patches.module.function`.  Raises TablewalkError if there is none.
+        A site is `module.function` of kernel/, `module:function` for the calls from that module only, or
+        `patches.module.function`.  Raises TablewalkError if there is none.
         """
-        module, _, function = site.rpartition(".")
-        try:
-            original = getattr(self.module(module if module.startswith("patches.") else f"kernel.{module}"), function)
-        except (ImportError, AttributeError):
-            raise TablewalkError(f"no such site: {site}; module.function of kernel/ is wanted") from None
+        module, function = self.resolve(site)
+        original = getattr(module, function)
+        if ":" in site:
+            self._replaced.append((vars(module), function, original))
+            setattr(module, function, replacement)
+            return
         for path, loaded in list(sys.modules.items()):
             if not path.startswith((f"{self.package}.kernel.", f"{self.package}.patches.")):
                 continue

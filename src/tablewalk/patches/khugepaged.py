@@ -75,7 +75,7 @@ from ..machine import (
     vec_push,
     vec_take,
 )
-from . import patch
+from . import Claim, patch
 
 SERIES: Final = "mm: free retracted page table by RCU"
 MAX_PTE_MAPPED_THP: Final = 8
@@ -89,6 +89,7 @@ MAX_PTE_MAPPED_THP: Final = 8
     since="6.6",
     site="retract.retract_page_tables",
     files=("mm/khugepaged.c",),
+    claim=Claim("count", measure="tables-left-elsewhere-by-collapse", before=1, after=0, kernel="6.12"),
 )
 def retract_page_tables(
     mapping: address_space, pgoff: int, mm: mm_struct, address: int, new: folio, is_khugepaged: bool
@@ -187,6 +188,7 @@ def khugepaged_add_pte_mapped_thp(mm: mm_struct, address: int) -> bool:
     since="6.6",
     site="khugepaged.collapse_mapped_thp",
     files=("mm/khugepaged.c",),
+    claim=Claim("latency", measure="mmap-lock-for-writing-by-collapse", before=1, after=0, kernel="6.12"),
 )
 def collapse_mapped_thp(mm: mm_struct, address: int, install_pmd: bool) -> int:
     """MADV_COLLAPSE takes mmap_lock for writing; khugepaged puts the address on its list."""
@@ -271,15 +273,19 @@ def remove_rmaps(vma: vm_area_struct, pte: pte_p, f: folio) -> int:
     since="6.6",
     site="khugepaged.khugepaged_scan_mm",
     files=("mm/khugepaged.c",),
+    claim=Claim("cleanup", "shmem-khugepaged-exit", note="since C09 nothing comes onto the list"),
 )
 def scan_with_retries(mm: mm_struct) -> int:
     """Before it scans a process, khugepaged tries the addresses on its list again, if mmap_lock is free."""
-    if load(mm.khugepaged) and mmap_write_trylock(mm):
-        waiting = vec_take(mm.pte_mapped_thp)
+    waiting = vec_take(mm.pte_mapped_thp) if load(mm.khugepaged) else []
+    if waiting and mmap_write_trylock(mm):
         if not collapse_test_exit(mm):
             for address in waiting:
                 collapse_pte_mapped_thp(mm, address, False)
         mmap_write_unlock(mm)
+    elif waiting:
+        for address in waiting:
+            vec_push(mm.pte_mapped_thp, address)
     return khugepaged_scan_mm(mm)
 
 
@@ -291,6 +297,7 @@ def scan_with_retries(mm: mm_struct) -> int:
     since="6.14",
     site="retract.recheck_pmd_state",
     files=("mm/khugepaged.c",),
+    claim=Claim("race", "shmem-collapse-dontneed", "I1"),
 )
 def recheck_pmd_state(pmd: pmd_p) -> int:
     """Nothing but another collapse can take the table, and that is excluded: no need to look again under pml."""

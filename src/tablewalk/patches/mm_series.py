@@ -2,56 +2,187 @@
 """mm: allow pte_offset_map[_lock]() to fail (6.5): what each function did while it could rely on *pmd.
 
 Before 6.5 no table went away under a reader of mmap_lock, so kernels of that time lack nothing: each row is a mutant
-of a kernel where tables do go away.
+of a kernel where tables do go away.  What most functions did was to take what the pmd holds for a table: that is
+what `map`, `lock` and so on do without B04, and a row of another patch does it in its own file only.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 from ..arch import arch
 from ..kernel.mm_types import mm_struct, spinlock_t
 from ..kernel.pgtable import PFN_SHIFT, TABLE_ENTRY, pmd_p, pmdp_get_lockless, pte_p
-from ..kernel.pgtable_generic import __pte_offset_map, pte_lockptr
+from ..kernel.pgtable_generic import pte_lockptr
 from ..machine import rcu_read_lock, spin_lock
-from . import Claim, patch
+from . import Claim, patch, without_code
+
+F = TypeVar("F", bound=Callable[..., object])
 
 SERIES: Final = "mm: allow pte_offset_map[_lock]() to fail"
 
 
-@patch(
-    "B04",
-    commit="0d940a9b270b",
-    title="mm/pgtable: allow pte_offset_map[_lock]() to fail",
-    series=SERIES,
-    since="6.5",
-    site="pgtable_generic.__pte_offset_map",
-    files=("mm/pgtable-generic.c", "include/linux/mm.h", "include/linux/pgtable.h"),
-    mutant=True,
-    claim=Claim("race", "fault-and-dontneed", "I1"),
-)
-def map_without_check(pmd: pmd_p, addr: int) -> tuple[pte_p, int]:
+def trusting(id: str, commit: str, title: str, site: str, claim: Claim, *files: str) -> Callable[[F], F]:
+    """A patch without which `site` trusts in *pmd."""
+    return patch(
+        id, commit=commit, title=title, series=SERIES, since="6.5", site=site, files=files, mutant=True, claim=claim
+    )
+
+
+def race(scenario: str, invariant: str) -> Claim:
+    """The usual claim."""
+    return Claim("race", scenario, invariant)
+
+
+B04: Final = ("B04", "0d940a9b270b", "mm/pgtable: allow pte_offset_map[_lock]() to fail")
+B14: Final = ("B14", "2b683a4ff6ee", "fs/userfaultfd: retry if pte_offset_map() fails")
+B15: Final = ("B15", "3622d3cde308", "mm/userfaultfd: allow pte_offset_map_lock() to fail")
+B17: Final = ("B17", "04dee9e85cf5", "mm/various: give up if pte_offset_map[_lock]() fails")
+B19: Final = ("B19", "a5be621ee292", "mm/mremap: retry if either pte_offset_map_*lock() fails")
+B27: Final = ("B27", "895f5ee464cc", "mm/khugepaged: allow pte_offset_map[_lock]() to fail")
+B28: Final = ("B28", "3db82b9374ca", "mm/memory: allow pte_offset_map[_lock]() to fail")
+
+
+@trusting(*B04, "pgtable_generic.__pte_offset_map", race("fault-and-dontneed", "I1"), "mm/pgtable-generic.c")
+def map_anything(pmd: pmd_p, addr: int) -> tuple[pte_p, int]:
     """Whatever the pmd holds is taken for a table."""
     rcu_read_lock()
     pmdval = pmdp_get_lockless(pmd)
     return (pmdval >> PFN_SHIFT) + TABLE_ENTRY + (addr >> arch.page_shift & arch.ptrs_per_pte - 1), pmdval
 
 
-@patch(
-    "B04",
-    commit="0d940a9b270b",
-    title="mm/pgtable: allow pte_offset_map[_lock]() to fail",
-    series=SERIES,
-    since="6.5",
-    site="pgtable_generic.pte_offset_map_lock",
-    files=("mm/pgtable-generic.c", "include/linux/mm.h", "include/linux/pgtable.h"),
-    mutant=True,
+@trusting(*B14, "userfaultfd_fault:pte_offset_map", race("uffd-fault-and-dontneed", "I1"), "fs/userfaultfd.c")
+@trusting(*B17, "gup:pte_offset_map", race("gup-fast-and-dontneed", "I1"), "mm/gup.c")
+@trusting(*B27, "collapse_huge_page:pte_offset_map", race("anon-collapse-dontneed", "I1"), "mm/khugepaged.c")
+def map_only(pmd: pmd_p, addr: int) -> pte_p:
+    """The same for a reader."""
+    return map_anything(pmd, addr)[0]
+
+
+@trusting(*B19, "move_page_tables:pte_offset_map_rw_nolock", race("shmem-collapse-mremap-page", "I1"), "mm/mremap.c")
+@trusting(
+    "B29",
+    "c7ad08804fae",
+    "mm/memory: handle_pte_fault() use pte_offset_map_nolock()",
+    "memory:pte_offset_map_rw_nolock",
+    race("fault-and-dontneed", "I1"),
+    "mm/memory.c",
 )
-def lock_without_check(mm: mm_struct, pmd: pmd_p, addr: int) -> tuple[pte_p, spinlock_t]:
-    """Once locked, a table is not looked for again in its pmd."""
-    pte, pmdval = __pte_offset_map(pmd, addr)
-    if not pte:
-        return 0, 0
+@trusting(*B28, "memory_copy:pte_offset_map_rw_nolock", race("fault-and-dontneed", "I1"), "mm/memory.c")
+def map_and_lockptr(mm: mm_struct, pmd: pmd_p, addr: int) -> tuple[pte_p, int, spinlock_t]:
+    """The same for who takes the lock later."""
+    pte, pmdval = map_anything(pmd, addr)
+    return pte, pmdval, pte_lockptr(mm, pmdval)
+
+
+@trusting(*B04, "pgtable_generic.pte_offset_map_lock", race("fault-and-dontneed", "I1"), "mm/pgtable-generic.c")
+@trusting(
+    "B05",
+    "65747aaf42b7",
+    "mm/filemap: allow pte_offset_map_lock() to fail",
+    "filemap:pte_offset_map_lock",
+    race("file-read-and-dontneed", "I1"),
+    "mm/filemap.c",
+)
+@trusting(
+    "B08",
+    "2798bbe75b9c",
+    "mm/page_vma_mapped: pte_offset_map_nolock() not pte_lockptr()",
+    "rmap_walk:pte_offset_map_lock",
+    race("shmem-collapse-dontneed", "I1"),
+    "mm/page_vma_mapped.c",
+)
+@trusting(
+    "B09",
+    "7780d04046a2",
+    "mm/pagewalkers: ACTION_AGAIN if pte_offset_map_lock() fails",
+    "mlock:pte_offset_map_lock",
+    race("shmem-collapse-mlock", "I1"),
+    "mm/mlock.c",
+    "fs/proc/task_mmu.c",
+    "mm/mempolicy.c",
+    "mm/mincore.c",
+    "mm/damon/vaddr.c",
+)
+@trusting(*B15, "userfaultfd:pte_offset_map_lock", race("uffd-copy-and-dontneed", "I1"), "mm/userfaultfd.c")
+@trusting(*B17, "gup:pte_offset_map_lock", race("gup-fast-and-dontneed", "I1"), "mm/gup.c")
+@trusting(
+    "B18",
+    "670ddd8cdcbd",
+    "mm/mprotect: delete pmd_none_or_clear_bad_unless_trans_huge()",
+    "mprotect:pte_offset_map_lock",
+    race("shmem-collapse-mprotect", "I1"),
+    "mm/mprotect.c",
+)
+@trusting(*B19, "move_page_tables:pte_offset_map_lock", race("shmem-collapse-mremap-page", "I1"), "mm/mremap.c")
+@trusting(
+    "B20",
+    "f3cd4ab0aabf",
+    "mm/madvise: clean up pte_offset_map_lock() scans",
+    "madvise_lru:pte_offset_map_lock",
+    race("free-and-dontneed", "I1"),
+    "mm/madvise.c",
+)
+@trusting(*B27, "collapse_huge_page:pte_offset_map_lock", race("anon-collapse-dontneed", "I1"), "mm/khugepaged.c")
+@trusting(*B28, "memory:pte_offset_map_lock", race("fault-and-dontneed", "I1"), "mm/memory.c")
+@trusting(*B28, "memory_zap:pte_offset_map_lock", race("fault-and-dontneed", "I1"), "mm/memory.c")
+@trusting(*B28, "memory_file:pte_offset_map_lock", race("fault-and-dontneed", "I1"), "mm/memory.c")
+def lock_anything(mm: mm_struct, pmd: pmd_p, addr: int) -> tuple[pte_p, spinlock_t]:
+    """Once locked, the table is not looked for again in its pmd either."""
+    pte, pmdval = map_anything(pmd, addr)
     ptl = pte_lockptr(mm, pmdval)
     spin_lock(ptl)
     return pte, ptl
+
+
+# --- nothing to leave out --------------------------------------------------------------------------------
+
+
+def nothing(kind: str, id: str, commit: str, title: str, note: str, *files: str) -> None:
+    """A patch of this series that the model has no function for."""
+    claim = Claim(kind, note=note)
+    without_code(
+        __name__, id, commit=commit, title=title, series=SERIES, since="6.5", files=files, claim=claim
+    )
+
+
+nothing("cleanup", "B01", "26e1a0c3277d", "mm: use pmdp_get_lockless() without surplus barrier()",
+        "one way to read a pmd once; the model has no other, and no reordering that a barrier would stop",
+        "mm/gup.c", "mm/memory.c")  # fmt: skip
+nothing("not modelled", "B02", "0cb8fd4d1416", "mm/migrate: remove cruft from migration_entry_wait()s",
+        "page migration", "mm/migrate.c", "mm/filemap.c")  # fmt: skip
+nothing("not modelled", "B03", "46c475bd676b", "mm/pgtable: kmap_local_page() instead of kmap_atomic()",
+        "the mapping of tables in high memory (HIGHPTE)", "include/linux/pgtable.h")  # fmt: skip
+nothing("cleanup", "B06", "45fe85e9811e", "mm/page_vma_mapped: delete bogosity in page_vma_mapped_walk()",
+        "a test that was made already is gone", "mm/page_vma_mapped.c")  # fmt: skip
+nothing("cleanup", "B07", "90f43b0a13cd", "mm/page_vma_mapped: reformat map_pte() with less indentation",
+        "only the text changes", "mm/page_vma_mapped.c")  # fmt: skip
+nothing("not modelled", "B10", "be872f83bf57", "mm/pagewalk: walk_pte_range() allow for pte_offset_map()",
+        "walks that call a function for each entry (walk_pte_range)", "mm/pagewalk.c")  # fmt: skip
+nothing("not modelled", "B11", "e5ad581c7f1c", "mm/pagewalk: vmwgfx: simplify pmd & pud mapping dirty helpers",
+        "the dirty helpers of graphics drivers (mapping_dirty_helpers.c)", "mm/mapping_dirty_helpers.c")  # fmt: skip
+nothing("not modelled", "B12", "0d1c81edc61e", "mm/vmalloc: vmalloc_to_page() use pte_offset_kernel()",
+        "the kernel's own page tables", "mm/vmalloc.c")  # fmt: skip
+nothing("not modelled", "B13", "6ec1905f6ec7", "mm/hmm: retry if pte_offset_map() fails",
+        "device memory (HMM)", "mm/hmm.c")  # fmt: skip
+nothing("not modelled", "B16", "9f2bad096d2f", "mm/debug_vm_pgtable,page_table_check: warn pte map fails",
+        "the kernel's own tests of page tables", "mm/debug_vm_pgtable.c", "mm/page_table_check.c")  # fmt: skip
+nothing("cleanup", "B21", "179d3e4f3bfa", "mm/madvise: clean up force_shm_swapin_readahead()",
+        "only the text changes", "mm/madvise.c")  # fmt: skip
+nothing("not modelled", "B22", "d850fa729873", "mm/swapoff: allow pte_offset_map[_lock]() to fail",
+        "swapoff", "mm/swapfile.c")  # fmt: skip
+nothing("not modelled", "B23", "52fc048320ad", "mm/mglru: allow pte_offset_map_nolock() to fail",
+        "the multi-generational LRU", "mm/vmscan.c")  # fmt: skip
+nothing("not modelled", "B24", "4b56069c95d6", "mm/migrate_device: allow pte_offset_map_lock() to fail",
+        "migration to devices", "mm/migrate_device.c")  # fmt: skip
+nothing("not modelled", "B25", "2378118bd9da", "mm/gup: remove FOLL_SPLIT_PMD use of pmd_trans_unstable()",
+        "FOLL_SPLIT_PMD, which uprobes use", "mm/gup.c")  # fmt: skip
+nothing("cleanup", "B26", "c9c1ee20ee84", "mm/huge_memory: split huge pmd under one pte_offset_map()",
+        "a table that nobody else sees is mapped once, not once an entry", "mm/huge_memory.c")  # fmt: skip
+nothing("cleanup", "B30", "feda5c393a6c", "mm/pgtable: delete pmd_trans_unstable() and friends",
+        "the last callers had gone", "include/linux/pgtable.h")  # fmt: skip
+nothing("not modelled", "B31", "4f8fcf4ced0b", "mm/swap: swap_vma_readahead() do the pte_offset_map()",
+        "read-ahead from swap", "mm/swap_state.c")  # fmt: skip
+nothing("not modelled", "B32", "a92cbb82c8d3", "perf/core: Allow pte_offset_map() to fail",
+        "perf's samples of the page size", "kernel/events/core.c")  # fmt: skip

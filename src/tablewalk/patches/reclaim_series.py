@@ -1,26 +1,142 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""synchronously scan and reclaim empty user PTE pages (6.14)."""
+"""synchronously scan and reclaim empty user PTE pages (6.14), but for D01 (`khugepaged.py`) and D02 (`userfaultfd.py`).
+
+Releases have it or not by the option PT_RECLAIM; each row is a mutant of a kernel that has it.
+"""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
-from . import Claim, patch
+from ..kernel.huge_mm import vma_is_anonymous
+from ..kernel.memory_zap import FORCE_BREAK, SKIPPED, ZAP_DROP_MARKERS
+from ..kernel.memory_zap import zap_ptes as zap_ptes_today
+from ..kernel.mm_types import ptdesc, vm_area_struct
+from ..kernel.mmu_gather import mmu_gather
+from ..kernel.pgtable import PTE_MARKER_UFFD_WP, make_pte_marker
+from ..kernel.pgtable_generic import pte_free_now
+from ..kernel.tlb import tlb_remove_table_sync_one
+from ..kernel.userfaultfd_k import userfaultfd_pte_wp
+from ..machine import store, vec_take
+from . import Claim, patch, without_code
+
+F = TypeVar("F", bound=Callable[..., object])
 
 SERIES: Final = "synchronously scan and reclaim empty user PTE pages"
+MEMORY: Final = ("mm/memory.c",)
 
 
-@patch(
+def row(id: str, commit: str, title: str, site: str, claim: Claim, *files: str) -> Callable[[F], F]:
+    """A patch of this series."""
+    return patch(
+        id, commit=commit, title=title, series=SERIES, since="6.14", site=site, files=files, mutant=True, claim=claim
+    )
+
+
+@row(
+    "D06",
+    "735fad44b5a8",
+    "mm: zap_install_uffd_wp_if_needed: return whether uffd-wp pte has been re-installed",
+    "memory_zap.zap_install_uffd_wp_if_needed",
+    Claim("race", "uffd-wp-and-dontneed", "I2"),
+    *MEMORY,
+)
+def nobody_is_told(vma: vm_area_struct, pte: int, entry: int, details: int) -> bool:
+    """A marker is left, and the table taken to be empty."""
+    if details & ZAP_DROP_MARKERS == 0 and not vma_is_anonymous(vma) and userfaultfd_pte_wp(vma, entry):
+        store(pte, make_pte_marker(PTE_MARKER_UFFD_WP))
+    return False
+
+
+@row(
+    "D07",
+    "4059971c79fc",
+    "mm: do_zap_pte_range: return any_skipped information to the caller",
+    "memory_zap.zap_ptes",
+    Claim("race", "guard-and-dontneed", "I2"),
+    *MEMORY,
+)
+def nothing_is_skipped(
+    tlb: mmu_gather, vma: vm_area_struct, pte: int, addr: int, end: int, details: int
+) -> tuple[int, int]:
+    """Entries that have to stay are not told of."""
+    done, found = zap_ptes_today(tlb, vma, pte, addr, end, details)
+    return done, found & ~SKIPPED
+
+
+@row(
+    "D08",
+    "2686d514c345",
+    "mm: make zap_pte_range() handle full within-PMD range",
+    "memory_zap.zap_ptes",
+    Claim("count", measure="tables-left-by-long-dontneed", before=1, after=0),
+    *MEMORY,
+)
+def rest_is_a_part(
+    tlb: mmu_gather, vma: vm_area_struct, pte: int, addr: int, end: int, details: int
+) -> tuple[int, int]:
+    """What is left of a table when the batch is full is zapped as a part of it, after which no table is freed."""
+    done, found = zap_ptes_today(tlb, vma, pte, addr, end, details)
+    return done, found | SKIPPED if found & FORCE_BREAK else found
+
+
+@row(
     "D09",
-    commit="6375e95f381e",
-    title="mm: pgtable: reclaim empty PTE page in madvise(MADV_DONTNEED)",
-    series=SERIES,
-    since="6.14",
-    site="memory_zap.pte_table_reclaim_possible",
-    files=("mm/memory.c", "mm/pt_reclaim.c", "mm/madvise.c", "include/linux/mm.h"),
-    mutant=True,  # releases have it by the option PT_RECLAIM
-    claim=Claim("count", measure="tables-left-by-dontneed", before=4, after=0),
+    "6375e95f381e",
+    "mm: pgtable: reclaim empty PTE page in madvise(MADV_DONTNEED)",
+    "memory_zap.pte_table_reclaim_possible",
+    Claim("count", measure="tables-left-by-dontneed", before=1, after=0),
+    "mm/memory.c",
+    "mm/pt_reclaim.c",
+    "mm/madvise.c",
+    "include/linux/mm.h",
+)
+@row(
+    "D11",
+    "4817f70c25b6",
+    "x86: select ARCH_SUPPORTS_PT_RECLAIM if X86_64",
+    "memory_zap.pte_table_reclaim_possible",
+    Claim("count", measure="tables-left-by-dontneed", before=1, after=0),
+    "arch/x86/Kconfig",
 )
 def never_reclaimed(addr: int, end: int, details: int) -> bool:
     """Tables stay until the mapping goes."""
     return False
+
+
+@row(
+    "D10",
+    "718b13861d22",
+    "x86: mm: free page table pages by RCU instead of semi RCU",
+    "mmu_gather.tlb_table_flush",
+    Claim("race", "fault-and-dontneed", "I1"),
+    "mm/mmu_gather.c",
+    "arch/x86/include/asm/tlb.h",
+)
+def free_after_interrupt(tlb: mmu_gather) -> None:
+    """Where there is no memory for a batch, CPUs are interrupted: that waits for no RCU section."""
+    tables = vec_take(tlb.tables)
+    if tables:
+        tlb_remove_table_sync_one()
+    for table in tables:
+        nr = table & (1 << 20) - 1
+        if nr == 0:
+            pte_free_now(table >> 20)
+        else:
+            ptdesc(table >> 20).free(nr)
+
+
+# --- nothing to leave out --------------------------------------------------------------------------------
+
+
+def nothing(id: str, commit: str, title: str, note: str) -> None:
+    """A patch of this series that changes no outcome."""
+    claim = Claim("cleanup", note=note)
+    without_code(__name__, id, commit=commit, title=title, series=SERIES, since="6.14", files=MEMORY, claim=claim)
+
+
+nothing("D03", "fabc0e8dac5b", "mm: introduce zap_nonpresent_ptes()", "only the text changes")
+nothing("D04", "117cdb05e32d", "mm: introduce do_zap_pte_range()", "only the text changes")
+nothing("D05", "45fec1e59514", "mm: skip over all consecutive none ptes in do_zap_pte_range()",
+        "the same entries are looked at, in a loop of their own")  # fmt: skip

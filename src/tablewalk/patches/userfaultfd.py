@@ -212,6 +212,7 @@ def beyond_end_is_invalid(mapping: address_space, index: int) -> int:
     since="6.1",
     site="userfaultfd_fault.entry_must_wait",
     files=FS,
+    claim=Claim("count", measure="waits-for-what-is-swapped-out", before=8, after=0),
 )
 def write_bit_of_anything(entry: int, reason: int) -> bool:
     """The write bit of an entry that is not present, which is part of something else, decides."""
@@ -227,6 +228,7 @@ def write_bit_of_anything(entry: int, reason: int) -> bool:
     since="6.1",
     site="userfaultfd_k.vma_has_uffd_without_event_remap",
     files=("mm/mremap.c", "mm/huge_memory.c"),
+    claim=Claim("count", measure="markers-carried-by-mremap", before=1, after=0),
 )
 def bits_move_along(vma: vm_area_struct) -> bool:
     """Bits and markers arrive in a VMA where no userfaultfd will ever resolve them."""
@@ -240,10 +242,11 @@ def bits_move_along(vma: vm_area_struct) -> bool:
     "D02",
     commit="dd95d2782a25",
     title="mm: userfaultfd: recheck dst_pmd entry in move_pages_pte()",
-    series="PT_RECLAIM",
+    series="synchronously scan and reclaim empty user PTE pages",
     since="6.14",
     site="userfaultfd_move.is_pte_pages_stable",
     files=MM,
+    claim=Claim("race", "uffd-move-and-dontneed", "I2"),
 )
 def entries_only(dst_pte: pte_p, src_pte: pte_p, orig_src: int, dst_pmd: pmd_p, dst_pmdval: int) -> bool:
     """A none entry of a table that was detached meanwhile looks as it did: the page is moved into nowhere."""
@@ -269,6 +272,7 @@ def one_page(dst: int, src: int, length: int) -> int:
     since="6.14",
     site="userfaultfd_move.waits_for_lock",
     files=MM,
+    claim=Claim("race", "uffd-move-huge-twice", "RESULT"),
 )
 def waits_even_if_large(f: folio) -> bool:
     """Who waits with a reference keeps others from splitting the folio."""

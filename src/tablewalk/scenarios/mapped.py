@@ -15,7 +15,7 @@ from tablewalk.explore.scenario import (
 )
 
 
-def _file_huge(s: Setup) -> tuple[Process, Process]:
+def file_huge(s: Setup) -> tuple[Process, Process]:
     """(process that maps a file of one huge page by its table, another that has it mapped and nothing touched)."""
     f = s.shmem(s.huge)
     p, q = s.process(), s.process()
@@ -33,7 +33,7 @@ def _file_huge(s: Setup) -> tuple[Process, Process]:
 @scenario()
 def mapped_huge_collapse_punch(s: Setup) -> None:
     """MADV_COLLAPSE removes the table that maps a huge page, while another process punches a hole."""
-    p, q = _file_huge(s)
+    p, q = file_huge(s)
     s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
     s.thread("punch", lambda: q.madvise(s.A, s.huge, MADV_REMOVE))
     s.finally_(lambda results: None if p.read(s.A) == 0 else f"the page reads {p.read(s.A)}, not 0")
@@ -42,7 +42,7 @@ def mapped_huge_collapse_punch(s: Setup) -> None:
 @scenario()
 def mapped_huge_collapse_fault(s: Setup) -> None:
     """MADV_COLLAPSE removes the table that maps a huge page, while a write fault uses it."""
-    p, _ = _file_huge(s)
+    p, _ = file_huge(s)
     s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
     s.thread("fault", lambda: p.write(s.A, 2))
     s.finally_(lambda results: None if p.read(s.A) == 2 else f"the page reads {p.read(s.A)}, not 2")

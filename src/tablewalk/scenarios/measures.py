@@ -3,15 +3,116 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tablewalk.explore.measure import measure
-from tablewalk.explore.scenario import MADV_DONTNEED, Setup
+from tablewalk.explore.scenario import MADV_COLLAPSE, MADV_DONTNEED, UFFD_WP, Process, Setup
+
+from .mapped import file_huge
 
 
-@measure("page tables in kB that MADV_DONTNEED of a whole table's range leaves")
+@measure("page tables that MADV_DONTNEED of a whole table's range leaves")
 def tables_left_by_dontneed(s: Setup) -> int:
     p = s.process()
     p.mmap(s.A, s.huge)
     p.write(s.A, 1)
-    before = p.vmpte()
     p.madvise(s.A, s.huge, MADV_DONTNEED)
-    return 4 + p.vmpte() - before
+    return p.tables()
+
+
+@measure("page tables that MADV_COLLAPSE of a file leaves in another process that maps it")
+def tables_left_elsewhere_by_collapse(s: Setup) -> int:
+    f = s.shmem(s.huge)
+    p, q = s.process(), s.process()
+    for process in (p, q):
+        process.mmap(s.A, s.huge, f)
+    p.write(s.A, 1)
+    q.read(s.A)
+    p.madvise(s.A, s.huge, MADV_COLLAPSE)
+    return q.tables()
+
+
+@measure("times that MADV_COLLAPSE of a file's huge page takes mmap_lock for writing")
+def mmap_lock_for_writing_by_collapse(s: Setup) -> int:
+    p, _ = file_huge(s)
+    before = p.mm.mm_lock_seq
+    p.madvise(s.A, s.huge, MADV_COLLAPSE)
+    return (int(p.mm.mm_lock_seq) - int(before)) // 2
+
+
+@measure("page tables that MADV_DONTNEED of 25 full ones leaves, its batch of pages being full once")
+def tables_left_by_long_dontneed(s: Setup) -> int:
+    p = s.process()
+    p.mmap(s.A, 25 * s.huge)
+    for i in range(25 * s.huge):
+        p.write(s.A + i * s.page, 1)
+    p.madvise(s.A, 25 * s.huge, MADV_DONTNEED)
+    return p.tables()
+
+
+def _breaks_a_rule(s: Setup, program: Callable[[], object]) -> int:
+    """1 if the checked driver finds a rule broken."""
+    try:
+        program()
+        s.model.machine.quiescent()
+    except s.model.machine.Violation:
+        return 1
+    return 0
+
+
+def _beside_cpu_1(s: Setup, p: Process, lazy: bool) -> None:
+    """CPU 1 has read through the process's table; this goes on on CPU 0."""
+    p.mm.nr_cpus = 2
+    s.model.machine.run_on(1, p.mm.addr)
+    p.read(s.A)
+    if lazy:
+        s.model.machine.enter_lazy(1)
+    s.model.machine.run_on(0, p.mm.addr)
+
+
+@measure("rules broken by MADV_COLLAPSE that takes a table through which another CPU has read", driver="checked")
+def stale_after_collapse(s: Setup) -> int:
+    p, _ = file_huge(s)
+    _beside_cpu_1(s, p, False)
+    return _breaks_a_rule(s, lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
+
+
+@measure("rules broken by MADV_COLLAPSE that takes a table which a lazy CPU has walked", driver="checked")
+def stale_on_lazy_cpu(s: Setup) -> int:
+    p, _ = file_huge(s)
+    _beside_cpu_1(s, p, True)
+    return _breaks_a_rule(s, lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
+
+
+@measure("rules broken by MADV_DONTNEED of a page that mremap has moved", driver="checked")
+def stale_after_mremap(s: Setup) -> int:
+    p = s.process()
+    p.mmap(s.A, s.huge)
+    p.write(s.A, 1)
+    _beside_cpu_1(s, p, False)
+    there = s.A + (4 * s.huge + 1) * s.page
+    p.mremap(s.A, 1, 1, there)
+    return _breaks_a_rule(s, lambda: p.madvise(there, 1, MADV_DONTNEED))
+
+
+@measure("markers of userfaultfd that mremap carries to where no userfaultfd is")
+def markers_carried_by_mremap(s: Setup) -> int:
+    f = s.shmem(s.huge)
+    p = s.process()
+    p.mmap(s.A, s.huge, f)
+    p.write(s.A, 1)
+    p.uffd(s.A, s.huge, UFFD_WP).writeprotect(s.A, 1, True)
+    p.madvise(s.A, 1, MADV_DONTNEED)
+    there = s.A + 4 * s.huge * s.page
+    p.mremap(s.A, 1, 1, there)
+    pgtable = s.model.kernel("pgtable")
+    pmd = pgtable.mm_find_pmd(p.mm, there)
+    entry = pgtable.load(pgtable.pmd_pgtable(pgtable.load(pmd)).entry + pgtable.pte_index(there))
+    return int(entry != 0)
+
+
+@measure("swapped-out pages of which a writer waits for a wake-up that does not come")
+def waits_for_what_is_swapped_out(s: Setup) -> int:
+    pgtable, fault = s.model.kernel("pgtable"), s.model.kernel("userfaultfd_fault")
+    swapped = [pgtable.swp_entry(pgtable.SWP_SWAP, offset, flags) for offset in range(8) for flags in (0, pgtable.RW)]
+    return sum(fault.entry_must_wait(entry, s.model.kernel("vm_flags").VM_UFFD_WP) for entry in swapped)
