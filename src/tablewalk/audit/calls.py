@@ -311,6 +311,8 @@ class Calls(Engine):
             old = s.tables.get(node)
             if old is not None and old.status == MAPPED:
                 self.report("leak", op.line, f"{op.name}() maps again what is still mapped", op.line)
+            elif old is not None and old.lock == HELD:
+                self.report("missing-unlock", op.line, f"{op.name}() maps again while the lock is still held", op.line)
             s.tables[node] = Table(MAPPED, HELD if e.locked else NEVER, e.kind, op.line, ptls[0] if ptls else "")
             s.env[place] = Ref("map", node)
             s.order = (*(i for i in s.order if i != node), node)

@@ -255,12 +255,14 @@ def _seeds(unit: Unit, lookup: Lookup, given: frozenset[str] | None) -> _Seeds:
     function = unit.function
     seeds = _Seeds()
     names = {p.name: i for i, p in enumerate(function.parameters) if p.name}
-    for place, ptl in _released(unit, lookup):
+    for place, sites in _released(unit, lookup).items():
         root = re.split(r"->|\.", place.lstrip("*"))[0]
         if root not in names or (place == root and not _PTE_POINTER.search(function.parameters[names[root]].type)):
             continue
-        if not _before_set(unit, place, lookup):
+        reached = _before_set(unit, place, lookup) & sites.keys()
+        if not reached:
             continue
+        ptl = next((sites[i] for i in sorted(reached) if sites[i]), "")
         slot = f"{names[root]}{place[len(root) :]}" if place[0] != "*" else f"{names[root]}*"
         if given is not None and slot not in given:
             continue
@@ -276,21 +278,26 @@ def _seeds(unit: Unit, lookup: Lookup, given: frozenset[str] | None) -> _Seeds:
     return seeds
 
 
-def _released(unit: Unit, lookup: Lookup) -> Iterator[tuple[str, str]]:
-    """Places that the function unmaps, and the places of their locks."""
-    for call in unit.calls:
+def _released(unit: Unit, lookup: Lookup) -> dict[str, dict[int, str]]:
+    """Places that the function unmaps: at which operations, and the place of the lock that is released there."""
+    found: dict[str, dict[int, str]] = {}
+    for i, call in enumerate(unit.graph.ops):
+        if not isinstance(call, Call):
+            continue
         if call.name in UNMAPS and call.args and call.args[0].place:
             ptl = call.args[1].place if UNMAPS[call.name] and len(call.args) > 1 else ""
-            yield call.args[0].place, ptl
+            found.setdefault(call.args[0].place, {})[i] = ptl
         elif (contract := lookup(call.name)) is not None:
             for slot in sorted(contract.takes):
                 place = place_of(slot, call.args, call.result)
                 if place:
-                    yield place, place.replace("pte", "ptl") if "->" in place or "." in place else ""
+                    ptl = place.replace("pte", "ptl") if "->" in place or "." in place else ""
+                    found.setdefault(place, {})[i] = ptl
+    return found
 
 
-def _before_set(unit: Unit, place: str, lookup: Lookup) -> bool:
-    """Whether some path comes to an unmap of `place` with the value that it had at the beginning."""
+def _before_set(unit: Unit, place: str, lookup: Lookup) -> set[int]:
+    """The operations that some path comes to with the value that `place` had at the beginning."""
     pending, seen = [0], {0}
     while pending:
         i = pending.pop()
@@ -299,12 +306,11 @@ def _before_set(unit: Unit, place: str, lookup: Lookup) -> bool:
             continue
         if isinstance(op, Call):
             if op.name in UNMAPS and op.args and op.args[0].place == place:
-                return True
+                continue
             contract = lookup(op.name)
             if contract is not None:
-                if place in (place_of(x, op.args, op.result) for x in contract.takes):
-                    return True
-                if place in (place_of(x, op.args, op.result) for x in contract.gives()):
+                slots = (*contract.takes, *contract.gives())
+                if place in (place_of(x, op.args, op.result) for x in slots):
                     continue
             if any(a.address and a.place == place for a in op.args):
                 continue
@@ -312,7 +318,7 @@ def _before_set(unit: Unit, place: str, lookup: Lookup) -> bool:
             if to >= 0 and to not in seen:
                 seen.add(to)
                 pending.append(to)
-    return False
+    return seen
 
 
 def _tested(unit: Unit, place: str) -> bool:
