@@ -196,3 +196,42 @@ def test_the_shapes_are_followed(text: str, tmp_path: Path) -> None:
 def test_an_error_in_them_is_found(text: str, right: str, wrong: str, rule: str, tmp_path: Path) -> None:
     assert text.count(right) == 1
     assert rule in rules_of(tmp_path, text.replace(right, wrong))
+
+
+FAULT = """
+static vm_fault_t reuse(struct vm_fault *vmf)
+{
+	set_pte_at(vmf->mm, vmf->address, vmf->pte, vmf->entry);
+	pte_unmap_unlock(vmf->pte, vmf->ptl);
+	return 0;
+}
+
+static vm_fault_t fault(struct vm_fault *vmf)
+{
+	if (wait_for(vmf))
+		return VM_FAULT_RETRY;
+	vmf->pte = pte_offset_map_lock(vmf->mm, vmf->pmd, vmf->address, &vmf->ptl);
+	if (!vmf->pte)
+		return 0;
+	if (pte_write(ptep_get(vmf->pte)))
+		return reuse(vmf);
+	pte_unmap_unlock(vmf->pte, vmf->ptl);
+	return 0;
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "rule"),
+    [
+        ("\t\treturn reuse(vmf);\n\tpte_unmap_unlock(vmf->pte, vmf->ptl);", "\t\treturn reuse(vmf);", "leak"),
+        ("->entry);\n\tpte_unmap_unlock(vmf->pte, vmf->ptl);", "->entry);\n\tpte_unmap(vmf->pte);", "missing-unlock"),
+        ("\tset_pte_at(", "\tspin_unlock(vmf->ptl);\n\tset_pte_at(", "use-after-unlock"),
+        ("\tif (!vmf->pte)\n\t\treturn 0;\n", "", "unchecked-null"),
+    ],
+)
+def test_a_fault_handler_ends_with_nothing_mapped(right: str, wrong: str, rule: str, tmp_path: Path) -> None:
+    """Its result does not tell a caller whether something is."""
+    assert rules_of(tmp_path, FAULT) == set()
+    assert FAULT.count(right) == 1
+    assert rule in rules_of(tmp_path, FAULT.replace(right, wrong))

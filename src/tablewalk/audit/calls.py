@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from tablewalk.audit.contracts import Contract, Effect, place_of
 from tablewalk.audit.engine import Engine
-from tablewalk.audit.flow import Call, Value, is_name
+from tablewalk.audit.flow import Call, Set, Value, is_name
 from tablewalk.audit.names import (
     ALLOCATES,
     ERROR_TESTS,
@@ -41,8 +41,8 @@ class Calls(Engine):
         if contract is not None:
             for slot, i in contract.stores:
                 place = place_of(slot, op.args, op.result)
-                if place and i < len(op.args) and op.args[i].place in s.env:
-                    s.env[place] = s.env[op.args[i].place]
+                if place and i < len(op.args):
+                    self._set(Set(op.line, place, op.args[i]), s)
         if name in MAPS and name != self.function.name:
             return self._map(op, node, MAPS[name], s)
         if name in UNMAPS:
@@ -120,6 +120,8 @@ class Calls(Engine):
         elif ref is not None and ref.kind in ("kernel", "huge"):
             line = self._line_of(ref)
             self.report("unmap-wrong", op.line, f"{op.name}({v.text}), which line {line} did not map", line)
+        elif ref is None and v.place and not v.address and s.facts.get("=" + v.place) == 0:
+            self.report("unmap-wrong", op.line, f"{op.name}({v.text}), which is NULL here")
         found = s.pointer(v.place)
         if unlocks:
             self._unlock_with(op, s)
@@ -165,7 +167,12 @@ class Calls(Engine):
         if table.lock in (FREE, NEVER):
             self.report("unlock-unheld", line, f"{place} is not held here", table.line)
         if table.lock != ALIAS:
-            s.change(ref.table, lock=FREE)
+            self._release(ref.table, s)
+
+    def _release(self, table: int, s: State) -> None:
+        """What was compared under the lock has to be compared again under it."""
+        t = s.tables[table]
+        s.change(table, lock=FREE, recheck="" if t.kind == "rw" and "dummy" not in t.pmdval else None)
 
     def _lock(self, op: Call, s: State) -> list[State]:
         refs = [r for a in op.args[:2] if (r := s.env.get(a.place)) is not None and r.kind in ("lock", "live")]
@@ -207,7 +214,7 @@ class Calls(Engine):
         if not found:
             return
         ref, t = found
-        if t.status == UNMAPPED or t.kind == "private" or (ref.table < 0 and t.kind != "rw"):
+        if t.status == UNMAPPED or t.kind == "private" or (ref.table < 0 and t.kind != "rw" and t.lock != FREE):
             return
         said = f"{op.name}() writes through {v.text}"
         live = next((x for x in s.tables.values() if x.kind == "live" and x.lock in (HELD, ALIAS)), None)
@@ -217,7 +224,7 @@ class Calls(Engine):
             if live.recheck != "done":
                 self.report("live-lockptr", op.line, f"{said} under the lock looked up at line {live.line}", live.line)
         elif t.kind == "ro" or (t.kind == "plain" and t.lock == NEVER):
-            if direct:
+            if direct or t.lock == HELD:
                 self.report("read-only-write", op.line, f"{said}, which is mapped to be read only", t.line)
         elif t.lock == FREE or (t.kind == "rw" and t.lock == NEVER):
             self.report("use-after-unlock", op.line, f"{said} without its lock", t.line)
@@ -329,7 +336,8 @@ class Calls(Engine):
                 if table.status == UNMAPPED:
                     self.report("double-unmap", op.line, f"{op.name}() unmaps {place} again", table.line)
                 s.order = tuple(i for i in s.order if i != ref.table)
-                s.change(ref.table, status=UNMAPPED, lock=NEVER if table.lock == NEVER else FREE)
+                stays = table.lock == NEVER or e.kind == "lock stays"
+                s.change(ref.table, status=UNMAPPED, lock=table.lock if stays else FREE)
                 lock = s.env.get(place.replace("pte", "ptl"))
                 if lock is not None and lock.kind == "live" and lock.table in s.tables:
                     s.change(lock.table, lock=FREE)

@@ -64,6 +64,8 @@ class Engine:
         self.reports: dict[tuple[str, int, int], Report] = {}
         self.outcomes: set[Outcome] = set()
         self.kept: dict[tuple[str, Constant | None], tuple[int, Key]] = {}  # slot, result: line of a return
+        self.given_away: dict[tuple[str, Constant | None], tuple[int, Key, int]] = {}  # likewise, and the map's line
+        self.not_given: set[tuple[str, Constant | None]] = set()  # ways of ending where a slot has something else
         self.states = 0
         self.complete = True
         self.remember: frozenset[str] | None = None  # conditions whose outcome is remembered; None for all
@@ -135,7 +137,9 @@ class Engine:
         live = self._live[node]
         for place in [p for p in s.env if p not in live and p[0] != "*" and "->" not in p and "." not in p]:
             del s.env[place]
-        for key in [k for k in s.facts if k not in live and k[0] != "!" and not k.startswith("?pte_none(")]:
+        for key in [k for k in s.facts if k not in live and k[0] != "!" and k[1:] not in self.slots]:
+            if key.startswith("?pte_none("):
+                continue
             del s.facts[key]
         if any(t.status in (UNMAPPED, AWAY, LOCK) for t in s.tables.values()):
             referred = {r.table for r in s.env.values()}
@@ -281,7 +285,8 @@ class Engine:
         place = op.left.place
         if not holds:
             self._left_to_the_caller(self.guards.get(op.text, frozenset()), s)
-        if self.remember is not None and op.text not in self.remember and s.env.get(place) is None:
+        followed = place in self.slots or s.env.get(place) is not None
+        if self.remember is not None and op.text not in self.remember and not followed:
             return
         if stable(op.text):
             s.facts["?" + op.text] = holds
@@ -354,12 +359,27 @@ class Engine:
                 effects.add(Effect("ret", "mapped", kind, t.lock == HELD, ptls))
             elif t.status == MAPPED and slots and not self._fails(result):
                 effects |= {Effect(slot, "mapped", kind, t.lock == HELD, ptls) for slot in slots}
+                for slot in slots:
+                    self.given_away.setdefault(
+                        (slot, result if self.result_tells else None), (op.line, self.at, t.line)
+                    )
             elif t.status == MAPPED and not self._stored(i, s):
                 lock = " and locked" if t.lock == HELD else ""
                 self.report("leak", op.line, f"returns with the page table of line {t.line} still mapped{lock}", t.line)
-            elif t.lock == HELD and t.status in (UNMAPPED, LOCK, AWAY) and not ptls and not is_lock:
+            elif (
+                t.lock == HELD
+                and t.status in (UNMAPPED, LOCK, AWAY)
+                and not is_lock
+                and not (ptls and t.status == LOCK)
+            ):
                 self.report("missing-unlock", op.line, f"returns with {t.ptl or 'the lock'} still held", t.line)
         effects.update(self._overwritten(s))
+        told = {e.slot for e in effects if e.what == "mapped"}
+        for place in self.slots:
+            ref, own = s.env.get(place), slot_of(place, self.function)
+            null = ref.kind in ("null", "huge", "kernel") if ref is not None else s.facts.get("=" + place) == 0
+            if own and own not in told and not null:
+                self.not_given.add((own, result if self.result_tells else None))
         without = frozenset(k.removeprefix("!none ") for k in s.facts if k.startswith("!none "))
         self.outcomes.add(Outcome(result if self.result_tells else None, frozenset(effects), without))
 
@@ -389,9 +409,9 @@ class Engine:
 
     def _fails(self, result: Constant | None) -> bool:
         words = self.function.returns.split()
-        if "bool" in words:
+        if "bool" in words or "*" in self.function.returns:
             return result == 0
-        return _negative(result) if "*" not in self.function.returns else False
+        return _negative(result)
 
     def _result(self, value: Value | None, s: State) -> Constant | None:
         if value is None:
@@ -416,10 +436,11 @@ class Engine:
             return set()
         if lock == HELD or (lock == ASSUMED and self.seed_unlocks.get(i)):
             self.report("missing-unlock", line, f"returns with the lock of {self.seed_places[i]} still held")
-        return {Effect(name, "unmapped")}
+        return {Effect(name, "unmapped", "" if self.seed_ptls.get(i) else "lock stays")}
 
     seed_slots: dict[int, str]
     seed_places: dict[int, str]
+    seed_ptls: dict[int, str]
     seed_unlocks: dict[int, bool]
 
 

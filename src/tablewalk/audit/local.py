@@ -7,15 +7,16 @@ import re
 from collections.abc import Iterator
 
 from tablewalk.audit.engine import Report
-from tablewalk.audit.flow import Call, Return, Select, Set, Stop, Test, Use
-from tablewalk.audit.names import DEPRECATED, KERNEL_MM, MAPS, Names
+from tablewalk.audit.flow import Call, Return, Select, Set, Stop, Test, Use, Value
+from tablewalk.audit.names import DEPRECATED, KERNEL_MM, LOCKS, MAPS, PMD_LOCKS, Names
 from tablewalk.audit.one import Unit
+from tablewalk.audit.slices import named
 
 _HUGE_DEFINITION = re.compile(r"huge_pte_(?:alloc|offset)$")
 
 
 def local_reports(unit: Unit, names: Names) -> Iterator[Report]:
-    for rule in (_deprecated, _kernel_table, _huge, _endless, _undeferred, _saved_value_unused):
+    for rule in (_deprecated, _kernel_table, _huge, _endless, _undeferred, _saved_value_unused, _never_compared):
         yield from rule(unit, names)
 
 
@@ -92,6 +93,33 @@ def _undeferred(unit: Unit, names: Names) -> Iterator[Report]:
             table = call.args[1]
             if "pmd_pgtable(" in table.text or table.place in tables:
                 yield Report("undeferred-free", call.line, "pte_free() of a table that was in use: pte_free_defer()")
+
+
+def _never_compared(unit: Unit, names: Names) -> Iterator[Report]:
+    """The pmd's value that a map saves for a comparison is not even named again, though the lock is taken."""
+    called = {c.name for c in unit.calls}
+    for call in unit.calls:
+        what = MAPS.get(call.name)
+        if what is None or what.pmdval is None or what.ptl is None or len(call.args) < 5:
+            continue
+        pmdval, ptl = call.args[what.pmdval], call.args[what.ptl]
+        if (
+            "dummy" in pmdval.text
+            or called & PMD_LOCKS
+            or not any(c.name in LOCKS and _lock_of(ptl) in _places(c) for c in unit.calls)
+        ):
+            continue
+        if not any(pmdval.place in named(a.text) for c in unit.calls if c is not call for a in c.args):
+            said = f"{call.name}() saves the pmd in {pmdval.place}, and nothing compares it under the lock"
+            yield Report("no-recheck", call.line, said, call.line)
+
+
+def _lock_of(ptl: Value) -> str:
+    return ptl.place if ptl.address else "*" + ptl.text
+
+
+def _places(call: Call) -> set[str]:
+    return {a.place for a in call.args}
 
 
 def _saved_value_unused(unit: Unit, names: Names) -> Iterator[Report]:

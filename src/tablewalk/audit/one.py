@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from tablewalk.audit.annotations import Annotation
 from tablewalk.audit.calls import Calls, gives
 from tablewalk.audit.contracts import Contract, Outcome, place_of, slot_of
 from tablewalk.audit.engine import Report
@@ -76,6 +77,7 @@ class _Seed:
 @dataclass(slots=True)
 class _Seeds:
     found: list[_Seed] = field(default_factory=list)
+    opaque: bool = False  # callers are told by a protocol of its own
 
     def states(self) -> Iterator[State]:
         full = State()
@@ -99,18 +101,21 @@ class _Seeds:
             yield other
 
 
-def follow(unit: Unit, lookup: Lookup, given: frozenset[str] | None = None) -> Result:
-    """Follow the function on all its paths.  `given`: slots that it is given mapped, where an annotation says so."""
-    result = _follow(unit, lookup, given)
+def follow(unit: Unit, lookup: Lookup, note: Annotation) -> Result:
+    """Follow the function on all its paths."""
+    result = _follow(unit, lookup, note.takes, note.opaque)
     released = {e.slot for o in result.contract.outcomes for e in o.effects if e.what == "unmapped"}
-    if given is None and result.contract.takes - released:
-        return _follow(unit, lookup, frozenset(released))  # what it never unmaps it was not given
+    if note.takes is None and result.contract.takes - released:
+        result = _follow(unit, lookup, frozenset(released), note.opaque)  # what it never unmaps it was not given
+    if note.opaque:
+        result.contract = Contract()
     return result
 
 
-def _follow(unit: Unit, lookup: Lookup, given: frozenset[str] | None) -> Result:
+def _follow(unit: Unit, lookup: Lookup, given: frozenset[str] | None, opaque: bool) -> Result:
     function = unit.function
     seeds = _seeds(unit, lookup, given)
+    seeds.opaque = opaque
     places = [s.place for s in seeds.found] + [s.ptl for s in seeds.found if s.ptl]
     graph = Graph(list(unit.graph.ops), [list(w) for w in unit.graph.next])
     interesting = tracked(graph, places, lambda op: gives(op, lookup(op.name)))
@@ -198,6 +203,7 @@ def _engine(
     numbered = list(enumerate(seeds.found, 1))
     engine.seed_slots = {-n: s.slot for n, s in numbered}
     engine.seed_places = {-n: s.place for n, s in numbered}
+    engine.seed_ptls = {-n: s.table.ptl for n, s in numbered}
     engine.seed_unlocks = {-n: s.unlocks for n, s in numbered}
     engine.run()
     return engine
@@ -259,7 +265,8 @@ def _seeds(unit: Unit, lookup: Lookup, given: frozenset[str] | None) -> _Seeds:
         root = re.split(r"->|\.", place.lstrip("*"))[0]
         if root not in names or (place == root and not _PTE_POINTER.search(function.parameters[names[root]].type)):
             continue
-        reached = _before_set(unit, place, lookup) & sites.keys()
+        unchanged = _before_set(unit, place, lookup)
+        reached = unchanged & sites.keys()
         if not reached:
             continue
         ptl = next((sites[i] for i in sorted(reached) if sites[i]), "")
@@ -268,8 +275,9 @@ def _seeds(unit: Unit, lookup: Lookup, given: frozenset[str] | None) -> _Seeds:
             continue
         if any(s.place == place for s in seeds.found):
             continue
+        ptl = ptl or _unlocked_apart(unit, place, unchanged)
         lock = "" if any(s.ptl == ptl for s in seeds.found) else ptl
-        null = _tested(unit, place)
+        null = _tested(unit, place, unchanged)
         locks = any(c.name in LOCKS and any(a.place == lock for a in c.args[:2]) for c in unit.calls)
         table = Table(MAPPED, NEVER if locks else ASSUMED, "given", 0, lock)
         seeds.found.append(_Seed(place, table, lock, null, slot, bool(ptl) and not locks))
@@ -291,7 +299,9 @@ def _released(unit: Unit, lookup: Lookup) -> dict[str, dict[int, str]]:
             for slot in sorted(contract.takes):
                 place = place_of(slot, call.args, call.result)
                 if place:
-                    ptl = place.replace("pte", "ptl") if "->" in place or "." in place else ""
+                    effects = {e for o in contract.outcomes for e in o.effects if e.slot == slot}
+                    apart = ("->" not in place and "." not in place) or any(e.kind == "lock stays" for e in effects)
+                    ptl = "" if apart else place.replace("pte", "ptl")
                     found.setdefault(place, {})[i] = ptl
     return found
 
@@ -321,8 +331,18 @@ def _before_set(unit: Unit, place: str, lookup: Lookup) -> set[int]:
     return seen
 
 
-def _tested(unit: Unit, place: str) -> bool:
-    return any(isinstance(op, Test) and op.op == "true" and op.left.place == place for op in unit.graph.ops)
+def _unlocked_apart(unit: Unit, place: str, where: set[int]) -> str:
+    """The lock of a pointer, by its name, if the function releases it at one of these places and does not take it."""
+    ptl = re.sub(r"pte(p?)$", r"ptl", place) if place[0] != "*" else ""
+    locked = {a.place for c in unit.calls if c.name in LOCKS for a in c.args[:2]}
+    calls = [op for i in where if isinstance(op := unit.graph.ops[i], Call)]
+    unlocked = {a.place for c in calls if c.name in UNLOCKS for a in c.args[:2]}
+    return ptl if ptl != place and ptl in unlocked - locked else ""
+
+
+def _tested(unit: Unit, place: str, where: set[int]) -> bool:
+    ops = (unit.graph.ops[i] for i in where)
+    return any(isinstance(op, Test) and op.op == "true" and op.left.place == place for op in ops)
 
 
 def _locked_here(unit: Unit, seeds: _Seeds, names: dict[str, int]) -> None:
@@ -357,6 +377,8 @@ def _unlocked_here(unit: Unit, seeds: _Seeds, names: dict[str, int]) -> None:
 
 def _inconsistent(engine: Calls, seeds: _Seeds) -> Iterator[Report]:
     """What the function was given mapped must be unmapped on all paths that end alike, or on none."""
+    if seeds.opaque:
+        return
     for i, seed in enumerate(seeds.found, 1):
         if seed.table.status != MAPPED or seed.table.kind != "given":
             continue
@@ -366,6 +388,10 @@ def _inconsistent(engine: Calls, seeds: _Seeds) -> Iterator[Report]:
             if slot == engine.seed_slots[-i] and (result in released or (released and not engine.result_tells)):
                 said = f"returns with {seed.place} still mapped, which other paths unmap"
                 yield Report("leak", line, said, 0, engine.path_to(key, line, said))
+    for way, (line, key, origin) in engine.given_away.items():
+        if way in engine.not_given and (way[1] is not None or not engine.result_tells):
+            said = "returns with the page table still mapped, which the caller cannot tell from other ways of ending"
+            yield Report("leak", line, said, origin, engine.path_to(key, line, said))
 
 
 def _writes(unit: Unit, lookup: Lookup) -> frozenset[int]:

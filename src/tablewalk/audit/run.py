@@ -145,9 +145,7 @@ def infer(run: Audit, pending: list[Entry]) -> None:
             if entry.unit is None:
                 continue
             note = run.annotations.get(entry.function.name, Annotation())
-            entry.result = follow(entry.unit, lookup(run, entry.file), frozenset() if note.opaque else note.takes)
-            if note.opaque:
-                entry.result.contract = Contract()
+            entry.result = follow(entry.unit, lookup(run, entry.file), note)
             if _learn(run, entry, entry.result.contract):
                 changed.add(entry.function.name)
         pending = list({id(e): e for name in changed for e in callers.get(name, [])}.values())
