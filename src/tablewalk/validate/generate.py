@@ -17,6 +17,7 @@ from .mix import (
     ALL_CATEGORIES,
     FOCUS,
     HINTS,
+    HUGE,
     POLICIES,
     PROCESS_ADVICE,
     PROTS,
@@ -236,6 +237,7 @@ class Generator:
         where, values = self.rng.choice(SPOILERS[op.kind])
         args = list(op.args)
         value = self.rng.choice(values)
+        value = self.geometry.endless if value == HUGE else value
         args[where] = args[where] + value if value in (1, 2048) and where == 0 else value
         return op._replace(args=tuple(args))
 

@@ -80,6 +80,7 @@ class Observer:
         self._page_mapcount = model.kernel("page_alloc").page_mapcount
         self._page_cells = model.kernel("page_alloc").PAGE_CELLS
         self._size = self._arch.page_size
+        self._ulong_max = (1 << (32 if self._arch.task_size < 1 << 32 else 64)) - 1
 
     def text(self, mms: dict[int, Any]) -> str:
         """The observation of all processes, by number."""
@@ -197,7 +198,9 @@ class Observer:
             counts = [self._mapcount(folio, page + i * self._page_cells) for i in range(nr)]
         if self._types.folio(folio) != self._types.system(64).huge_zero_folio:
             s.rss += nr
-            s.pss += sum((self._size << PSS_SHIFT) // max(count, 1) for count in counts)
+            pss = sum((self._size << PSS_SHIFT) // max(count, 1) for count in counts)
+            # What only one maps, and only whole, is added at once, as an unsigned long: 2 MiB overflow one of 32 bits.
+            s.pss += pss & self._ulong_max if is_anon and entire == 1 and not in_ptes else pss
             if is_anon:
                 s.anon += nr
                 s.anon_huge += nr

@@ -46,6 +46,7 @@ class Geometry(NamedTuple):
     tables: int = 24
     ksmd: bool = False  # whether programs may let ksmd run: the whole machine's memory is scanned
     uffd: bool = True  # whether programs may open userfaultfds
+    endless: int = 1 << 62  # a length that no address space has
 
     @property
     def end(self) -> int:

@@ -19,6 +19,7 @@ _THP = Path("/sys/kernel/mm/transparent_hugepage")
 ARENA_64BIT = 0x1000_0000_0000
 ARENA_LOW = 0x100_0000_0000  # s390 below its fourth level, which would make a table of the agent's memory count
 ARENA_32BIT = 0x4000_0000
+ENDLESS_64BIT = (1 << 64) - (1 << 16)
 
 # The first release whose RSS counters in /proc/PID/status are summed up over all CPUs, not estimated.
 EXACT_RSS = (6, 18)
@@ -45,6 +46,8 @@ def setup(kernel: Kernel) -> Setup:
     config = KernelConfig(_stable_release(kernel), name, tuple(sorted(options.items())))
     ksmd = options.get("ksm", "y") == "y" and not kernel.is_host
     geometry = Geometry(arch.page_size, arch.ptrs_per_pte, _arena(arch), ksmd=ksmd, uffd=name == "x86_64")
+    if arch.task_size > geometry.endless:  # s390: programs would unmap the agent
+        geometry = geometry._replace(endless=ENDLESS_64BIT)
     return Setup(kernel, config, geometry, release >= EXACT_RSS)
 
 

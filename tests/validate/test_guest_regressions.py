@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Programs on which the model once disagreed with a kernel that only QEMU runs, reduced; it agrees now."""
+
+from __future__ import annotations
+
+import pytest
+
+from tablewalk.machine.drivers import fastest
+from tablewalk.validate.compare import Comparison
+from tablewalk.validate.ops import Op
+from tablewalk.validate.setup import setup
+
+from .test_matrix import kernel_here
+
+ANON, SHARED = 0x32, 0x31
+NO_FILE = (1 << 64) - 1
+
+PROGRAMS = {
+    # 6.1.176: MREMAP_DONTUNMAP of a part unlocks all of the VMA, the copy may merge with it, and what is left empty
+    # keeps the page offset that its pages had.
+    "ppc64le-6.1": [
+        Op(0, "reset"),
+        Op(0, "mmap", (0x100041E00000, 0x100000, 3, SHARED, NO_FILE, 0)),
+        Op(0, "mlock", (0x100041E00000, 0x100000)),
+        Op(0, "mremap", (0x100041E40000, 0x40000, 0x40000, 7, 0x100040E00000)),
+        Op(0, "mmap", (0x100041000000, 0x20000, 3, ANON, NO_FILE, 0)),
+        Op(0, "mremap", (0x100041000000, 0x20000, 0x20000, 7, 0x100041020000)),
+        Op(0, "mmap", (0x100041200000, 0x20000, 3, ANON, NO_FILE, 0)),
+        Op(0, "write", (0x100041200000, 1)),
+        Op(0, "mremap", (0x100041200000, 0x20000, 0x20000, 3, 0x100041400000)),
+        Op(0, "mremap", (0x100041400000, 0x20000, 0x20000, 7, 0x100041600000)),
+        Op(0, "mmap", (0x100041420000, 0x20000, 3, ANON, NO_FILE, 0)),
+    ],
+    # Where the CPU has no huge pages there is advice about them nevertheless.
+    "s390x-6.1": [
+        Op(0, "reset"),
+        Op(0, "mmap", (0x1003FC00000, 0x300000, 3, ANON, NO_FILE, 0)),
+        Op(0, "madvise", (0x1003FC00000, 0x200000, 14)),
+        Op(0, "madvise", (0x1003FC00000, 0x100000, 15)),
+        Op(0, "fill", (0x1003FC00000, 0x300000, 0x1000, 5)),
+        Op(0, "madvise", (0x1003FC00000, 0x300000, 25)),
+        Op(0, "madvise", (0x10040600000, 0x100000, 25)),
+    ],
+    # A huge page's bytes, in units of Pss, are more than a word has.
+    "arm-lpae-6.1": [
+        Op(0, "reset"),
+        Op(0, "mmap", (0x40400000, 0x400000, 3, ANON, NO_FILE, 0)),
+        Op(0, "madvise", (0x40400000, 0x400000, 14)),
+        Op(0, "fill", (0x40400000, 0x400000, 0x200000, 5)),
+        Op(0, "mlock", (0x40400000, 0x201000)),
+        Op(0, "fork", (1,)),
+        Op(1, "madvise", (0x40400000, 0x200000, 4)),
+        Op(1, "exit"),
+    ],
+}
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_the_guest_agrees(name: str) -> None:
+    comparison = Comparison(setup(kernel_here(name)), fastest(), 120)
+    assert next(comparison.compare([PROGRAMS[name]])).report == []
