@@ -41,6 +41,14 @@ PROGRAMS = {
         Op(0, "madvise", (0x1003FC00000, 0x300000, 25)),
         Op(0, "madvise", (0x10040600000, 0x100000, 25)),
     ],
+    # Any address is user space's, also a range that ends before it begins.
+    "s390x-7.x": [
+        Op(0, "reset"),
+        Op(0, "mmap", (0x1003FC00000, 0x10000, 3, ANON, NO_FILE, 0)),
+        Op(0, "fill", (0x1003FC00000, 0x10000, 0x1000, 5)),
+        Op(0, "pagemap_scan", (0x1003FC00000, 0x10000, 0, 0, 5, 0, 0, 0, 0x18)),
+        Op(0, "pagemap_scan", (0x1003FC00000, (1 << 64) - (1 << 16), 0, 0, 5, 0, 0, 0, 0x18)),
+    ],
     # A huge page's bytes, in units of Pss, are more than a word has.
     "arm-lpae-6.1": [
         Op(0, "reset"),

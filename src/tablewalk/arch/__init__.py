@@ -33,6 +33,7 @@ class Arch:
     has_thp: bool = True  # has_transparent_hugepage(): the CPU can; all kernels are built for it
     has_move_pud: bool = True  # HAVE_MOVE_PMD and HAVE_MOVE_PUD, and arch_supports_page_table_move()
     file_thp_deposits: bool = False  # arch_needs_pgtable_deposit(): hash MMU of powerpc
+    own_user_space: bool = False  # ALTERNATE_USER_ADDRESS_SPACE: access_ok() takes any address
     # tables
     split_pmd_ptlock: bool = True  # ARCH_ENABLE_SPLIT_PMD_PTLOCK: a PMD table has a lock of its own
     preallocated_pmds: tuple[int, ...] = ()  # addresses whose PMD tables pgd_alloc() makes

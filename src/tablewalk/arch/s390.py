@@ -33,6 +33,7 @@ def s390x(name: str, edat1: bool, release: tuple[int, int]) -> Arch:
         task_size=(1 << 64) - 4096,
         has_thp=edat1,
         big_endian=True,
+        own_user_space=True,
         has_move_pud=False,
         pud_folded_below=REGION2_SIZE,
         pt_reclaim_since=(7, 0),

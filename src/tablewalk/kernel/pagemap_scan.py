@@ -111,7 +111,7 @@ def check_scan_arg(arg: pm_scan_arg) -> int:
         return -EINVAL
     if arg.start & arch.page_size - 1:
         return -EINVAL
-    if arg.end < arg.start or arg.end > arch.task_size:
+    if not arch.own_user_space and (arg.end < arg.start or arg.end > arch.task_size):
         return -EFAULT
     if asked & PAGE_IS_SOFT_DIRTY:
         raise NotModelled("soft-dirty pages")

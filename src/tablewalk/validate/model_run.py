@@ -204,7 +204,7 @@ class ModelRun:
         """A sum of the ranges found, and of where the scan ended."""
         scan = self.k("pagemap_scan")
         size, start = self._page_size, self._geometry.start
-        end = -(-(addr + length) // size) * size
+        end = -(-(addr + length) // size) * size & (1 << 64) - 1
         found, ended, ranges = scan.do_pagemap_scan(self.mms[p], scan.pm_scan_arg(addr, end, flags, pages, nr, masks))
         if found < 0:
             return int(found)
