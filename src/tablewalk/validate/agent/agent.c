@@ -58,7 +58,7 @@ static pid_t controller;
 
 /* --- output ---------------------------------------------------------------------------------------- */
 
-static char out_buffer[1 << 16];
+static char out_buffer[1 << 14];
 static struct text out = { out_buffer, 0, sizeof(out_buffer) };
 
 static void flush(void)
@@ -93,6 +93,16 @@ void fail(const char *what)
 		if (shared && shared->slot[i].pid)
 			kill(shared->slot[i].pid, SIGKILL);
 	_exit(1);
+}
+
+/* Memory of the controller that processes do not have: what they have is walked through whenever they are looked at. */
+void *alone(size_t size)
+{
+	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (p == MAP_FAILED || madvise(p, size, MADV_DONTFORK))
+		fail("no memory");
+	return p;
 }
 
 /* --- processes ------------------------------------------------------------------------------------- */
@@ -315,10 +325,12 @@ static void tell(const struct text *seen)
 	}
 }
 
+enum { SEEN = 1 << 20 };
+static char *seen_buffer;
+
 static void operation(char *p)
 {
-	static char buffer[1 << 20];
-	struct text seen = { buffer, 0, sizeof(buffer) };
+	struct text seen = { seen_buffer, 0, SEEN };
 	struct operation op = { .index = number_at(&p), .process = number_at(&p), .thread = number_at(&p) };
 	struct result result = { 0, 0 };
 	char *kind;
@@ -418,7 +430,8 @@ static void on_one_cpu(void)
 	sched_setaffinity(0, sizeof(set), &set);
 }
 
-static char input[1 << 16];
+enum { INPUT = 1 << 16 };
+static char *input;
 static size_t input_len, input_at;
 
 /* The next line of the program without its end; 0 at the end. */
@@ -428,7 +441,7 @@ static int get_line(int fd, char *line)
 
 	for (;;) {
 		if (input_at == input_len) {
-			ssize_t got = read(fd, input, sizeof(input));
+			ssize_t got = read(fd, input, INPUT);
 
 			if (got <= 0)
 				break;
@@ -471,6 +484,9 @@ int main(int argc, char **argv)
 	list_own_memory();
 	round_own_tables();
 	warm_up();
+	seen_buffer = alone(SEEN);
+	input = alone(INPUT);
+	observe_begin();
 	while (get_line(fd, line)) {
 		if (!begun && line[0] >= '0' && line[0] <= '9') {
 			begun = 1;

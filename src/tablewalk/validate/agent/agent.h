@@ -54,8 +54,8 @@ struct shared {
 	struct slot slot[MAX_PROCESSES];
 	int uffd[MAX_UFFDS]; /* file descriptors + 1; 0: none */
 	int epoll;           /* of all of them */
-	int nr_spans;
-	struct range span[MAX_SPANS]; /* what mincore is asked for */
+	int nr_asks;
+	struct range ask[MAX_SPANS];  /* what mincore is asked for */
 	unsigned char vec[MAX_PAGES]; /* and its answer */
 };
 
@@ -75,6 +75,7 @@ extern int with_rss;
 
 /* agent.c */
 void fail(const char *what) __attribute__((noreturn));
+void *alone(size_t size);
 void serve(int self) __attribute__((noreturn));
 void set_state(uint32_t *state, uint32_t value);
 void wait_state(uint32_t *state, uint32_t value);
@@ -90,6 +91,7 @@ struct text {
 	size_t len, size;
 };
 void put_str(struct text *t, const char *s);
+void put_chars(struct text *t, const char *s, size_t n);
 void put_hex(struct text *t, uint64_t n);
 void put_dec(struct text *t, long n);
 uint64_t digest(const struct text *t);
@@ -142,6 +144,7 @@ struct result uffd_writeprotect(word addr, word len, word mode, word n);
 struct result ksm_passes(word nr);
 
 /* observe.c: what /proc says of a process */
+void observe_begin(void);
 void observe_open(int process);
 void observe_close(int process);
 void observe_all_locked(int process);

@@ -8,7 +8,6 @@
 #include "agent.h"
 
 #include <fcntl.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -24,7 +23,7 @@ static const char *const field_names[] = {
 enum { NR_FIELDS = sizeof(field_names) / sizeof(*field_names) };
 
 /* VmFlags that the model has */
-static const char flags[] = " rd wr ex sh mr mw me ms gd um gu uw lo sr rr dc de lf ac nr wf dd hg nh mg ui sl ";
+static const char flags[] = "rd wr ex sh mr mw me ms gd um gu uw lo sr rr dc de lf ac nr wf dd hg nh mg ui sl ";
 
 static struct {
 	int status, smaps, pagemap;
@@ -32,8 +31,27 @@ static struct {
 } proc[MAX_PROCESSES];
 
 static long baseline[NR_COUNTERS];
-static char text[1 << 20];
-static uint64_t entry[4096];
+
+/* The controller's alone. */
+enum { TEXT = 1 << 20, VMAS = 1 << 18, ENTRIES = 4096 };
+static char *text, *vmas;
+static uint64_t *entry;
+static unsigned char *in_core; /* by page of the arena */
+
+/* Neighbouring mappings, all of files or none. */
+static struct span {
+	word start, end;
+	int of_file;
+} span[MAX_SPANS];
+static int nr_spans;
+
+void observe_begin(void)
+{
+	text = alone(TEXT);
+	vmas = alone(VMAS);
+	entry = alone(ENTRIES * sizeof(*entry));
+	in_core = alone(MAX_PAGES);
+}
 
 static int open_proc(pid_t pid, const char *name)
 {
@@ -74,15 +92,41 @@ void observe_close(int process)
 	close(proc[process].pagemap);
 }
 
-static char *read_whole(int fd)
-{
-	size_t len = 0;
-	ssize_t n;
+/* --- reading text: without the C library, whose vector instructions take long where they are emulated --- */
 
-	while ((n = pread(fd, text + len, sizeof(text) - 1 - len, len)) > 0)
-		len += n;
-	text[len] = 0;
-	return text;
+static char *next_line(char *p)
+{
+	while (*p && *p != '\n')
+		p++;
+	return *p ? p + 1 : p;
+}
+
+static char *next_hex(char *p, word *n)
+{
+	for (*n = 0;; p++)
+		if (*p >= '0' && *p <= '9')
+			*n = *n << 4 | (word)(*p - '0');
+		else if (*p >= 'a' && *p <= 'f')
+			*n = *n << 4 | (word)(*p - 'a' + 10);
+		else
+			return p;
+}
+
+static char *next_dec(char *p, word *n)
+{
+	while (*p == ' ' || *p == '\t')
+		p++;
+	for (*n = 0; *p >= '0' && *p <= '9'; p++)
+		*n = *n * 10 + (word)(*p - '0');
+	return p;
+}
+
+/* What follows if the line begins like this, or NULL. */
+static char *after(char *line, const char *name)
+{
+	while (*name && *line == *name)
+		line++, name++;
+	return *name ? NULL : line;
 }
 
 /* What smaps has up to the arena's end, or of all memory where that may be locked.  Each read begins with a mapping. */
@@ -90,41 +134,32 @@ static char *read_smaps(int process)
 {
 	size_t len = 0;
 	ssize_t n;
+	word first;
 
 	do {
-		n = pread(proc[process].smaps, text + len, sizeof(text) - 1 - len, len);
+		n = pread(proc[process].smaps, text + len, TEXT - 1 - len, len);
 		text[len + (n > 0 ? n : 0)] = 0;
-		if (n > 0 && !proc[process].locked && strtoul(text + len, NULL, 16) >= arena.end)
+		next_hex(text + len, &first);
+		if (n > 0 && !proc[process].locked && first >= arena.end)
 			break;
 		len += n;
 	} while (n > 0);
 	return text;
 }
 
-static char *next_line(char *p)
-{
-	p = strchr(p, '\n');
-	return p ? p + 1 : NULL;
-}
-
-/* The number of the name at the line's beginning, or -1. */
-static int named(const char *line, const char *const *names, int nr)
-{
-	for (int i = 0; i < nr; i++)
-		if (*line == *names[i] && !strncmp(line, names[i], strlen(names[i])))
-			return i;
-	return -1;
-}
-
 static void read_counters(int process, long *counter)
 {
-	memset(counter, 0, NR_COUNTERS * sizeof(*counter));
-	for (char *p = read_whole(proc[process].status); p && *p; p = next_line(p)) {
-		int i = named(p, counter_names, NR_COUNTERS);
+	ssize_t n = pread(proc[process].status, text, TEXT - 1, 0);
+	char *rest;
 
-		if (i >= 0)
-			counter[i] = strtol(p + strlen(counter_names[i]), NULL, 10);
-	}
+	text[n > 0 ? n : 0] = 0;
+	memset(counter, 0, NR_COUNTERS * sizeof(*counter));
+	for (char *p = text; *p; p = next_line(p))
+		for (int i = 0; i < NR_COUNTERS; i++)
+			if ((rest = after(p, counter_names[i]))) {
+				next_dec(rest, (word *)&counter[i]);
+				break;
+			}
 }
 
 /* What the agent has of its own, while the arena is empty. */
@@ -151,84 +186,102 @@ static void put_file(struct text *t, dev_t device, ino_t inode)
 	put_str(t, "s");
 }
 
-static void put_flags(struct text *t, const char *line)
+/* The number of two letters of VmFlags. */
+static unsigned letters(const char *p)
 {
-	char known[5] = "    ";
+	return (unsigned char)(p[0] - 'a') % 32 << 5 | (unsigned char)(p[1] - 'a') % 32;
+}
 
+static void put_flags(struct text *t, const char *p)
+{
+	static unsigned char known[32 * 32];
+
+	if (!known[letters("rd")])
+		for (const char *f = flags; *f; f += 3)
+			known[letters(f)] = 1;
 	put_str(t, " ");
-	for (line += strlen("VmFlags: "); *line && *line != '\n'; line += 3) {
-		known[1] = line[0];
-		known[2] = line[1];
-		known[3] = ' ';
-		known[4] = 0;
-		if (strstr(flags, known)) {
-			known[3] = 0;
-			put_str(t, known + 1);
-		}
-	}
+	for (; *p && *p != '\n'; p += 3)
+		if (known[letters(p)])
+			put_chars(t, p, 2);
 	put_str(t, "\n");
 }
+
+static int has_flag(const char *p, const char *flag)
+{
+	for (; *p && *p != '\n'; p += 3)
+		if (p[0] == flag[0] && p[1] == flag[1])
+			return 1;
+	return 0;
+}
+
+static void add_span(word start, word end, int of_file)
+{
+	struct span *last = span + nr_spans - 1;
+
+	if (nr_spans && last->end == start && last->of_file == of_file) {
+		last->end = end;
+		return;
+	}
+	if (nr_spans == MAX_SPANS)
+		fail("too many mappings");
+	span[nr_spans++] = (struct span){ start, end, of_file };
+}
+
+static char *put_head(struct text *t, char *p, word start, word end)
+{
+	char *prot = p;
+	word offset, major, minor, inode;
+
+	p = next_hex(p + 5, &offset);
+	p = next_hex(p + 1, &major);
+	p = next_hex(p + 1, &minor);
+	p = next_dec(p, &inode);
+	put_str(t, "v");
+	put_hex(t, start);
+	put_str(t, "-");
+	put_hex(t, end);
+	put_str(t, " ");
+	put_chars(t, prot, 4);
+	put_str(t, " ");
+	put_hex(t, offset);
+	put_file(t, makedev(major, minor), inode);
+	add_span(start, end, inode != 0);
+	return p;
+}
+
+/* A line of smaps has at least as many bytes. */
+enum { SHORTEST = sizeof("THPeligible:    0") - 1 };
 
 /* The line of one VMA from its lines in smaps, and kB locked if it is not in the arena.  Returns what follows. */
 static char *put_vma(struct text *t, char *p, long *locked_outside)
 {
-	char *rest;
-	word start = strtoul(p, &rest, 16), end = strtoul(rest + 1, &rest, 16);
-	int inside = start >= arena.start && end <= arena.end;
-	char *prot = rest + 1;
-	word offset = strtoul(prot + 5, &rest, 16);
-	unsigned major, minor;
-	ino_t inode;
-	long value[NR_FIELDS] = { 0 };
+	word start, end, value[NR_FIELDS] = { 0 };
+	char *rest, *flags_told;
+	int inside;
 
-	major = strtoul(rest, &rest, 16);
-	minor = strtoul(rest + 1, &rest, 16);
-	inode = strtoul(rest, &rest, 10);
-	if (inside) {
-		put_str(t, "v");
-		put_hex(t, start);
-		put_str(t, "-");
-		put_hex(t, end);
-		prot[4] = 0;
-		put_str(t, " ");
-		put_str(t, prot);
-		prot[4] = ' ';
-		put_str(t, " ");
-		put_hex(t, offset);
-		put_file(t, makedev(major, minor), inode);
-	}
-	while ((p = next_line(p)) && *p) {
-		int i;
-
-		if (!strncmp(p, "VmFlags:", 8)) {
-			if (inside) {
-				for (i = 0; i < NR_FIELDS; i++) {
-					put_str(t, i ? "," : " ");
-					put_dec(t, value[i]);
-				}
-				put_flags(t, p);
-			} else {
-				char *end_of_line = strchr(p, '\n');
-				char *lo = strstr(p, " lo");
-
-				if (lo && lo < end_of_line)
-					*locked_outside += (end - start) >> 10;
+	p = next_hex(p, &start);
+	p = next_hex(p + 1, &end) + 1;
+	inside = start >= arena.start && end <= arena.end;
+	if (inside)
+		p = put_head(t, p, start, end);
+	for (p = next_line(p); *p && !(flags_told = after(p, "VmFlags: ")); p = next_line(p + SHORTEST))
+		for (int i = 0; inside && i < NR_FIELDS; i++)
+			if ((rest = after(p, field_names[i]))) {
+				next_dec(rest, &value[i]);
+				break;
 			}
-			p = next_line(p);
-			break;
+	if (!*p)
+		fail("smaps without VmFlags");
+	if (inside) {
+		for (int i = 0; i < NR_FIELDS; i++) {
+			put_str(t, i ? "," : " ");
+			put_dec(t, value[i]);
 		}
-		i = named(p, field_names, NR_FIELDS);
-		if (i >= 0)
-			value[i] = strtol(p + strlen(field_names[i]), NULL, 10);
+		put_flags(t, flags_told);
+	} else if (has_flag(flags_told, "lo")) {
+		*locked_outside += (end - start) >> 10;
 	}
-	if (inside && shared->nr_spans && shared->span[shared->nr_spans - 1].end == start) {
-		shared->span[shared->nr_spans - 1].end = end;
-	} else if (inside) {
-		if (shared->nr_spans == MAX_SPANS)
-			fail("too many mappings");
-		shared->span[shared->nr_spans++] = (struct range){ start, end };
-	}
-	return p;
+	return next_line(p);
 }
 
 /* --- pages ----------------------------------------------------------------------------------------- */
@@ -258,14 +311,16 @@ static void put_run(struct text *t, const char *what, const struct run *run, con
 	put_str(t, "\n");
 }
 
-static void add_page(struct text *t, const char *what, struct run *run, word page, unsigned kind, const char *letters)
+static void add_run(struct text *t, const char *what, struct run *run, struct run more, const char *letters)
 {
-	if (kind != run->kind || page != run->end) {
-		put_run(t, what, run, letters);
-		run->start = page;
-		run->kind = kind;
+	if (!more.kind)
+		return;
+	if (more.kind == run->kind && more.start == run->end) {
+		run->end = more.end;
+		return;
 	}
-	run->end = page + page_size;
+	put_run(t, what, run, letters);
+	*run = more;
 }
 
 static const char pagemap_letters[] = "xwgfsp";
@@ -276,38 +331,100 @@ static unsigned pagemap_kind(uint64_t e)
 	return (e >> 56 & 7) | (e >> 61 & 7) << 3;
 }
 
+enum { SWAPPED = 1 << 4, PRESENT = 1 << 5 };
+
+/* Pages that mincore is not asked for although some before and after them are: asking once more would take longer. */
+enum { NEAR = 128 };
+
+/* mincore is to be asked for these; for ranges from `first` on the mapping is the same. */
+static void ask_for(word start, word end, int first)
+{
+	struct range *last = shared->ask + shared->nr_asks - 1;
+
+	if (shared->nr_asks > first && start - last->end <= NEAR * (word)page_size) {
+		last->end = end;
+		return;
+	}
+	if (shared->nr_asks == MAX_SPANS)
+		fail("too many mappings");
+	shared->ask[shared->nr_asks++] = (struct range){ start, end };
+}
+
+static word page_of(word addr)
+{
+	return (addr - arena.start) / page_size;
+}
+
+/*
+ * What is present is in core, whatever it is, and what is not is so only if it is cached: of a file, or in swap
+ * (mm/mincore.c of all releases).  Only for those mincore is asked.
+ */
+static void put_pages(struct text *t, struct run *run, const struct span *s, word start, word nr, int first)
+{
+	for (word i = 0, from = 0; i < nr; from = i) {
+		unsigned kind = pagemap_kind(entry[i]);
+		struct run more = { start + from * page_size, 0, kind };
+
+		do
+			i++;
+		while (i < nr && pagemap_kind(entry[i]) == kind);
+		more.end = start + i * page_size;
+		add_run(t, "m", run, more, pagemap_letters);
+		memset(in_core + page_of(more.start), !!(kind & PRESENT), i - from);
+		if (!(kind & PRESENT) && (s->of_file || kind & SWAPPED))
+			ask_for(more.start, more.end, first);
+	}
+}
+
 static void put_pagemap(struct text *t, int fd)
 {
 	struct run run = { 0, 0, 0 };
 
-	for (int i = 0; i < shared->nr_spans; i++)
-		for (word p = shared->span[i].start; p < shared->span[i].end;) {
-			word nr = (shared->span[i].end - p) / page_size;
-			ssize_t n;
+	shared->nr_asks = 0;
+	for (struct span *s = span; s < span + nr_spans; s++) {
+		int first = shared->nr_asks;
 
-			if (nr > sizeof(entry) / sizeof(*entry))
-				nr = sizeof(entry) / sizeof(*entry);
-			n = pread(fd, entry, nr * 8, (off_t)(p / page_size * 8));
+		for (word p = s->start; p < s->end;) {
+			word nr = (s->end - p) / page_size;
+			ssize_t n = pread(fd, entry, (nr < ENTRIES ? nr : ENTRIES) * 8, (off_t)(p / page_size * 8));
+
 			if (n <= 0)
 				fail("pagemap cannot be read");
-			for (ssize_t k = 0; k < n / 8; k++, p += page_size)
-				if (entry[k])
-					add_page(t, "m", &run, p, pagemap_kind(entry[k]), pagemap_letters);
+			put_pages(t, &run, s, p, n / 8, first);
+			p += n / 8 * page_size;
 		}
+	}
 	put_run(t, "m", &run, pagemap_letters);
+}
+
+static void ask_mincore(int process)
+{
+	const unsigned char *vec = shared->vec;
+
+	if (!shared->nr_asks)
+		return;
+	if (ask(process, mincore_kind(), 0, NULL).ret)
+		fail("mincore fails");
+	for (int i = 0; i < shared->nr_asks; i++)
+		for (word p = page_of(shared->ask[i].start); p < page_of(shared->ask[i].end); p++)
+			in_core[p] = *vec++ & 1;
 }
 
 static void put_mincore(struct text *t, int process)
 {
 	struct run run = { 0, 0, 0 };
-	const unsigned char *vec = shared->vec;
 
-	if (ask(process, mincore_kind(), 0, NULL).ret)
-		fail("mincore fails");
-	for (int i = 0; i < shared->nr_spans; i++)
-		for (word p = shared->span[i].start; p < shared->span[i].end; p += page_size, vec++)
-			if (*vec & 1)
-				add_page(t, "c", &run, p, 1, "");
+	ask_mincore(process);
+	for (const struct span *s = span; s < span + nr_spans; s++)
+		for (word p = page_of(s->start), from = p, end = page_of(s->end); p < end; from = p) {
+			unsigned kind = in_core[p];
+
+			do
+				p++;
+			while (p < end && in_core[p] == kind);
+			add_run(t, "c", &run,
+				(struct run){ arena.start + from * page_size, arena.start + p * page_size, kind }, "");
+		}
 	put_run(t, "c", &run, "");
 }
 
@@ -316,11 +433,10 @@ void observe(struct text *t, int process)
 {
 	static const char *const names[NR_COUNTERS] = { " pte=", " anon=", " file=", " shmem=", " swap=", " lck=" };
 	long counter[NR_COUNTERS], locked_outside = 0;
-	static char vmas[1 << 18];
-	struct text v = { vmas, 0, sizeof(vmas) };
+	struct text v = { vmas, 0, VMAS };
 
 	read_counters(process, counter);
-	shared->nr_spans = 0;
+	nr_spans = 0;
 	for (char *p = read_smaps(process); p && *p;)
 		p = put_vma(&v, p, &locked_outside);
 	counter[LOCKED] -= locked_outside;
@@ -333,8 +449,7 @@ void observe(struct text *t, int process)
 		put_dec(t, counter[i] - baseline[i]);
 	}
 	put_str(t, "\n");
-	vmas[v.len] = 0;
-	put_str(t, vmas);
+	put_chars(t, vmas, v.len);
 	put_pagemap(t, proc[process].pagemap);
 	put_mincore(t, process);
 }

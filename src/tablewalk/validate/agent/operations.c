@@ -101,13 +101,13 @@ static struct result do_madvise(word addr, word len, int advice)
 	return advice == MADV_REMOVE ? with_holes_filled(ret) : returned(ret);
 }
 
-/* Which pages of `shared->span` are in core. */
-static struct result look_at_spans(void)
+/* Which pages of `shared->ask` are in core. */
+static struct result look_in_core(void)
 {
 	unsigned char *vec = shared->vec;
 
-	for (int i = 0; i < shared->nr_spans; i++) {
-		struct range r = shared->span[i];
+	for (int i = 0; i < shared->nr_asks; i++) {
+		struct range r = shared->ask[i];
 
 		if (mincore((void *)r.start, r.end - r.start, vec))
 			return returned(-1);
@@ -220,7 +220,7 @@ static struct result do_pagemap_scan(const word *a)
 enum kind {
 	MMAP, MUNMAP, MPROTECT, MADVISE, MREMAP, MLOCK, MLOCK2, MUNLOCK, MLOCKALL, MUNLOCKALL, READ, WRITE, FILL, SUM,
 	FORK, EXIT, MBIND, REMAP_FILE_PAGES, FTRUNCATE, PUNCH, PROCESS_MADVISE, PROCESS_MADVISE_RANGES, THP_DISABLE,
-	VFORK, BRK, FALLOCATE, PREAD, PWRITE, MSYNC, MINCORE, SET_MEMPOLICY, GET_MEMPOLICY, LOOK_AT_SPANS,
+	VFORK, BRK, FALLOCATE, PREAD, PWRITE, MSYNC, MINCORE, SET_MEMPOLICY, GET_MEMPOLICY, LOOK_IN_CORE,
 	UFFD_OPEN, UFFD_CLOSE, UFFD_REGISTER, UFFD_UNREGISTER, UFFD_WAKE, UFFD_COPY, UFFD_MOVE, UFFD_ZEROPAGE,
 	UFFD_CONTINUE, UFFD_POISON, UFFD_WRITEPROTECT, KSM, MSEAL, SCAN,
 };
@@ -234,7 +234,7 @@ static const char *const kinds[] = {
 	[PROCESS_MADVISE_RANGES] = "process_madvise_ranges", [THP_DISABLE] = "thp_disable", [VFORK] = "vfork",
 	[BRK] = "brk", [FALLOCATE] = "fallocate", [PREAD] = "pread", [PWRITE] = "pwrite", [MSYNC] = "msync",
 	[MINCORE] = "mincore", [SET_MEMPOLICY] = "set_mempolicy", [GET_MEMPOLICY] = "get_mempolicy",
-	[LOOK_AT_SPANS] = "look_at_spans",
+	[LOOK_IN_CORE] = "look_in_core",
 	[UFFD_OPEN] = "uffd_open", [UFFD_CLOSE] = "uffd_close", [UFFD_REGISTER] = "uffd_register",
 	[UFFD_UNREGISTER] = "uffd_unregister", [UFFD_WAKE] = "uffd_wake", [UFFD_COPY] = "uffd_copy",
 	[UFFD_MOVE] = "uffd_move", [UFFD_ZEROPAGE] = "uffd_zeropage", [UFFD_CONTINUE] = "uffd_continue",
@@ -278,7 +278,7 @@ int is_ksm(int kind)
 
 int mincore_kind(void)
 {
-	return LOOK_AT_SPANS;
+	return LOOK_IN_CORE;
 }
 
 /* Programs have the numbers that most architectures have. */
@@ -369,8 +369,8 @@ struct result execute(const struct operation *op)
 		return returned(syscall(SYS_set_mempolicy, a[0], a[1] ? &a[1] : NULL, a[1] ? 8 * sizeof(word) : 0));
 	case GET_MEMPOLICY:
 		return do_get_mempolicy(a[0], a[1]);
-	case LOOK_AT_SPANS:
-		return look_at_spans();
+	case LOOK_IN_CORE:
+		return look_in_core();
 	case MSEAL:
 		return returned(syscall(SYS_mseal, a[0], a[1], a[2]));
 	case SCAN:

@@ -5,14 +5,30 @@
 
 #include <string.h>
 
-void put_str(struct text *t, const char *s)
+static void no_room(void)
 {
-	size_t n = strlen(s);
+	fail("an observation is too long");
+}
 
+void put_chars(struct text *t, const char *s, size_t n)
+{
 	if (t->len + n > t->size)
-		fail("an observation is too long");
+		no_room();
 	memcpy(t->start + t->len, s, n);
 	t->len += n;
+}
+
+/* Most are a few characters: strlen() and memcpy() would take longer. */
+void put_str(struct text *t, const char *s)
+{
+	char *end = t->start + t->size, *p = t->start + t->len;
+
+	while (*s) {
+		if (p == end)
+			no_room();
+		*p++ = *s++;
+	}
+	t->len = p - t->start;
 }
 
 static void put_number(struct text *t, uint64_t n, unsigned base)
