@@ -6,7 +6,6 @@ The files are assumed to be the caller's own, who may learn what of them is cach
 
 from __future__ import annotations
 
-from itertools import groupby
 from typing import Final
 
 from ..arch import arch
@@ -17,7 +16,7 @@ from .huge_pmd import pmd_trans_huge_lock
 from .mm_types import address_space, mm_struct, vm_area_struct
 from .mmap_lock import mmap_read_lock, mmap_read_unlock
 from .page_alloc import FOLIO_FLAGS, PG_UPTODATE, folio_put
-from .pagewalk import gather_page_range
+from .pagewalk import gather_page_range, runs_of_equal
 from .pgtable import (
     PRESENT,
     PROTNONE,
@@ -100,16 +99,18 @@ def mincore_pte_range(vma: vm_area_struct, pmd: pmd_p, addr: int, end: int, vec:
 
 def mincore_ptes(vma: vm_area_struct, addr: int, entries: list[int]) -> bytes:
     """What entries say, or the cache where they are none or markers."""
-    if not any(entries):
+    if entries.count(0) == len(entries):
         return __mincore_unmapped_range(vma, addr, len(entries))
-    said = [1 if e & (PRESENT | PROTNONE) else mincore_nonpresent(e) if e else UNMAPPED for e in entries]
+    present = PRESENT | PROTNONE
+    said = bytes([1 if e & present else mincore_nonpresent(e) if e else UNMAPPED for e in entries])
+    if UNMAPPED not in said:
+        return said
     vec = b""
-    for value, run in groupby(said):
-        nr = len(list(run))
+    for first, nr, value in runs_of_equal(said):
         if value == UNMAPPED:
-            vec += __mincore_unmapped_range(vma, addr + (len(vec) << arch.page_shift), nr)
+            vec += __mincore_unmapped_range(vma, addr + (first << arch.page_shift), nr)
         else:
-            vec += bytes((value,)) * nr
+            vec += said[first : first + nr]
     return vec
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from ..machine import add_return, load, mt_destroy, mt_init, store
+from ..machine import add_return, inc_not_zero, load, mt_destroy, mt_init, store
 from .bug import BugOn
 from .ksm import ksm_exit
 from .mm_types import mm_struct
@@ -28,6 +28,11 @@ def mm_alloc() -> mm_struct:
     mm.rlimit_stack = STACK_LIMIT
     mm.rlimit_memlock = RLIM_INFINITY
     return mm
+
+
+def mmget_not_zero(mm: mm_struct) -> bool:
+    """A user more unless the process has exited; whether it was counted (include/linux/sched/mm.h)."""
+    return inc_not_zero(mm.mm_users)
 
 
 def mmput(mm: mm_struct) -> None:

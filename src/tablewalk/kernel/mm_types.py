@@ -165,6 +165,7 @@ class address_space(struct):
     i_mmap_rwsem: rwsem_t = rwsem()
     i_mmap: rb_root_t = container(all_of("i_mmap_rwsem:w"), any_of("i_mmap_rwsem"))
     nrpages: int = plain(all_of("i_pages_lock"))
+    swapped: int = marked(all_of("i_pages_lock"))  # shmem: pages in swap (shmem_inode_info)
     shmem: int = const()  # 1: shmem_aops
     huge: int = marked(any_of())  # shmem: SHMEM_HUGE_*
     i_size: int = marked(any_of())  # bytes; -1: not known, nothing is beyond it

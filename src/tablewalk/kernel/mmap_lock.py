@@ -25,6 +25,7 @@ from ..machine import (
     lock_map_release,
     lock_map_release_writes,
     lock_map_tryacquire,
+    mt_find,
     mtree_load,
     rcu_read_lock,
     rcu_read_unlock,
@@ -153,4 +154,32 @@ def lock_vma_under_rcu(mm: mm_struct, address: int) -> vm_area_struct:
     if address < vma.vm_start or address >= vma.vm_end:
         vma_end_read(vma)
         return NO_VMA
+    return vma
+
+
+def lock_next_vma(mm: mm_struct, from_addr: int) -> vm_area_struct:
+    """The first VMA that ends above `from_addr`, locked shared; NULL if there is none.  Under RCU.
+
+    The kernel looks for a gap's VMA again only if the address space has changed.
+    """
+    vma = vm_area_struct(mt_find(mm.mm_mt, from_addr))
+    if not vma:
+        return NO_VMA
+    if not vma_start_read(mm, vma):
+        return lock_next_vma_under_mmap_lock(mm, from_addr)
+    if from_addr < vma.vm_end and (from_addr >= vma.vm_start or mt_find(mm.mm_mt, from_addr) == vma.addr):
+        return vma
+    vma_end_read(vma)
+    return lock_next_vma_under_mmap_lock(mm, from_addr)
+
+
+def lock_next_vma_under_mmap_lock(mm: mm_struct, from_addr: int) -> vm_area_struct:
+    """The same where a writer is at it: wait for mmap_lock, outside of the RCU section."""
+    rcu_read_unlock()
+    mmap_read_lock(mm)
+    vma = vm_area_struct(mt_find(mm.mm_mt, from_addr))
+    if vma:
+        vma_start_read_locked(vma)
+    mmap_read_unlock(mm)
+    rcu_read_lock()
     return vma

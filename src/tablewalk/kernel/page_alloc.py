@@ -46,6 +46,11 @@ SYSTEM: Final = system(64)
 NO_FOLIO: Final = folio(0)
 # from the address of a folio to a field, for who reads those of many folios
 FOLIO_FLAGS: Final[int] = offset_of("folio", "flags")
+FOLIO_MAPPING: Final[int] = offset_of("folio", "mapping")
+FOLIO_ORDER: Final[int] = offset_of("folio", "order")
+FOLIO_REFCOUNT: Final[int] = offset_of("folio", "_refcount")
+FOLIO_MAPCOUNT: Final[int] = offset_of("folio", "_mapcount")
+FOLIO_ENTIRE_MAPCOUNT: Final[int] = offset_of("folio", "_entire_mapcount")
 
 
 def folio_alloc(order: int) -> folio:

@@ -58,9 +58,10 @@ def gather_page_range(
 
     A handler that returns None is called again, if there still is something.
     """
+    mm = vma.vm_mm
     addr = start
     while addr < end:
-        pmd, next_ = find_pmd(vma.vm_mm, addr, end)
+        pmd, next_ = find_pmd(mm, addr, end)
         if pmd and load(pmd):
             found = pmd_entry(vma, pmd, addr, next_, gathered)
         else:
@@ -70,6 +71,17 @@ def gather_page_range(
             addr = next_
         forget((addr, gathered))
     return gathered
+
+
+def runs_of_equal(values: bytes) -> list[tuple[int, int, int]]:
+    """(index of the first, how many, value) of equal neighbours: what a reader found of pages, together."""
+    runs: list[tuple[int, int, int]] = []
+    left = values
+    while left:
+        rest = left.lstrip(left[:1])
+        runs.append((len(values) - len(left), len(left) - len(rest), left[0]))
+        left = rest
+    return runs
 
 
 def find_pmd(mm: mm_struct, addr: int, end: int) -> tuple[pmd_p, int]:

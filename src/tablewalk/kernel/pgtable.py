@@ -271,7 +271,7 @@ def page_folio(page: page_t) -> folio:
 
 def ptes_none(ptep: pte_p, nr: int) -> bool:
     """Whether `nr` entries are all none; under ptl."""
-    return not any(load_range(ptep, nr))
+    return load_range(ptep, nr).count(0) == nr  # faster than any()
 
 
 def vm_page_prot(vm_flags: int) -> int:

@@ -10,11 +10,14 @@ from typing import Final
 
 from ..arch import arch
 from ..machine import (
+    READ_ONCE,
     WRITE_ONCE,
     add,
     forget,
     mutex_lock,
     mutex_unlock,
+    rcu_read_lock,
+    rcu_read_unlock,
     spin_lock,
     spin_unlock,
     xa_load,
@@ -50,6 +53,7 @@ from .page_alloc import (
     folio_nr_pages,
     folio_put,
 )
+from .rmap import vma_pages
 from .swap_state import folio_matches_swap_entry, swap_cache_del_folio, swapin_sync
 from .swapfile import folio_put_swap
 from .userfaultfd_fault import handle_userfault
@@ -242,6 +246,7 @@ def shmem_replace_swap(mapping: address_space, first: int, f: folio) -> bool:
         for i in range(nr):
             xa_store(mapping.i_pages, first + i, f.addr)
         mapping.nrpages += nr
+        WRITE_ONCE(mapping, "swapped", mapping.swapped - nr)
     spin_unlock(mapping.i_pages_lock)
     return same
 
@@ -291,3 +296,24 @@ def shmem_mfill_filemap_remove(f: folio, mapping: address_space) -> None:
     """Undo it: nothing could be mapped."""
     filemap_remove_folio(mapping, f)
     mutex_unlock(f.lock)
+
+
+def shmem_swap_usage(vma: vm_area_struct) -> int:
+    """Pages of the file behind the VMA that are in swap."""
+    mapping = vma.vm_file.f_mapping
+    swapped: int = READ_ONCE(mapping, "swapped")
+    if swapped == 0 or (vma.vm_pgoff == 0 and vma_pages(vma) >= i_size_pages(mapping)):
+        return swapped
+    return shmem_partial_swap_usage(mapping, vma.vm_pgoff, vma.vm_pgoff + vma_pages(vma))
+
+
+def shmem_partial_swap_usage(mapping: address_space, start: int, end: int) -> int:
+    """Pages in swap of the entries from page `start` to `end` of a file, which may stand for more than lie there."""
+    swapped: dict[int, int] = {}
+    rcu_read_lock()
+    for index, value in xa_range(mapping.i_pages, start, end - 1):
+        if xa_is_value(value):
+            order = radix_order(value)
+            swapped[index >> order << order] = 1 << order
+    rcu_read_unlock()
+    return sum(swapped.values())

@@ -114,6 +114,7 @@ def shmem_free_swap(mapping: address_space, index: int, first: int, end: int) ->
     freed = xa_is_value(value) and base >= first and base + nr <= end
     if freed:
         xa_store(mapping.i_pages, index, 0)
+        WRITE_ONCE(mapping, "swapped", mapping.swapped - 1)
     spin_unlock(mapping.i_pages_lock)
     if freed:
         swap_put_entries_direct(radix_to_swp_entry(value))

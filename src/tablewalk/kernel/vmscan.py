@@ -126,6 +126,7 @@ def shmem_delete_from_page_cache(mapping: address_space, f: folio) -> None:
     for i in range(nr):
         xa_store(mapping.i_pages, f.index + i, swp_to_radix_entry(f.swap + i, f.order))
     mapping.nrpages -= nr
+    WRITE_ONCE(mapping, "swapped", mapping.swapped + nr)
     f.mapping = 0
     spin_unlock(mapping.i_pages_lock)
     folio_put_refs(f, nr)

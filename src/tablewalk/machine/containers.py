@@ -124,7 +124,7 @@ def xa_range(xa: int, first: int, last: int) -> list[tuple[int, int]]:
     array = _xarrays[xa]
     if last - first < len(array):
         return [(i, array[i]) for i in range(first, last + 1) if i in array]
-    return sorted((i, v) for i, v in array.items() if first <= i <= last)
+    return sorted([(i, v) for i, v in array.items() if first <= i <= last])
 
 
 # --- interval tree: values by overlapping range ----------------------------------------------------------

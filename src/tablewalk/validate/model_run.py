@@ -12,9 +12,6 @@ from .model_uffd import PREFIX, Uffds
 from .observe import Observer
 from .ops import MADV_REMOVE, Geometry, Op
 
-LOCKONFAULT_TOLD = (6, 12)  # a release whose smaps tells VM_LOCKONFAULT; 6.1 does not
-HUGE_BY_PAGE = (6, 11), (6, 15)  # from, until: pagemap looks at each page of a huge one, else only at its first
-KSM_FIELD = (6, 8)  # first release whose smaps has it
 SIGBUS, SIGSEGV = 7, 11
 EBADF, ENOMEM, EINVAL, EFBIG, EDEADLK, EOPNOTSUPP, ERESTARTNOINTR = 9, 12, 22, 27, 35, 95, 513
 FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 1, 2
@@ -48,10 +45,6 @@ class ModelRun:
         self.k = self.model.kernel
         self.observer = Observer(self.model)
         self.observer.exact_rss = self._exact_rss
-        release = drivers.release_of(self._config.release)
-        self.observer.lockonfault_told = release >= LOCKONFAULT_TOLD
-        self.observer.huge_by_head = not HUGE_BY_PAGE[0] <= release < HUGE_BY_PAGE[1]
-        self.observer.ksm_field = release >= KSM_FIELD
         self._page_size = self.model.module("arch").arch.page_size
         self._no_file = self.k("mm_types").file(0)
         self._open_files()
