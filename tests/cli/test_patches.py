@@ -6,11 +6,12 @@ from __future__ import annotations
 import inspect
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from tablewalk.cli.patches import command
+from tablewalk.cli.patches import as_matrix, as_table, command
 from tablewalk.explore.measure import measures
 from tablewalk.explore.rules import RULES
 from tablewalk.explore.run import built_in
@@ -48,6 +49,13 @@ def test_a_claim_that_is_wrong_is_not_reproduced() -> None:
     (result,) = verify((wrong,), 1, lambda done, of: None)
     assert not result.reproduced
     assert result.found == "violation I1; exhausted with it"
+
+
+def test_documents_have_every_row() -> None:
+    """`tablewalk patches --matrix` prints what README.md has, `--table` what docs/patches.md has."""
+    root = Path(__file__).parent.parent.parent
+    assert as_matrix(rows()) in (root / "README.md").read_text()
+    assert as_table(rows()) in (root / "docs" / "patches.md").read_text()
 
 
 def test_verify_says_what_it_found() -> None:

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
 
 import click
 from rich.console import Console
@@ -14,15 +15,31 @@ from tablewalk.errors import TablewalkError
 from tablewalk.explore.verify import Result, claimed, command_of, rows, verify
 from tablewalk.patches import KINDS, Patch
 
+GROUPS: Final[dict[str, Callable[[str], bool]]] = {
+    "mm, 6.5": lambda id: id.startswith("B"),
+    "free by RCU, 6.6": lambda id: id.startswith("C"),
+    "PT_RECLAIM, 6.14": lambda id: id.startswith("D"),
+    "bugs": lambda id: not id.startswith(("B", "C", "D")),
+}
+
 
 @click.command("patches")
 @click.argument("ids", nargs=-1, metavar="[ID]...")
 @click.option("--verify", "verified", is_flag=True, help="Run what the rows claim, without the patch and with it.")
 @click.option("--kind", type=click.Choice(sorted(KINDS)), help="Only rows of a kind.")
 @click.option("--workers", type=click.IntRange(1, 64), default=2, show_default=True, help="Processes for --verify.")
-@click.option("--matrix", is_flag=True, help="Print the README's table.")
+@click.option("--matrix", is_flag=True, help="Print the README's matrix.")
+@click.option("--table", "as_markdown", is_flag=True, help="Print the table of docs/patches.md.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
-def command(ids: tuple[str, ...], verified: bool, kind: str | None, workers: int, matrix: bool, as_json: bool) -> int:
+def command(
+    ids: tuple[str, ...],
+    verified: bool,
+    kind: str | None,
+    workers: int,
+    matrix: bool,
+    as_markdown: bool,
+    as_json: bool,
+) -> int:
     """List the patches that a kernel may lack, by id, or verify what their absence does.
 
     `explore` and `replay` leave one out by `--without ID`. A release lacks every patch that came later than it, but
@@ -35,6 +52,8 @@ def command(ids: tuple[str, ...], verified: bool, kind: str | None, workers: int
         click.echo(json.dumps([_as_object(row) for row in chosen]))
     elif matrix:
         click.echo(as_matrix(chosen))
+    elif as_markdown:
+        click.echo(as_table(chosen))
     else:
         _list(chosen)
     return 0
@@ -79,12 +98,22 @@ def _list(chosen: tuple[Patch, ...]) -> None:
     console.print(table)
 
 
-def as_matrix(chosen: tuple[Patch, ...]) -> str:
-    """The rows as a Markdown table."""
+def as_table(chosen: tuple[Patch, ...]) -> str:
+    """The rows as the Markdown table of docs/patches.md."""
     lines = ["| # | commit | title | kind | without it |", "| --- | --- | --- | --- | --- |"]
     for r in chosen:
         if r.claim.kind != "release":
             lines.append(f"| {r.id} | {r.commit} | {r.title} | {r.claim.kind} | {claimed(r.claim)} |")
+    return "\n".join(lines)
+
+
+def as_matrix(chosen: tuple[Patch, ...]) -> str:
+    """The README's matrix: the rows of each group by kind."""
+    kinds = [kind for kind in KINDS if kind != "release"]
+    lines = ["| | " + " | ".join(kinds) + " |", "| --- " * (len(kinds) + 1) + "|"]
+    for group, belongs in GROUPS.items():
+        cells = [[r.id for r in chosen if belongs(r.id) and r.claim.kind == kind] for kind in kinds]
+        lines.append(f"| {group} | " + " | ".join(", ".join(cell) for cell in cells) + " |")
     return "\n".join(lines)
 
 

@@ -7,14 +7,11 @@ import hashlib
 import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from time import perf_counter
-from typing import Any
 
-from tablewalk.errors import TablewalkError
 from tablewalk.machine.drivers import KernelConfig
-from tablewalk.machine.effects import contents
 from tablewalk.machine.layout import Cell
 from tablewalk.patches import Claim, Patch, catalogue
 
@@ -48,7 +45,7 @@ class Found:
     invariant: str = ""
     sentence: str = ""
     figure: int = 0
-    finals: str = ""  # digest of the final states
+    finals: str = ""  # digest of the outcomes
     states: int = 0
     seconds: float = 0.0
 
@@ -118,35 +115,41 @@ def _programs() -> dict[str, Program]:
 
 
 def perform(job: Job) -> Found:
-    """Do a job."""
+    """Do a job; what goes wrong with it is its outcome."""
     began = perf_counter()
-    if job.what in measures():
-        figure = take(measures()[job.what], job.release, job.without)
-        return Found("measured", figure=figure, seconds=perf_counter() - began)
-    program = _programs().get(job.what)
-    if program is None:
-        return Found("error", sentence=f"no such scenario or measure: {job.what}")
     try:
-        outcome = explore(program, KernelConfig(job.release, without=job.without), Options(limits=Limits(0, SECONDS)))
-    except (TablewalkError, MemoryError) as e:
-        return Found("error", sentence=str(e), seconds=perf_counter() - began)
+        found = _measured(job) if job.what in measures() else _explored(job)
+    except Exception as e:
+        found = Found("error", sentence=f"{type(e).__name__}: {e}")
+    return replace(found, seconds=perf_counter() - began)
+
+
+def _measured(job: Job) -> Found:
+    return Found("measured", figure=take(measures()[job.what], job.release, job.without))
+
+
+def _explored(job: Job) -> Found:
+    config = KernelConfig(job.release, without=job.without)
+    outcome = explore(_programs()[job.what], config, Options(limits=Limits(0, SECONDS)))
     invariant = outcome.rule.id if outcome.rule else ""
-    seconds = perf_counter() - began
-    return Found(outcome.verdict, invariant, outcome.sentence, 0, digest(outcome), outcome.result.states, seconds)
+    return Found(outcome.verdict, invariant, outcome.sentence, 0, digest(outcome), outcome.result.states)
 
 
 def digest(outcome: Outcome) -> str:
-    """Of the memories and results in the end; of a container what it contains, not its number, which is this run's."""
+    """Of the results and of what each process's counters are in the end.
+
+    The rest of memory is not comparable between two searches: which object is where depends on their order.
+    """
     machine = searched().machine
-
-    def readable(cell: int, value: Any) -> Any:
-        found = machine.cell_of(cell)
-        if not found or found[1].field.cell is not Cell.CONTAINER or value == 0:
-            return value
-        return contents[value][1] or 0
-
-    finals = sorted(repr([readable(cell, value) for cell, value in enumerate(final)]) for final in outcome.finals)
-    return hashlib.sha256(repr(finals).encode()).hexdigest()
+    counters = [
+        base + slot.offset
+        for base, class_id in machine.class_of.items()
+        for slot in machine.layouts[class_id].slots
+        if machine.layouts[class_id].name == "mm_struct" and slot.field.cell is Cell.COUNTER
+    ]
+    threads = len(outcome.threads)
+    finals = {(*(final[cell] for cell in counters), *final[len(final) - threads :]) for final in outcome.finals}
+    return hashlib.sha256(repr(sorted(map(repr, finals))).encode()).hexdigest()
 
 
 def judge(row: Patch, runs: tuple[Found, ...]) -> Result:

@@ -94,6 +94,11 @@ def run_on(cpu: int, mm: int) -> None:
     _tlb.switch_mm(_tlbs, cpu, mm)
 
 
+def enter_lazy() -> None:
+    """A kernel thread runs on this CPU from here on; the address space stays loaded."""
+    _tlb.enter_lazy(_tlbs, task.cpu)
+
+
 def _name(address: int) -> str:
     base = _base[address] if address < len(_base) else 0
     if base not in _class:

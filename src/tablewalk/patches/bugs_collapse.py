@@ -7,9 +7,10 @@ from typing import Final
 
 from ..arch import arch
 from ..kernel.collapse_policy import collapse_possible
+from ..kernel.filemap import filemap_get_folio
 from ..kernel.huge_mm import thp_vma_suitable_pmd
 from ..kernel.memory_zap import free_pgtables, unmap_vmas
-from ..kernel.mm_types import address_space, folio, mm_struct, vm_area_struct
+from ..kernel.mm_types import address_space, folio, mm_struct, ptdesc, vm_area_struct
 from ..kernel.mmap_lock import mmap_write_lock, mmap_write_unlock, vma_mark_detached, vma_start_write
 from ..kernel.mmu_gather import tlb_finish_mmu, tlb_gather_mmu
 from ..kernel.page_alloc import (
@@ -26,6 +27,7 @@ from ..kernel.pgtable import PFN_SHIFT, SPECIAL, page_folio, page_t, pmd_clear, 
 from ..kernel.pgtable import ptep_get_lockless as read_pte
 from ..kernel.pgtable_generic import (
     mm_dec_nr_ptes,
+    mm_inc_nr_ptes,
     pmd_lock,
     pmd_lockptr,
     pmdp_collapse_flush,
@@ -37,7 +39,7 @@ from ..kernel.pgtable_generic import (
     pte_unmap_unlock,
 )
 from ..kernel.retract import check_entries, file_backed_vma_is_retractable
-from ..kernel.rmap import mm_counter_file, vma_address
+from ..kernel.rmap import linear_page_index, mm_counter_file, vma_address
 from ..kernel.rmap_walk import unmap_folio
 from ..kernel.scan_result import (
     SCAN_ADDRESS_RANGE,
@@ -53,6 +55,7 @@ from ..kernel.scan_result import (
     find_pmd_or_thp_or_none,
 )
 from ..kernel.tlb import flush_tlb_range
+from ..kernel.vma import vma_lookup
 from ..kernel.vma_change import remove_vma
 from ..machine import (
     add,
@@ -63,13 +66,14 @@ from ..machine import (
     mt_erase,
     mt_find,
     mt_values,
+    publish,
     spin_lock,
     spin_lock_nested,
     spin_unlock,
     up_read,
 )
 from . import Claim, patch
-from .khugepaged import collapse_and_free_pmd, remove_rmaps
+from .khugepaged import collapse_and_free_pmd, remove_rmaps, remove_table
 
 FILES: Final = ("mm/khugepaged.c",)
 
@@ -100,6 +104,46 @@ def without_rmap_locks(vma: vm_area_struct, haddr: int, pmd: pmd_p, f: folio) ->
             folio_put_refs(f, nr)
             add(mm_counter_file(mm, f), -nr)
         collapse_and_free_pmd(vma, haddr, pmd)
+    return result
+
+
+@patch(
+    "K6",
+    commit="ab0c3f1251b4",
+    title="mm/khugepaged: fix collapse_pte_mapped_thp() to allow anon_vma",
+    since="6.1",
+    site="patches.khugepaged.remove_table",
+    files=FILES,
+    mutant=True,
+    claim=Claim("count", measure="error-of-collapse-beside-own-pages", before=22, after=0, kernel="6.1"),
+)
+def not_beside_own_pages(vma: vm_area_struct, haddr: int, pmd: pmd_p, f: folio) -> int:
+    """A mapping that has pages of its own anywhere is left alone."""
+    return SCAN_VMA_CHECK if vma.anon_vma else remove_table(vma, haddr, pmd, f)
+
+
+@patch(
+    "K8",
+    commit="119a5fc16105",
+    title="khugepaged: collapse_pte_mapped_thp() protect the pmd lock",
+    since="5.8",
+    site="patches.khugepaged.collapse_pte_mapped_thp",
+    files=FILES,
+    mutant=True,
+    claim=Claim("race", "mapped-huge-collapse-unmap", "I1", kernel="6.1", without=("K1",)),
+)
+def without_folio_lock(mm: mm_struct, address: int, install_pmd: bool) -> int:
+    """Those who walk by the reverse map with the folio locked are not excluded (K1 excludes all who do)."""
+    haddr = address & -arch.pmd_size
+    result, pmd = find_pmd_or_thp_or_none(mm, haddr)
+    vma = vma_lookup(mm, haddr)
+    if result != SCAN_SUCCEED or not vma or not vma.vm_file:
+        return result
+    f = filemap_get_folio(vma.vm_file.f_mapping, linear_page_index(vma, haddr))
+    if not f:
+        return SCAN_FAIL
+    result = without_rmap_locks(vma, haddr, pmd, f) if f.order == arch.pte_bits else SCAN_FAIL
+    folio_put(f)
     return result
 
 
@@ -224,6 +268,28 @@ def revalidate_any(
     if not collapse_possible(vma, vma.vm_flags, not is_khugepaged):
         return SCAN_VMA_CHECK, vma
     return SCAN_SUCCEED, vma
+
+
+# --- files -----------------------------------------------------------------------------------------------
+
+
+@patch(
+    "K15",
+    title="mm/filemap: fault-around installs the table that it has at hand only into an empty pmd",
+    since="5.16",
+    site="filemap:pmd_install",
+    files=("mm/filemap.c",),
+    mutant=True,
+    claim=Claim("race", "file-reads", "I2"),
+)
+def install_over(mm: mm_struct, pmd: pmd_p, addr: int, pgtable: ptdesc) -> bool:
+    """What was none before the lock is taken to be none under it."""
+    pml = pmd_lock(mm, pmd, addr)
+    mm_inc_nr_ptes(mm)
+    publish(pgtable.addr)
+    pmd_populate(pmd, pgtable)
+    spin_unlock(pml)
+    return True
 
 
 # --- retraction since 6.6 --------------------------------------------------------------------------------

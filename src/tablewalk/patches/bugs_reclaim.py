@@ -6,6 +6,7 @@ from __future__ import annotations
 from ..arch import arch
 from ..kernel.guard import guard_install_range, is_valid_guard_vma
 from ..kernel.guard import guard_prepare_vma as prepare
+from ..kernel.huge_pmd import zap_huge_pmd_folio
 from ..kernel.memory_zap import (
     FORCE_FLUSH,
     SKIPPED,
@@ -15,7 +16,7 @@ from ..kernel.memory_zap import (
     zap_pte_table_if_empty,
     zap_ptes,
 )
-from ..kernel.mm_types import mm_struct, vm_area_struct
+from ..kernel.mm_types import folio, mm_struct, vm_area_struct
 from ..kernel.mmap_lock import vma_start_write
 from ..kernel.mmu_gather import (
     mmu_gather,
@@ -23,7 +24,7 @@ from ..kernel.mmu_gather import (
     tlb_flush_mmu_tlbonly,
     tlb_flush_rmaps,
 )
-from ..kernel.pgtable import pmd_clear, pmd_p, pmd_pgtable, pmdp_huge_get_and_clear, ptes_none
+from ..kernel.pgtable import DIRTY, pmd_clear, pmd_p, pmd_pgtable, pmdp_huge_get_and_clear, ptes_none
 from ..kernel.pgtable_generic import (
     mm_dec_nr_ptes,
     pmd_lock,
@@ -38,6 +39,7 @@ from ..kernel.pgtable_generic import (
 from ..kernel.retract import file_backed_vma_is_retractable
 from ..kernel.rmap import vma_address
 from ..kernel.scan_result import SCAN_FAIL, SCAN_SUCCEED, collapse_test_exit, find_pmd_or_thp_or_none
+from ..kernel.tlb import flush_tlb_range
 from ..kernel.vm_flags import EINVAL
 from ..machine import forget, load, spin_lock_nested, spin_unlock
 from . import Claim, patch
@@ -214,6 +216,68 @@ def free_then_flush(tlb: mmu_gather) -> None:
     """Tables and pages are freed before the CPUs have forgotten them."""
     tlb_flush_mmu_free(tlb)
     tlb_flush_mmu_tlbonly(tlb)
+
+
+@patch(
+    "K10",
+    commit="723a80dafed5",
+    title="khugepaged: collapse_pte_mapped_thp() flush the right range",
+    since="5.8",
+    site="pgtable_generic.pmdp_collapse_flush",
+    files=("mm/khugepaged.c",),
+    mutant=True,
+    claim=Claim("count", measure="stale-after-collapse", before=1, after=0),
+)
+def flush_behind(vma: vm_area_struct, addr: int, pmd: pmd_p) -> int:
+    """What is flushed begins where the table's range ends."""
+    pmdval = pmdp_huge_get_and_clear(pmd)
+    flush_tlb_range(vma.vm_mm, addr + arch.pmd_size, addr + 2 * arch.pmd_size)
+    return pmdval
+
+
+@patch(
+    "K37",
+    commit="eb66ae030829",
+    title="mremap: properly flush TLB before releasing the page (CVE-2018-18281)",
+    since="4.19",
+    site="move_page_tables:flush_tlb_range",
+    files=("mm/mremap.c",),
+    mutant=True,
+    claim=Claim("count", measure="stale-after-mremap", before=1, after=0),
+)
+def flush_too_late(mm: mm_struct, start: int, end: int, freed_tables: bool = True) -> None:
+    """The old range is not flushed before others can unmap the new one (here: not at all)."""
+
+
+@patch(
+    "K38",
+    commit="3ef938c35035",
+    title="x86/mm: Fix flush_tlb_range() when used for zapping normal PMDs (CVE-2025-22045)",
+    since="6.15",
+    site="pgtable_generic.pmdp_collapse_flush",
+    files=("arch/x86/include/asm/tlbflush.h",),
+    mutant=True,
+    claim=Claim("count", measure="stale-on-lazy-cpu", before=1, after=0),
+)
+def flush_pages_only(vma: vm_area_struct, addr: int, pmd: pmd_p) -> int:
+    """What CPUs remember of the table stays, and lazy ones are not interrupted."""
+    pmdval = pmdp_huge_get_and_clear(pmd)
+    flush_tlb_range(vma.vm_mm, addr, addr + arch.pmd_size, freed_tables=False)
+    return pmdval
+
+
+@patch(
+    "K48",
+    title="mm/huge_memory: transfer the pmd dirty bit to the folio on zap (CVE-2026-89987)",
+    since="7.0",
+    site="huge_pmd.zap_huge_pmd_folio",
+    files=("mm/huge_memory.c",),
+    mutant=True,
+    claim=Claim("count", measure="clean-though-written", before=1, after=0),
+)
+def dirty_bit_is_lost(vma: vm_area_struct, f: folio, pmdval: int) -> None:
+    """The page is clean, whatever its entry says."""
+    zap_huge_pmd_folio(vma, f, pmdval & ~DIRTY)
 
 
 @patch(

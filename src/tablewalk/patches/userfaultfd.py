@@ -161,6 +161,7 @@ def anybody_unregisters(ctx: userfaultfd_ctx, vma: vm_area_struct) -> bool:
     since="6.15",
     site="fs_userfaultfd.eagain_output",
     files=FS,
+    claim=Claim("count", measure="output-of-copy-that-has-to-wait", before=0, after=-11),
 )
 def no_output() -> int:
     """The output field keeps what the caller had in it."""
@@ -239,6 +240,16 @@ def bits_move_along(vma: vm_area_struct) -> bool:
 
 
 @patch(
+    "K25",
+    commit="dd95d2782a25",
+    title="UFFDIO_MOVE writes into a table that was detached: what D02 mends",
+    since="6.14",
+    site="userfaultfd_move.is_pte_pages_stable",
+    files=MM,
+    mutant=True,
+    claim=Claim("race", "uffd-move-and-dontneed", "I2"),
+)
+@patch(
     "D02",
     commit="dd95d2782a25",
     title="mm: userfaultfd: recheck dst_pmd entry in move_pages_pte()",
@@ -272,7 +283,7 @@ def one_page(dst: int, src: int, length: int) -> int:
     since="6.14",
     site="userfaultfd_move.waits_for_lock",
     files=MM,
-    claim=Claim("race", "uffd-move-huge-twice", "RESULT"),
+    claim=Claim("race", "uffd-move-huge-twice", "BUG"),
 )
 def waits_even_if_large(f: folio) -> bool:
     """Who waits with a reference keeps others from splitting the folio."""

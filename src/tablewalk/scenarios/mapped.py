@@ -49,6 +49,24 @@ def mapped_huge_collapse_fault(s: Setup) -> None:
 
 
 @scenario()
+def mapped_huge_collapse_unmap(s: Setup) -> None:
+    """MADV_COLLAPSE removes the table that maps a huge page, which another task has locked and unmaps."""
+    p, _ = file_huge(s)
+    f = s.model.kernel("filemap").filemap_get_folio(s.model.kernel("vma").vma_lookup(p.mm, s.A).vm_file.f_mapping, 0)
+    machine, vmscan = s.model.machine, s.model.kernel("vmscan")
+
+    def unmap() -> None:
+        machine.mutex_lock(f.lock)
+        vmscan.try_to_unmap(f)
+        machine.mutex_unlock(f.lock)
+        s.model.kernel("page_alloc").folio_put(f)
+
+    s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
+    s.thread("unmap", unmap)
+    s.finally_(lambda results: None if p.read(s.A) == 1 else f"the page reads {p.read(s.A)}, not 1")
+
+
+@scenario()
 def mapped_huge_collapse_uffd_copy(s: Setup) -> None:
     """MADV_COLLAPSE removes the table of a private mapping while UFFDIO_COPY fills an empty entry of it."""
     f = s.shmem(s.huge)

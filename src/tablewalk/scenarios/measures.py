@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tablewalk.explore.measure import measure
-from tablewalk.explore.scenario import MADV_COLLAPSE, MADV_DONTNEED, UFFD_WP, Process, Setup
+from tablewalk.explore.scenario import MADV_COLLAPSE, MADV_DONTNEED, UFFD_MISSING, UFFD_WP, Process, Setup
 
 from .mapped import file_huge
 
@@ -66,7 +66,7 @@ def _beside_cpu_1(s: Setup, p: Process, lazy: bool) -> None:
     s.model.machine.run_on(1, p.mm.addr)
     p.read(s.A)
     if lazy:
-        s.model.machine.enter_lazy(1)
+        s.model.machine.enter_lazy()
     s.model.machine.run_on(0, p.mm.addr)
 
 
@@ -116,3 +116,43 @@ def waits_for_what_is_swapped_out(s: Setup) -> int:
     pgtable, fault = s.model.kernel("pgtable"), s.model.kernel("userfaultfd_fault")
     swapped = [pgtable.swp_entry(pgtable.SWP_SWAP, offset, flags) for offset in range(8) for flags in (0, pgtable.RW)]
     return sum(fault.entry_must_wait(entry, s.model.kernel("vm_flags").VM_UFFD_WP) for entry in swapped)
+
+
+@measure("output of UFFDIO_COPY while an event waits to be read")
+def output_of_copy_that_has_to_wait(s: Setup) -> int:
+    p = s.process()
+    p.mmap(s.A, s.huge)
+    context = p.uffd(s.A, s.huge, UFFD_MISSING).context
+    s.model.machine.store(context.mmap_changing, 1)
+    _, output = s.model.kernel("fs_userfaultfd").uffdio_copy(context, s.A, s.A, s.page, 0)
+    return int(output)
+
+
+@measure("error of MADV_COLLAPSE of a private file mapping that has pages of its own elsewhere")
+def error_of_collapse_beside_own_pages(s: Setup) -> int:
+    f = s.shmem(2 * s.huge)
+    p, q = s.process(), s.process()
+    q.mmap(s.A, s.huge, f)
+    q.write(s.A, 1)
+    q.madvise(s.A, s.huge, MADV_COLLAPSE)
+    p.mmap(s.A, 1, f, shared=False)
+    p.read(s.A)
+    p.mmap(s.A + s.page, 2 * s.huge - 1, f, 1, shared=False)
+    p.write(s.A + s.huge * s.page, 1)
+    return -p.madvise(s.A, s.huge, MADV_COLLAPSE)
+
+
+@measure(
+    "huge pages of a file that are clean though they were written",
+    options={"transparent_hugepage": "always", "shmem_enabled": "always"},
+)
+def clean_though_written(s: Setup) -> int:
+    f = s.shmem(s.huge)
+    p = s.process()
+    p.mmap(s.A, s.huge, f)
+    p.write(s.A, 1)
+    page_alloc = s.model.kernel("page_alloc")
+    folio = s.model.kernel("mm_types").folio(s.model.machine.xa_load(f.f_mapping.i_pages, 0))
+    folio.flags &= ~page_alloc.PG_DIRTY  # what was in the cache is written back; the entry stays dirty
+    p.madvise(s.A, s.huge, MADV_DONTNEED)
+    return int(folio.flags & page_alloc.PG_DIRTY == 0)

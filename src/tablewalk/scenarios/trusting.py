@@ -52,6 +52,20 @@ def file_read_and_dontneed(s: Setup) -> None:
 
 
 @scenario()
+def file_reads(s: Setup) -> None:
+    """Two read faults where there is no table yet: one is installed."""
+    f = s.shmem(s.huge)
+    p, q = s.process(), s.process()
+    for process in (p, q):
+        process.mmap(s.A, s.huge, f)
+    for i in range(s.huge):
+        q.write(s.A + i * s.page, 1)
+    s.thread("first", lambda: p.read(s.A))
+    s.thread("second", lambda: p.read(s.A + s.page))
+    s.finally_(lambda results: None if set(results.values()) == {1} else f"the reads saw {results}")
+
+
+@scenario()
 def free_and_dontneed(s: Setup) -> None:
     """MADV_FREE looks at entries of a table that MADV_DONTNEED takes away."""
     p = _anonymous(s)

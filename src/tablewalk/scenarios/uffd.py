@@ -8,14 +8,36 @@ from typing import Any
 from tablewalk.explore.scenario import (
     MADV_DONTNEED,
     MADV_GUARD_INSTALL,
+    MADV_HUGEPAGE,
     MADV_PAGEOUT,
     UFFD_MISSING,
     UFFD_WP,
     Process,
     Setup,
     Uffd,
+    override,
     scenario,
 )
+
+from ..kernel.bug import BugOn
+from ..kernel.folio_split import split_folio
+from ..kernel.mm_types import folio
+from ..kernel.vm_fault import vm_fault
+
+
+@override("userfaultfd_move:split_folio")
+def split_or_livelock(f: folio) -> int:
+    """Who has a folio's lock can split it: movers that keep each other from it would try again for ever."""
+    error = split_folio(f)
+    if error:
+        raise BugOn("a mover that waits keeps the one who has the folio's lock from splitting it")
+    return error
+
+
+@override("swap_pte.migration_entry_wait")
+def look_again(vmf: vm_fault) -> int:
+    """Splitting a page makes migration entries for a while, which are waited for by looking again and again."""
+    return 0
 
 
 def _to_move(s: Setup, pages: int = 1) -> tuple[Process, Uffd, int]:
@@ -26,6 +48,8 @@ def _to_move(s: Setup, pages: int = 1) -> tuple[Process, Uffd, int]:
     p.mmap(source, pages)
     p.write(s.A, 1)
     p.madvise(s.A, 1, MADV_DONTNEED)
+    if pages > 1:
+        p.madvise(source, pages, MADV_HUGEPAGE)
     p.write(source, 7)
     return p, p.uffd(s.A, s.huge, UFFD_MISSING), source
 
@@ -38,7 +62,7 @@ def uffd_move_and_dontneed(s: Setup) -> None:
     s.thread("dontneed", lambda: p.madvise(s.A, s.huge, MADV_DONTNEED))
 
 
-@scenario(options={"transparent_hugepage": "always"})
+@scenario()
 def uffd_move_huge_twice(s: Setup) -> None:
     """Two UFFDIO_MOVE of parts of a huge page, which has to be split for them: one of them gets on."""
     _, uffd, source = _to_move(s, s.huge)

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Published bugs in what the model does not have: each with the feature that it lacks."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from . import Claim, without_code
+
+NOTIFIERS: Final = "MMU notifiers"
+PMD_MIGRATION: Final = "migration of huge pages"
+HUGETLB: Final = "hugetlb"
+HIGHPTE: Final = "the mapping of tables in high memory (HIGHPTE)"
+
+# (id, commit, title, first release with the fix, what is not modelled)
+BUGS: Final = (
+    ("K3", "f268f6cf875f", "mm/khugepaged: invoke MMU notifiers in shmem/file collapse paths", "6.1", NOTIFIERS),
+    ("K7", "edb5d0cf5525", "mm/MADV_COLLAPSE: catch !none !huge !bad pmd lookups", "6.2", PMD_MIGRATION),
+    ("K16e", "", "review of free by RCU: retract_page_tables() needs an MMU notifier", "6.6", NOTIFIERS),
+    ("K18", "", "mm/damon: ACTION_AGAIN for what is no table never ends", "6.6", "DAMON"),
+    ("K21", "8b1cb4a2e819", "mm/pagewalk: fix EFI_PGT_DUMP of espfix area", "6.5", "the kernel's own page tables"),
+    ("K23", "", "mm: free the locks of page tables by RCU", "6.14", "ALLOC_SPLIT_PTLOCKS"),
+    ("K26", "", "userfaultfd: look at the folio of a pmd only if it is present", "6.17", PMD_MIGRATION),
+    ("K30", "927e926d72d9", "userfaultfd: fix PTE unmapping stack-allocated PTE copies", "6.14", HIGHPTE),
+    ("K32", "", "StackRot: a stack expands under mmap_lock for writing (CVE-2023-3269)", "6.5", "maple tree nodes"),
+    ("K34", "1013af4f585f", "mm/hugetlb: fix huge_pmd_unshare() vs GUP-fast race (CVE-2025-38085)", "6.16", HUGETLB),
+    ("K35", "081056dc00a2", "mm/hugetlb: unshare page tables during VMA split, not before", "6.16", HUGETLB),
+    ("K36", "59d9094df3d7", "mm: hugetlb: independent PMD page table shared count (CVE-2024-57883)", "6.13", HUGETLB),
+    ("K41", "c444eb564fb1", "mm: thp: make the THP mapcount atomic against split (CVE-2020-29368)", "5.8",
+     "pages reused because of their mapcount, which no kernel since 5.19 does"),
+    ("K42", "60bae7370896", "mm/migrate_device.c: flush TLB while holding PTL", "6.0", "migration to devices"),
+    ("K45", "", "mm/pagewalk: fix race between concurrent split and refault (CVE-2026-31456)", "7.0", "huge PUDs"),
+    ("K46", "be6e843fc51a", "mm/huge_memory: fix dereferencing invalid pmd migration entry", "6.15", PMD_MIGRATION),
+    ("K51", "", "anon_vma is published after its contents (CVE-2026-98507)", "7.0", "CPUs that reorder accesses"),
+    ("K54", "a564ccfe300f", "arm: mm: fix NULL pointer in adjust_pte()", "6.14",
+     "adjust_pte, which makes aliases in virtually indexed caches uncached"),
+    ("K58", "", "hugetlb: one interrupt for each unshared PMD table at exit and fork", "7.0", HUGETLB),
+    ("K59", "", "mm/khugepaged: fix might_sleep() warn with CONFIG_HIGHPTE=y", "6.1", HIGHPTE),
+    ("K62", "", "fs/proc: smaps reads migration entries of hugetlb under their lock (CVE-2025-39754)", "6.17", HUGETLB),
+)  # fmt: skip
+
+for _id, _commit, _title, _since, _lacks in BUGS:
+    without_code(
+        __name__,
+        _id,
+        commit=_commit,
+        title=_title,
+        series="",
+        since=_since,
+        files=(),
+        claim=Claim("not modelled", note=_lacks),
+    )
+
+without_code(
+    __name__,
+    "K55",
+    commit="1d65b771bc08",
+    title="syzbot f96e045d95fe: a fault in __pte_offset_map_lock(); this is the patch that it was traced to",
+    series="",
+    since="6.6",
+    files=(),
+    claim=Claim("cleanup", note="what mended it is not known: there is nothing to undo"),
+)
+without_code(
+    __name__,
+    "K61",
+    commit="6375e95f381e",
+    title="PT_RECLAIM flushes after pml is dropped: two sizes of translation for one address, for a moment",
+    series="",
+    since="6.14",
+    files=(),
+    claim=Claim("cleanup", note="accepted: all that can be reached is held by the gather until its flush"),
+)
