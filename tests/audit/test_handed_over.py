@@ -235,3 +235,40 @@ def test_a_fault_handler_ends_with_nothing_mapped(right: str, wrong: str, rule: 
     assert rules_of(tmp_path, FAULT) == set()
     assert FAULT.count(right) == 1
     assert rule in rules_of(tmp_path, FAULT.replace(right, wrong))
+
+
+LOCKS = """
+static int both(struct mm_struct *mm, pmd_t *pmd, long addr, pte_t entry)
+{
+	spinlock_t *pml = pmd_lock(mm, pmd), *ptl = NULL;
+	pte_t *pte = pte_offset_map_rw_nolock(mm, pmd, addr, &dummy_pmdval, &ptl);
+	pte_t old;
+
+	if (!pte)
+		goto out;
+	old = ptep_get_lockless(pte);
+	if (ptl != pml)
+		spin_lock_nested(ptl, SINGLE_DEPTH_NESTING);
+	if (pte_same(ptep_get(pte), old))
+		account(mm, old);
+	pte_unmap_unlock(pte, ptl);
+out:
+	if (pml != ptl)
+		spin_unlock(pml);
+	return 0;
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "rule"),
+    [
+        ("\tif (pml != ptl)\n\t\tspin_unlock(pml);\n", "", "missing-unlock"),
+        ("\tif (pml != ptl)\n\t\tspin_unlock(pml);\n", "\tspin_unlock(pml);\n", "unlock-unheld"),
+        ("\tif (pte_same(ptep_get(pte), old))\n\t", "", "no-recheck"),
+    ],
+)
+def test_the_lock_of_the_table_above_may_be_the_same(right: str, wrong: str, rule: str, tmp_path: Path) -> None:
+    assert rules_of(tmp_path, LOCKS) == set()
+    assert LOCKS.count(right) == 1
+    assert rule in rules_of(tmp_path, LOCKS.replace(right, wrong))

@@ -19,6 +19,7 @@ from tablewalk.audit.names import (
     NULL_ALLOWED,
     PMD_LOCKS,
     PMD_SAME,
+    READS,
     SAME,
     SLEEPS,
     UNLOCKS,
@@ -58,9 +59,7 @@ class Calls(Engine):
             self._lockptr(op, node, s)
             return [s]
         if name in PMD_LOCKS:
-            if name in ("pmd_lock", "pmd_lockptr"):
-                s.env[op.result] = Ref("pml", node)
-            return [s]
+            return self._pmd_lock(op, node, s)
         if name in KERNEL_LOOKUPS or name in HUGE_LOOKUPS:
             s.env[op.result] = Ref("kernel" if name in KERNEL_LOOKUPS else "huge", node)
             return [s]
@@ -71,6 +70,10 @@ class Calls(Engine):
             return [s]
         if SAME.search(name) or (contract is not None and contract.recheck):
             self._compare(op, contract, s)
+        if name in READS and op.args and (found := s.pointer(op.args[0].place)) and found[1].kind == "rw":
+            s.env[op.result] = Ref("entry", found[0].table)
+        elif not SAME.search(name):
+            self._stale(op, s)
         if contract is None or not (contract.takes or any(o.effects for o in contract.outcomes)):
             self._arguments(op, contract, s)
             return [s]
@@ -84,13 +87,12 @@ class Calls(Engine):
             self.report("leak", op.line, "mapped again while it is still mapped", op.line)
         elif old is not None and old.lock == HELD:
             self.report("missing-unlock", op.line, "mapped again while its lock is still held", op.line)
-        for place in [p for p, r in s.env.items() if r.table == node and r.kind in ("map", "lock", "null")]:
-            del s.env[place]
-        s.tables.pop(node, None)
-        s.order = tuple(i for i in s.order if i != node)
+        self.fresh(node, s)
         failed = s.copy()
         failed.env[op.result] = Ref("null", node)
         ptl = _argument(op, what.ptl)
+        if ptl:
+            failed.env[ptl] = Ref("nolock", node)
         pmdval = _argument(op, what.pmdval)
         recheck = "done" if "dummy" in pmdval else ""
         inputs = op.args[: what.pmdval or what.ptl]
@@ -166,12 +168,15 @@ class Calls(Engine):
         table = s.tables[ref.table]
         if table.lock in (FREE, NEVER):
             self.report("unlock-unheld", line, f"{place} is not held here", table.line)
-        if table.lock != ALIAS:
-            self._release(ref.table, s)
+        self._release(ref.table, s)
 
     def _release(self, table: int, s: State) -> None:
         """What was compared under the lock has to be compared again under it."""
         t = s.tables[table]
+        if t.lock == ALIAS:
+            for i in [i for i, x in s.tables.items() if x.kind == "pmd" and x.lock == HELD]:
+                s.change(i, lock=FREE)
+            return
         s.change(table, lock=FREE, recheck="" if t.kind == "rw" and "dummy" not in t.pmdval else None)
 
     def _lock(self, op: Call, s: State) -> list[State]:
@@ -183,11 +188,31 @@ class Calls(Engine):
                     line = taken.tables[ref.table].line
                     self.report("missing-unlock", op.line, f"{op.args[0].text} is taken while it is held", line)
                 taken.change(ref.table, lock=HELD)
+                for p, r in taken.env.items():
+                    if r.kind == "entry" and r.table == ref.table:
+                        taken.env[p] = r._replace(where="stale")
         if op.name != "spin_trylock":
             return [taken]
         taken.facts["=" + op.result] = 1
         s.facts["=" + op.result] = 0
         return [taken, s]
+
+    def _pmd_lock(self, op: Call, node: int, s: State) -> list[State]:
+        """Locks of the table above: taken, taken or NULL, or only looked up."""
+        if op.name == "pmd_lockptr":
+            s.env[op.result] = Ref("pml", node)
+            return [s]
+        old = s.tables.get(node)
+        if old is not None and old.lock == HELD:
+            self.report("missing-unlock", op.line, f"{op.name}() while its lock is still held", op.line)
+        self.fresh(node, s)
+        other = s.copy()
+        s.tables[node] = Table(LOCK, HELD, "pmd", op.line)
+        s.env[op.result] = Ref("lock", node)
+        if op.name in ("pmd_lock", "pud_lock"):
+            return [s]
+        other.facts["=" + op.result] = 0
+        return [s, other]
 
     def _lockptr(self, op: Call, node: int, s: State) -> None:
         """A lock that is looked up anew, by what the pmd is now."""
@@ -208,6 +233,16 @@ class Calls(Engine):
         sense = "changed" if "changed" in op.name else "same"
         table = which[0] if len(set(which)) == 1 else -1
         s.env[op.result] = Ref("same", table, f"{'weak' if weak else 'done'}:{sense}")
+
+    def _stale(self, op: Call, s: State) -> None:
+        """An entry that was read before the lock was taken is acted on under it."""
+        for a in op.args:
+            ref = s.env.get(a.place)
+            if ref is not None and ref.kind == "entry" and ref.where == "stale" and ref.table in s.tables:
+                t = s.tables[ref.table]
+                if t.lock == HELD:
+                    said = f"{op.name}() is given {a.text}, read before the lock was taken and not compared since"
+                    self.report("no-recheck", op.line, said, t.line)
 
     def _write(self, op: Call, v: Value, s: State, direct: bool) -> None:
         found = s.pointer(v.place)
@@ -232,6 +267,12 @@ class Calls(Engine):
             self.report("no-recheck", op.line, f"{said}, and nothing tells that the table is still in place", t.line)
         elif t.kind == "rw" and t.recheck == "weak":
             self.report("none-recheck", op.line, f"{said} after pte_same() with an entry that was none", t.line)
+
+    def _locks_and_writes(self, op: Call, i: int, contract: Contract, s: State) -> None:
+        found = s.pointer(op.args[i].place)
+        if found and i in contract.locks_and_writes and found[1].kind == "ro" and found[1].status == MAPPED:
+            said = f"{op.name}() writes through {op.args[i].text}, which is mapped to be read only"
+            self.report("read-only-write", op.line, said, found[1].line)
 
     def _clear_pmd(self, op: Call, s: State) -> None:
         for t in s.tables.values():
@@ -268,6 +309,8 @@ class Calls(Engine):
             direct = WRITES.match(op.name) is not None
             if direct or (contract is not None and i in contract.writes):
                 self._write(op, v, s, direct)
+            if contract is not None:
+                self._locks_and_writes(op, i, contract, s)
             if v.address:
                 self.invalidate(v.place, s)
                 found = s.pointer(v.place)
@@ -285,6 +328,7 @@ class Calls(Engine):
         for i, v in enumerate(op.args):
             if v.place and not v.address and i in contract.writes:
                 self._write(op, v, s, direct=False)
+            self._locks_and_writes(op, i, contract, s)
             if v.place and v.place in slots:
                 self.use(v.place, op.line, f"given to {op.name}()", s)
         given = contract.gives()
@@ -336,10 +380,14 @@ class Calls(Engine):
                 if table.status == UNMAPPED:
                     self.report("double-unmap", op.line, f"{op.name}() unmaps {place} again", table.line)
                 s.order = tuple(i for i in s.order if i != ref.table)
+                lock = s.env.get(place.replace("pte", "ptl"))
+                live = lock is not None and lock.kind == "live" and lock.table in s.tables
+                if e.kind == "unlocks" and table.status == MAPPED and table.lock in (NEVER, FREE) and not live:
+                    said = f"{op.name}() unlocks what {place} is in, which is not locked here"
+                    self.report("unlock-unheld", op.line, said, table.line)
                 stays = table.lock == NEVER or e.kind == "lock stays"
                 s.change(ref.table, status=UNMAPPED, lock=table.lock if stays else FREE)
-                lock = s.env.get(place.replace("pte", "ptl"))
-                if lock is not None and lock.kind == "live" and lock.table in s.tables:
+                if lock is not None and live:
                     s.change(lock.table, lock=FREE)
         elif e.what == "unlocked":
             lock = s.env.get(place)

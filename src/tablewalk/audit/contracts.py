@@ -38,6 +38,7 @@ class Contract:
     takes: frozenset[str] = frozenset()  # slots that are mapped when it is called
     outcomes: frozenset[Outcome] = frozenset()
     writes: frozenset[int] = frozenset()  # parameters through which entries are written
+    locks_and_writes: frozenset[int] = frozenset()  # likewise, under the lock that it takes itself
     recheck: str = ""  # "pte" or "pmd": it compares entries, or the pmd, with saved values
     sleeps: bool = False
     stores: frozenset[tuple[str, int]] = frozenset()  # slots that another parameter is put into

@@ -27,6 +27,7 @@ from tablewalk.audit.state import (
 from tablewalk.audit.text import Function
 
 MAX_STATES = 12_000
+DIFFERENT = "!different"  # locks that cannot be the same
 Key = tuple[int, Frozen]
 
 
@@ -142,7 +143,7 @@ class Engine:
                 continue
             del s.facts[key]
         if any(t.status in (UNMAPPED, AWAY, LOCK) for t in s.tables.values()):
-            referred = {r.table for r in s.env.values()}
+            referred = {r.table for r in s.env.values() if r.kind != "entry"}
             for i, t in list(s.tables.items()):
                 done = t.status in (UNMAPPED, AWAY, LOCK) and t.lock in (FREE, NEVER, ASSUMED, ALIAS) and i >= 0
                 if done and i not in referred:
@@ -256,6 +257,10 @@ class Engine:
         return [(s, 0), (other, 1)]
 
     def _decide(self, op: Test, s: State) -> bool | None:
+        locks = self._locks(op, s)
+        if locks:
+            fact = s.facts.get(locks)
+            return False if locks == DIFFERENT else fact if isinstance(fact, bool) else None
         left = self.constant(op.left, s)
         if op.op == "true":
             ref = s.env.get(op.left.place) if op.left.place and not op.left.shift and not op.left.address else None
@@ -281,8 +286,23 @@ class Engine:
             return False
         return None
 
+    def _locks(self, op: Test, s: State) -> str:
+        """The fact that says whether two places hold the same lock, where two locks are compared."""
+        if op.op != "==" or op.right is None:
+            return ""
+        refs = [s.env.get(v.place) for v in (op.left, op.right) if v.place and not v.address]
+        found = [r for r in refs if r is not None and r.kind in ("lock", "live", "nolock")]
+        if any(r.kind == "nolock" for r in found) or (
+            found and 0 in [self.constant(v, s) for v in (op.left, op.right)]
+        ):
+            return DIFFERENT
+        return f"!same {min(found).table} {max(found).table}" if len(found) == 2 else ""
+
     def _learn(self, op: Test, s: State, holds: bool) -> None:
         place = op.left.place
+        locks = self._locks(op, s)
+        if locks and locks != DIFFERENT:
+            s.facts[locks] = holds
         if not holds:
             self._left_to_the_caller(self.guards.get(op.text, frozenset()), s)
         followed = place in self.slots or s.env.get(place) is not None
@@ -306,6 +326,15 @@ class Engine:
             if place and op.right is not None and op.right.constant is not None and place not in s.env:
                 s.facts["=" + place] = op.right.constant
 
+    def fresh(self, node: int, s: State) -> None:
+        """The operation `node` is about to map or lock anew: nothing is known of what it did before."""
+        for place in [p for p, r in s.env.items() if r.table == node and r.kind in ("map", "lock", "null", "nolock")]:
+            del s.env[place]
+        for key in [k for k in s.facts if k.startswith("!same ") and str(node) in k.split()]:
+            del s.facts[key]
+        s.tables.pop(node, None)
+        s.order = tuple(i for i in s.order if i != node)
+
     def _left_to_the_caller(self, locks: frozenset[str], s: State) -> None:
         """A parameter says not to lock: the caller answers for that."""
         for i, t in s.tables.items():
@@ -320,6 +349,9 @@ class Engine:
         for i, t in s.tables.items():
             if ref.table in (i, -1) and t.recheck != "done":
                 s.change(i, recheck=strength)
+            for p, r in s.env.items():
+                if r.kind == "entry" and r.table == i and ref.table in (i, -1):
+                    s.env[p] = r._replace(where="start")
 
     def _select(self, op: Select, s: State) -> list[tuple[State, int]]:
         known = self.constant(op.value, s)
@@ -436,7 +468,8 @@ class Engine:
             return set()
         if lock == HELD or (lock == ASSUMED and self.seed_unlocks.get(i)):
             self.report("missing-unlock", line, f"returns with the lock of {self.seed_places[i]} still held")
-        return {Effect(name, "unmapped", "" if self.seed_ptls.get(i) else "lock stays")}
+        kind = "unlocks" if self.seed_unlocks.get(i) else "" if self.seed_ptls.get(i) else "lock stays"
+        return {Effect(name, "unmapped", kind)}
 
     seed_slots: dict[int, str]
     seed_places: dict[int, str]

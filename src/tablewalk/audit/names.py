@@ -44,7 +44,9 @@ HUGE_LOOKUPS = frozenset(
 
 LOCKS = frozenset(("spin_lock", "spin_lock_nested", "raw_spin_lock", "double_pt_lock", "spin_trylock"))
 UNLOCKS = frozenset(("spin_unlock", "raw_spin_unlock", "double_pt_unlock"))
-PMD_LOCKS = frozenset(("pmd_lock", "pmd_lockptr", "pmd_trans_huge_lock", "__pmd_trans_huge_lock"))
+PMD_LOCKS = frozenset(
+    ("pmd_lock", "pmd_lockptr", "pmd_trans_huge_lock", "__pmd_trans_huge_lock", "pud_lock", "pud_trans_huge_lock")
+)  # of the tables above
 
 WRITES = re.compile(
     r"(?:set_ptes?|set_pte_\w+|set_ptes_\w+|__set_pte\w*|ptep_get_and_clear\w*|ptep_clear\w*|pte_clear\w*|ptep_set_\w+"
@@ -79,6 +81,8 @@ ALLOCATES = re.compile(
     r"|get_zeroed_page|mempool_alloc|__?alloc_page\w*)$"
 )
 NO_SLEEP_FLAGS = re.compile(r"GFP_ATOMIC|GFP_NOWAIT|\bgfp|flags|__GFP_NOWARN$")
+
+READS = frozenset(("ptep_get", "ptep_get_lockless"))
 
 PURE = re.compile(
     r"(?:p[tmug4]d?e?_\w+|is_\w+|folio_test_\w+|vma_is_\w+|softleaf_\w+|userfaultfd_\w+|non_swap\w*|Page[A-Z]\w*"

@@ -21,6 +21,8 @@ from tablewalk.audit.names import (
     KERNEL_LOOKUPS,
     LOCKS,
     MAPS,
+    PMD_LOCKS,
+    READS,
     SAME,
     SLEEPS,
     UNLOCKS,
@@ -118,7 +120,9 @@ def _follow(unit: Unit, lookup: Lookup, given: frozenset[str] | None, opaque: bo
     seeds.opaque = opaque
     places = [s.place for s in seeds.found] + [s.ptl for s in seeds.found if s.ptl]
     graph = Graph(list(unit.graph.ops), [list(w) for w in unit.graph.next])
-    interesting = tracked(graph, places, lambda op: gives(op, lookup(op.name)))
+    rechecks = any(c.name == "pte_offset_map_rw_nolock" for c in unit.calls)
+    reads = READS if rechecks else frozenset()
+    interesting = tracked(graph, places, lambda op: [op.result] if op.name in reads else gives(op, lookup(op.name)))
     looked_at = interesting.union(*map(named, interesting))  # and structs that hold such a place
 
     def matters(op: Op) -> bool:
@@ -137,7 +141,8 @@ def _follow(unit: Unit, lookup: Lookup, given: frozenset[str] | None, opaque: bo
     contract = Contract(
         frozenset(s.slot for s in seeds.found if s.slot and s.table.status == MAPPED and s.table.kind == "given"),
         _useful(_told_apart(engine.outcomes)),
-        _writes(unit, lookup),
+        _writes(unit, lookup, locking=False),
+        _writes(unit, lookup, locking=True),
         _recheck(unit),
         function.name in SLEEPS,
         _stores(unit),
@@ -233,6 +238,7 @@ def _call_matters(op: Call, interesting: frozenset[str], lookup: Lookup) -> bool
         or name in ERROR_TESTS
         or name == "pte_lockptr"
         or name in KERNEL_LOOKUPS
+        or name in PMD_LOCKS
         or name in HUGE_LOOKUPS
         or ALLOCATES.match(name) is not None
         or SAME.search(name) is not None
@@ -394,13 +400,13 @@ def _inconsistent(engine: Calls, seeds: _Seeds) -> Iterator[Report]:
             yield Report("leak", line, said, origin, engine.path_to(key, line, said))
 
 
-def _writes(unit: Unit, lookup: Lookup) -> frozenset[int]:
-    """Parameters that entries are written through."""
+def _writes(unit: Unit, lookup: Lookup, locking: bool) -> frozenset[int]:
+    """Parameters that entries are written through, under a lock that the function takes, or not."""
     locked = {a.place for c in unit.calls if c.name in LOCKS for a in c.args[:2]}
     copies = {
         p.name: i
         for i, p in enumerate(unit.function.parameters)
-        if _PTE_POINTER.search(p.type) and re.sub(r"ptep?$", "ptl", p.name) not in locked
+        if _PTE_POINTER.search(p.type) and (re.sub(r"ptep?$", "ptl", p.name) in locked) == locking
     }
     for op in unit.graph.ops:
         if isinstance(op, Set) and op.value.place in copies and op.how == "=" and op.place not in copies:
@@ -409,7 +415,8 @@ def _writes(unit: Unit, lookup: Lookup) -> frozenset[int]:
     for call in unit.calls:
         contract = lookup(call.name)
         for i, a in enumerate(call.args):
-            if a.place in copies and (WRITES.match(call.name) or (contract is not None and i in contract.writes)):
+            indirect = contract is not None and i in (contract.locks_and_writes if locking else contract.writes)
+            if a.place in copies and (WRITES.match(call.name) or indirect):
                 found.add(copies[a.place])
     return frozenset(found)
 

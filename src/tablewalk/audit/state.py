@@ -14,9 +14,12 @@ HELD, FREE, NEVER, ASSUMED, ALIAS = "held", "free", "never", "assumed", "alias"
 class Ref(NamedTuple):
     """What a place holds: a pointer into table `table`, its lock, or the failure of its map."""
 
-    kind: str  # "map", "null", "err", "lock", "kernel", "huge", "live" (a lock found by a second look), "pml"
+    # "map", "null", "err", "lock", "kernel", "huge", "live" (a lock found by a second look), "pml", "nolock" (where the
+    # map failed), "same" (a comparison), "entry" (an entry's value)
+    kind: str
     table: int
-    where: str = "start"  # of a pointer: as mapped; "used" there; "past" its last use; "inside"
+    # Of a pointer: as mapped; "used" there; "past" its last use; "inside".  Of an entry: "stale" once locked after.
+    where: str = "start"
 
 
 class Table(NamedTuple):
