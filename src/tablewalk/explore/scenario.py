@@ -204,6 +204,21 @@ class Process:
         self._k("gup").put_user_pages(pages)
         return len(pages)
 
+    def smaps(self) -> Any:
+        """/proc/PID/smaps: what is said of each VMA (`task_mmu.smap`)."""
+        return self._k("task_mmu").proc_smaps(self.mm)
+
+    def pagemap(self, address: int, pages: int) -> int:
+        """How many pages are present by /proc/PID/pagemap."""
+        k = self._k("task_mmu")
+        found = k.pagemap_read(self.mm, address, address + pages * self.setup.page)
+        return sum(nr for _, nr, entry in found if entry & k.PM_PRESENT)
+
+    def mincore(self, address: int, pages: int) -> int:
+        """How many pages are in core by mincore(2), or -errno."""
+        ret, vec = self._k("mincore").sys_mincore(self.mm, address, pages * self.setup.page)
+        return int(ret) or sum(vec)
+
     def uffd(self, address: int, pages: int, mode: int) -> Uffd:
         """A userfaultfd with which a range is registered (UFFD_*)."""
         k = self._k("fs_userfaultfd")
