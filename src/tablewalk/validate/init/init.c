@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
@@ -115,6 +116,41 @@ static void mount_scratch(void)
 		die("/scratch");
 }
 
+/* A number in a file; -1 if it is not there. */
+static long number_in(const char *path)
+{
+	FILE *file = fopen(path, "r");
+	long number = -1;
+
+	if (file && fscanf(file, "%ld", &number) != 1)
+		die(path);
+	if (file)
+		fclose(file);
+	return number;
+}
+
+/*
+ * khugepaged sleeps without end only between two scans, so it gets something to scan that stays: without it, whoever
+ * is next to map what may be huge would be scanned at once, however long it is to sleep.
+ */
+static void quiet_khugepaged(void)
+{
+	const char *scans = "/sys/kernel/mm/transparent_hugepage/khugepaged/full_scans";
+	long huge = number_in("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size"), tenths = 0;
+	void *mapped;
+
+	if (number_in(scans) < 0)
+		return;
+	write_if_there("/sys/kernel/mm/transparent_hugepage/khugepaged/scan_sleep_millisecs", "4294967295");
+	mapped = mmap(NULL, 2 * huge, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (mapped == MAP_FAILED || madvise(mapped, 2 * huge, MADV_HUGEPAGE))
+		die("memory to scan");
+	while (number_in(scans) == 0 && tenths++ < 300)
+		usleep(100000);
+	if (tenths == 300)
+		die("khugepaged does not scan");
+}
+
 /* Swap on a RAM disk, unless the kernel's command line says swap=0. */
 static void swap_on_ram_disk(void)
 {
@@ -173,10 +209,13 @@ int main(int argc, char **argv)
 	load_modules();
 	mount_scratch();
 	swap_on_ram_disk();
-	/* What khugepaged and writeback did on their own would depend on time. */
+	/* What these did on their own would depend on time. */
 	write_if_there("/proc/sys/kernel/randomize_va_space", "0");
 	write_if_there("/proc/sys/vm/dirty_writeback_centisecs", "0");
-	write_if_there("/sys/kernel/mm/transparent_hugepage/khugepaged/scan_sleep_millisecs", "4294967295");
+	write_if_there("/proc/sys/vm/compaction_proactiveness", "0");
+	write_if_there("/proc/sys/vm/watermark_boost_factor", "0");
+	write_if_there("/sys/kernel/mm/ksm/run", "0");
+	quiet_khugepaged();
 
 	answers = open_answers();
 	uname(&kernel);
