@@ -5,7 +5,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
+import signal
+import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +20,7 @@ from tablewalk.errors import TablewalkError
 from tablewalk.validate import qemu
 from tablewalk.validate.build import static_program
 from tablewalk.validate.kernels import KERNELS, find
-from tablewalk.validate.run import Ended, boot, run
+from tablewalk.validate.run import AGENT, Ended, boot, run
 from tablewalk.validate.targets import TARGETS
 
 GUEST = find("x86_64-6.12")
@@ -72,14 +76,60 @@ def test_no_process_is_left(echo_agent: Path) -> None:
         list(answers)  # the child has the pipe open
     program = os.fsencode(static_program(echo_agent, HOST.arch))
     deadline = time.monotonic() + 5  # a killed process needs a moment
-    while any(line.startswith(program) for line in command_lines()):
+    while any(line.startswith(program) for _, line in command_lines()):
         assert time.monotonic() < deadline
 
 
-def command_lines() -> Iterator[bytes]:
+def command_lines() -> Iterator[tuple[int, bytes]]:
+    """(process, command line) of all."""
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
-            yield path.read_bytes()
+            yield int(path.parent.name), path.read_bytes()
+
+
+def parent_of(process: int) -> int:
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+PROGRAM = "arena 0x10003f000000 0x100042000000\nfile tmpfs-always 2097152\n0 0 0 reset\n"
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("gcc"), reason="needs root, and gcc")
+
+
+@needs_root
+def test_an_ordinary_user_is_told_to_be_root() -> None:
+    """The agent mounts file systems; kernels in QEMU need no root."""
+    agent = static_program(AGENT, HOST.arch)
+    with tempfile.TemporaryDirectory() as name:
+        there = Path(name) / "agent"
+        shutil.copy(agent, there)
+        os.chmod(name, 0o777)
+        done = subprocess.run(
+            (there,), cwd=name, user=65534, group=65534, extra_groups=(), capture_output=True, text=True, input=PROGRAM
+        )
+    assert (done.returncode, done.stdout) == (1, "! it mounts file systems of its own, which needs root: errno 1\n")
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("of_controller", "reason", "message"),
+    [
+        (False, "exit", "kernel host: the agent ended early (exit 1)"),
+        (True, "signal", "kernel host: the agent ended early (signal 11)"),
+    ],
+)
+def test_a_process_of_the_agent_that_dies(of_controller: bool, reason: str, message: str) -> None:
+    answers = run(HOST, PROGRAM + "".join(f"{i} 0 0 read 4096\n" for i in range(1, 100_000)))
+    assert next(answers).startswith("0 0 0 ")
+    program = os.fsencode(static_program(AGENT, HOST.arch))
+    for pid, line in command_lines():
+        if line.startswith(program) and (parent_of(pid) == os.getpid()) == of_controller:
+            os.kill(pid, signal.SIGSEGV)
+    said: list[str] = []
+    with pytest.raises(Ended, match=re.escape(message)) as e:
+        said += (line for line in answers if line.startswith("!"))
+    assert (e.value.reason, said) == (reason, [] if of_controller else ["! a process died: signal 11"])
 
 
 def test_trouble() -> None:

@@ -20,7 +20,7 @@ from tablewalk.validate.coverage import coverage_rows, seldom
 from tablewalk.validate.emit import c_program, python_test
 from tablewalk.validate.kernels import Kernel, find
 from tablewalk.validate.mix import FOCUS
-from tablewalk.validate.results import Results
+from tablewalk.validate.results import NAME, Results
 from tablewalk.validate.session import Validation, validate
 from tablewalk.validate.setup import setup
 from tablewalk.validate.workers import processors
@@ -58,7 +58,7 @@ def command(
     if save:
         save.mkdir(parents=True, exist_ok=True)
     kernels = [find(name) for name in dict.fromkeys(names)] or [find("host")]
-    results = Results(output or cache_dir() / "validate.sqlite")
+    results = Results(output or cache_dir() / NAME)
     found = []
     with _progress() as progress:
         for kernel in kernels:
@@ -131,7 +131,7 @@ def _tell(v: Validation) -> None:
             for line in d.small_report:
                 click.echo(f"  {escape(line)}")
     if v.oops:
-        click.echo(f"the kernel is in trouble:\n{escape_lines(v.oops)}")
+        click.echo(f"the kernel reports trouble, which may be a bug of its own:\n{escape_lines(v.oops)}")
     if v.ended:
         click.echo(escape(v.ended), err=True)
 

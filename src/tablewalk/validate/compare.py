@@ -15,7 +15,7 @@ from .kernels import find
 from .model_run import ModelRun
 from .observe import digest
 from .ops import Op, kind_of, program_text
-from .run import run
+from .run import Ended, run
 from .setup import Setup, setup
 
 Program = Sequence[Op]
@@ -105,7 +105,7 @@ class Comparison:
                     pending.text.append(line[1:])
                 continue
             if line.startswith("!"):
-                raise TablewalkError(f"kernel {self._setup.kernel.name}: the agent stops: {line[1:].strip()}")
+                raise Ended(self._setup.kernel, "agent", f"the agent stops: {line[1:].strip()}", "")
             if pending is not None:
                 yield pending
             _, ret, error, seen = line.split()
@@ -118,7 +118,7 @@ class Comparison:
         for i, op in enumerate(outcome.program):
             answer = next(answers, None)
             if answer is None:
-                raise TablewalkError(f"kernel {self._setup.kernel.name}: the agent ended before its program did")
+                raise Ended(self._setup.kernel, "agent", "the agent ended before its program did", "")
             step()
             if outcome.at is not None:
                 continue

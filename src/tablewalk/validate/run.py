@@ -27,8 +27,8 @@ KERNEL = "[ "  # and messages of the kernel, which s390 prints on the device for
 class Ended(TablewalkError):
     """The run ended before the program did; what was answered by then holds.
 
-    `reason` is "hang", "signal" or "exit" (of the agent), "oops" (also a warning or panic), "boot" or "qemu";
-    `report` is what the console, or stderr, has of it.
+    `reason` is "hang", "signal" or "exit" (of the agent), "agent" (it gave up), "oops" (also a warning or panic),
+    "boot", "qemu", or "error" (of what runs them); `report` is what the console, or stderr, has of it.
     """
 
     def __init__(self, kernel: Kernel, reason: str, what: str, report: str) -> None:
@@ -70,9 +70,7 @@ def boot(kernel: Kernel) -> str:
     return ready.removeprefix(f"{INIT}ready ")
 
 
-def _on_host(
-    kernel: Kernel, program: str, command: tuple[str, ...], timeout: float, directory: Path
-) -> Iterator[str]:
+def _on_host(kernel: Kernel, program: str, command: tuple[str, ...], timeout: float, directory: Path) -> Iterator[str]:
     scratch, stdin, stderr = directory / "scratch", directory / "program", directory / "stderr"
     scratch.mkdir()
     stdin.write_text(program)
@@ -124,7 +122,7 @@ def _in_guest(
 def _end(kernel: Kernel, said: str, hung: float | None, console: str, stderr: str) -> Ended:
     """Why a guest ended early: `said` is init's last word, `hung` the seconds of silence it was ended for."""
     if report := qemu.trouble(console):
-        return Ended(kernel, "oops", f"the guest says {escape(report.splitlines()[0])}", report)
+        return Ended(kernel, "oops", f"the guest says {escape(report.splitlines()[0])} (a bug of that kernel?)", report)
     how = said.split(" ")[0]
     if how in ("exit", "signal"):
         return Ended(kernel, how, f"the agent ended early ({said})", console)

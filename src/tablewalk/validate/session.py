@@ -15,7 +15,7 @@ from tablewalk.machine import native
 from .compare import Comparison
 from .coverage import Coverage, lacking, never_succeeded
 from .generate import Generator
-from .kernels import Kernel
+from .kernels import Kernel, ensure
 from .ops import Op
 from .results import Key, Results, Row
 from .run import Ended
@@ -84,6 +84,10 @@ def validate(
     `step` is told how many more operations are done.  What `results` has is not run again.  `jobs` processes share
     the programs; what comes out does not depend on how many.
     """
+    try:
+        ensure(kernel)
+    except TablewalkError as e:
+        return Validation(kernel.name, ended=str(e))
     on = setup(kernel)
     seeds = list(range(seed, seed + math.ceil(operations / LENGTH)))
     version = _version(kernel)
@@ -102,6 +106,8 @@ def validate(
     except Ended as e:
         validation.ended = str(e)
         validation.oops = e.report if e.reason == "oops" else ""
+    except TablewalkError as e:  # of the results
+        validation.ended = str(e)
     for s, row in sorted(rows.items()):
         _take(validation, s, row, on, focus)
     if reduce and validation.disagreements:

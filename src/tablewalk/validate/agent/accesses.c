@@ -13,9 +13,16 @@
 #include <unistd.h>
 
 static sigjmp_buf killed;
+static volatile sig_atomic_t accessing;
 
+/* A signal that is not an access's ends the process, as without a handler. */
 static void on_signal(int sig)
 {
+	if (!accessing) {
+		signal(sig, SIG_DFL);
+		raise(sig);
+	}
+	accessing = 0;
 	siglongjmp(killed, sig);
 }
 
@@ -84,8 +91,11 @@ void warm_up(void)
 #define ACCESS(statement)                                     \
 	({                                                    \
 		int sig_ = sigsetjmp(killed, 0);              \
-		if (!sig_)                                    \
+		if (!sig_) {                                  \
+			accessing = 1;                        \
 			statement;                            \
+			accessing = 0;                        \
+		}                                             \
 		sig_;                                         \
 	})
 

@@ -138,9 +138,16 @@ static void wait_answer(int process)
 		futex(&s->state, FUTEX_WAIT, now, &second);
 		if (s->pid && __atomic_load_n(&s->state, __ATOMIC_ACQUIRE) != DONE &&
 		    waitpid(s->pid, &status, WNOHANG) == s->pid) {
+			char what[32];
+			struct text died = { what, 0, sizeof(what) };
+
 			s->pid = 0;
-			errno = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
-			fail("a process died");
+			errno = 0;
+			put_str(&died, "a process died: ");
+			put_str(&died, WIFSIGNALED(status) ? "signal " : "exit ");
+			put_dec(&died, WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+			what[died.len] = 0;
+			fail(what);
 		}
 	}
 }

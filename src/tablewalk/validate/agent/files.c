@@ -39,10 +39,12 @@ static int open_on_tmpfs(const char *huge)
 {
 	int fs = syscall(SYS_fsopen, "tmpfs", FSOPEN_CLOEXEC), mount, fd;
 
+	if (fs < 0)
+		fail("it mounts file systems of its own, which needs root");
 	/* Linux 6.1 refuses huge= where the CPU has no huge pages, and does what it says nevertheless. */
 	if (syscall(SYS_fsconfig, fs, FSCONFIG_SET_STRING, "huge", huge, 0))
 		syscall(SYS_fsconfig, fs, FSCONFIG_SET_STRING, "huge", "never", 0);
-	if (fs < 0 || syscall(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0))
+	if (syscall(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0))
 		fail("no tmpfs can be made");
 	mount = syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, 0);
 	if (mount < 0)
