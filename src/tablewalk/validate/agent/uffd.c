@@ -227,7 +227,7 @@ static void monitor(void)
 void start_monitor(void)
 {
 	struct sched_param first = { .sched_priority = 1 };
-	pid_t pid;
+	pid_t pid, controller = getpid();
 
 	shared->epoll = epoll_create1(EPOLL_CLOEXEC);
 	if (shared->epoll < 0)
@@ -238,6 +238,8 @@ void start_monitor(void)
 	if (pid)
 		return;
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != controller) /* it is gone already */
+		_exit(1);
 	sched_setscheduler(0, SCHED_FIFO, &first);
 	monitor();
 }
