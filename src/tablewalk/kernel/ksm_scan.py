@@ -25,6 +25,7 @@ from ..machine import (
 from .ksm import ksm_test_exit, list_del, next_anon_page_pmd
 from .ksm_merge import cmp_and_merge_page
 from .ksm_tree import NO_ITEM, ksm_state, remove_rmap_item_from_tree
+from .mlock_folio import mlock_batch_begin, mlock_batch_end
 from .mm_init import mmdrop
 from .mm_types import folio, ksm_mm_slot, ksm_rmap_item, ksm_scan, vm_area_struct
 from .mmap_lock import mmap_read_lock, mmap_read_unlock
@@ -41,6 +42,7 @@ def ksmd_pass() -> int:
     """What ksmd does from the beginning of a pass to its end: how many pages it has looked at."""
     scan = ksm_state()
     mutex_lock(scan.ksm_thread_mutex)
+    mlock_batch_begin()
     pages = 0
     while True:
         item, page = scan_get_next_rmap_item(scan)
@@ -50,6 +52,7 @@ def ksmd_pass() -> int:
         folio_put(page_folio(page))
         pages += 1
         forget((pages,))
+    mlock_batch_end()
     mutex_unlock(scan.ksm_thread_mutex)
     return pages
 

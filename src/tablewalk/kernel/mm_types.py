@@ -289,4 +289,6 @@ class system(struct):
     swap_info: swap_info_struct = const()  # NULL where there is no swap
     ksm: ksm_scan_t = const()
     huge_zero_folio: folio = marked(any_of())
+    mlock_fbatch: vector_t = container()  # folios that were locked or unlocked last (per-CPU, used while ksmd scans)
+    mlock_batched: atomic_t = atomic()
     next_file_ident: atomic_t = atomic()

@@ -17,6 +17,7 @@ from ..machine import (
     publish,
     store,
     store_range,
+    vec_init,
     xa_init,
 )
 from .config import config
@@ -210,6 +211,7 @@ def boot() -> None:
     init: system = system.alloc()
     assert init.addr == SYSTEM.addr, "boot() comes before any other allocation"
     init.zero_page = folio_page(folio_alloc(0), 0)
+    vec_init(init.mlock_fbatch)
     if config.swap:
         init.swap_info = swapon()
 

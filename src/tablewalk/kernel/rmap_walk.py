@@ -14,6 +14,7 @@ from ..machine import WRITE_ONCE, add, interval_tree_overlapping, load, spin_unl
 from .config import config
 from .huge_mm import vma_is_anonymous
 from .huge_pmd import __split_huge_pmd, pmdp_huge_clear_flush, zap_deposited_table, zap_huge_pmd_folio
+from .mlock_folio import mlock_drain_local
 from .mm_types import address_space, anon_vma, anon_vma_chain, folio, vm_area_struct
 from .not_modelled import NotModelled
 from .page_alloc import (
@@ -264,6 +265,8 @@ def remove_migration_pte(vma: vm_area_struct, pte: pte_p, entry: int, page: int)
         store(page_flags(page), PAGE_ANON_EXCLUSIVE)
     kept = entry & (RW | ACCESSED | DIRTY | UFFD_WP)
     store(pte, page << PFN_SHIFT | vm_page_prot(vma.vm_flags) | kept)
+    if vma.vm_flags & VM_LOCKED:
+        mlock_drain_local()
 
 
 def may_map_zero_page(vma: vm_area_struct, page: int) -> bool:

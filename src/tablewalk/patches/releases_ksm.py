@@ -58,3 +58,15 @@ def unchanged_before_search(item: ksm_rmap_item, page: page_t) -> bool:
 def unchanged_after_search(item: ksm_rmap_item, page: page_t) -> bool:
     """Only the unstable tree is for pages that do not change."""
     return checksum_is_old(item, page)
+
+
+@patch(
+    "R-folio-batch-31",
+    title="mm: increase folio batch size",
+    since="6.9",
+    site="mlock_folio.folio_batch_size",
+    files=("include/linux/pagevec.h",),
+)
+def folio_batch_size() -> int:
+    """A batch of folios is full with 15."""
+    return 15
