@@ -38,25 +38,15 @@ from .mix import (
     WRONG,
     WRONG_OF,
 )
-from .ops import MADV_COLLAPSE, MADV_REMOVE, MAP_ANONYMOUS, MEMFDS, READONLY, REGULAR, Family, Geometry, Op
+from .ops import MADV_COLLAPSE, MAP_ANONYMOUS, MEMFDS, READONLY, REGULAR, Family, Geometry, Op
+from .pages import FILE, MAPPED, NEEDS, SEALED, SHARED
 
 MAX_PROCESSES = 4
 NO_FILE = (1 << 64) - 1
 
-# What is known of a page, above its PROT_* bits
-READ, WRITE, MAPPED, SHARED, FILE, SEALED = 1, 2, 8, 16, 32, 64
 MERGEABLE, UNMERGEABLE = 12, 13
-MADV_DONTNEED, MADV_FREE, MADV_WIPEONFORK, MADV_PAGEOUT = 4, 8, 18, 21
-MADV_POPULATE_READ, MADV_POPULATE_WRITE = 22, 23
+MADV_DONTNEED, MADV_PAGEOUT = 4, 21
 MADV_GUARD_INSTALL = 102  # in shared memory with uffd's markers it takes the agent 2 s to give up
-# What advice is for: bits that its pages need, bits that they must not have
-NEEDS = {
-    MADV_REMOVE: (MAPPED | SHARED | WRITE, 0),
-    MADV_FREE: (MAPPED, SHARED | FILE),
-    MADV_WIPEONFORK: (MAPPED, SHARED | FILE),
-    MADV_POPULATE_READ: (MAPPED | READ, 0),
-    MADV_POPULATE_WRITE: (MAPPED | WRITE, 0),
-}
 SAME = (1, 1, 1, 2, 2, 3, 0x100, 0x10002)  # contents, where pages are to be merged
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from .ops import Op
+from .pages import MAPPED, SHARED
 
 if TYPE_CHECKING:
     from .generate import Generator
@@ -15,21 +16,21 @@ EXACT_ADDRESS, WP_UNPOPULATED, WP_ASYNC = 1 << 11, 1 << 13, 1 << 15
 USER_MODE_ONLY = 1
 NUMBERS = 4  # of userfaultfds that programs open; children's come to them
 
-MODES = (1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 4, 4, 5, 6, 7)  # missing, write protection, minor
+MODES = (1, 1, 1, 2, 2, 2, 3, 3, 4, 4, 4, 4, 5, 6, 7)  # missing, write protection, minor
 FILL_PAGES = (1, 1, 1, 2, 3, 4, 8, 17)
 
 WEIGHTS: dict[str, float] = {
     "uffd_open": 3,
-    "uffd_close": 2.4,
+    "uffd_close": 3.4,
     "uffd_register": 11,
     "uffd_unregister": 4.5,
-    "uffd_copy": 6,
-    "uffd_zeropage": 6,
-    "uffd_continue": 7,
+    "uffd_copy": 9,
+    "uffd_zeropage": 8.5,
+    "uffd_continue": 9,
     "uffd_writeprotect": 6,
-    "uffd_move": 6,
-    "uffd_poison": 5.5,
-    "uffd_wake": 3,
+    "uffd_move": 9.5,
+    "uffd_poison": 8,
+    "uffd_wake": 3.6,
 }
 
 # How often memory is mapped and registered for an operation, so that it succeeds
@@ -243,7 +244,9 @@ class UffdChoices:
 
     def _register(self) -> Op:
         process, n = self._owned()
-        return self._register_with(process, n, *self.g._place(process))
+        mode = self.rng.choice(MODES)
+        shared = MAPPED | SHARED if mode == 4 else MAPPED
+        return self._register_with(process, n, *self.g._place(process, shared), mode)
 
     def _unregister(self) -> Op:
         process, n, addr, length = self._target()

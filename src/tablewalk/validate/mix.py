@@ -12,13 +12,13 @@ SIZES = (1, 1, 1, 2, 3, 4, 8, 16, 17, 64, 100)  # pages
 
 # Advice with its weight: what works on pages, what is kept in the VMA, and what process_madvise is asked for
 ACTIONS = {
-    3: 1.2, 4: 4, 8: 2, 9: 3.4, 20: 1.2, 21: 1.3, 22: 1.3, 23: 1.5, 24: 1.1, 25: 1, 102: 1.2, 103: 1.2
+    3: 1.2, 4: 4, 8: 2, 9: 3.4, 20: 1.6, 21: 1.3, 22: 1.3, 23: 1.5, 24: 1.1, 25: 1, 102: 1.5, 103: 1.2
 }  # fmt: skip
 RECLAIM = {3: 1, 4: 1, 8: 1, 20: 1, 21: 4, 25: 1}
 HINTS = {
-    0: 1.5, 1: 1.4, 2: 1.4, 10: 1.6, 11: 1.3, 12: 1.2, 13: 1.6, 14: 4, 15: 1.2, 16: 1.4, 17: 1.6, 18: 1.7, 19: 1.3
+    0: 1.5, 1: 1.4, 2: 1.4, 10: 1.6, 11: 1.3, 12: 1.4, 13: 1.6, 14: 4, 15: 1.7, 16: 1.4, 17: 1.6, 18: 1.7, 19: 1.3
 }  # fmt: skip
-PROCESS_ADVICE = {3: 1.1, 4: 1.3, 8: 1.7, 14: 1.2, 20: 1.3, 21: 1.3, 25: 3}
+PROCESS_ADVICE = {3: 1.1, 4: 1.3, 8: 1.7, 14: 1.2, 20: 1.3, 21: 1.3, 25: 4}
 RANGES_ADVICE = {3: 1, 4: 1, 8: 1, 14: 1, 20: 2, 21: 2, 25: 1}
 
 WEIGHTS = {
@@ -29,12 +29,12 @@ WEIGHTS = {
     "mprotect": 6,
     "action": 24,
     "collapse": 4,
-    "hint": 18,
+    "hint": 20,
     "move": 7,
     "resize": 3,
-    "grow": 1.5,
-    "lock": 5,
-    "lockall": 2.6,
+    "grow": 2,
+    "lock": 5.6,
+    "lockall": 3,
     "read": 9,
     "write": 20,
     "fill": 10,
@@ -45,7 +45,7 @@ WEIGHTS = {
     "remap": 2.5,
     "truncate": 1.5,
     "punch": 2,
-    "process_madvise": 14,
+    "process_madvise": 16,
     "process_madvise_ranges": 2,
     "thp_disable": 1.6,
     "mergeable": 0,
@@ -99,7 +99,7 @@ WITH_UFFD = 0.5
 
 # Share of programs that seal memory, and how often those do: it cannot be had back
 WITH_SEALS = 0.25
-SEALS = 5.0
+SEALS = 5.5
 
 # Of PAGEMAP_SCAN: flags, pages at most, ranges at most, and sets of categories (all but soft-dirty: 0x17F)
 SCAN_FLAGS = (0, 0, 0, 0, 1, 1, 1, 2, 3)
@@ -114,7 +114,7 @@ WRONG_OF = {
     "pread": 0.2, "pwrite": 0.1, "fallocate": 0.14,
     "thp_disable": 0.12, "mlockall": 0.12, "madvise": 0.1, "mincore": 0.12, "mseal": 0.1, "pagemap_scan": 0.1,
     "get_mempolicy": 0.14, "process_madvise": 0.08, "process_madvise_ranges": 0.1, "uffd_open": 0.1, "uffd_close": 0.15,
-    "uffd_wake": 0.1, "mmap": 0.04,
+    "uffd_wake": 0.16, "mmap": 0.04,
 }  # fmt: skip
 
 # How often an operation is another thread's
