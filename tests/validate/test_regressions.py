@@ -16,6 +16,59 @@ from tablewalk.validate.ops import Op
 NO_FILE = (1 << 64) - 1
 
 PROGRAMS = {
+    # Pages of a large folio that one mm alone maps again are written in place: MADV_COLD finds and splits the folio.
+    "write-to-a-large-folio-had-alone": [
+        Op(0, "reset"),
+        Op(0, "mmap", (0x100041000000, 0x600000, 3, 0x32, NO_FILE, 0)),
+        Op(0, "madvise", (0x100041000000, 0x600000, 14)),
+        Op(0, "write", (0x100041200000, 1)),
+        Op(0, "madvise", (0x100041200000, 0x1000, 4)),
+        Op(0, "fork", (1,)),
+        Op(1, "munmap", (0x100041000000, 0x600000)),
+        Op(0, "madvise", (0x100041200000, 0x200000, 23)),
+        Op(0, "madvise", (0x100041200000, 0x200000, 20)),
+    ],
+    # Beyond the end of a file a huge page may be cached: up to 6.18 UFFDIO_COPY looks at the size first.
+    "copy-beyond-the-end-into-a-huge-page": [
+        Op(0, "reset"),
+        Op(0, "mmap", (0x10003FA00000, 0x600000, 3, 0x11, 1, 0)),
+        Op(0, "fill", (0x10003FE00000, 0x1000, 0x1000, 1)),
+        Op(0, "fork", (1,)),
+        Op(0, "madvise", (0x10003FE00000, 0x200000, 25)),
+        Op(1, "uffd_open", (0, 0, 2)),
+        Op(1, "uffd_register", (0x10003FC00000, 0x400000, 2, 2)),
+        Op(1, "uffd_copy", (0x10003FEA8000, 0x10003FA00000, 0x1000, 0, 2)),
+    ],
+    # A neighbour's anon_vma is taken although the neighbour has guards: that does not keep VMAs from merging.
+    "anon-vma-beside-guards": [
+        Op(0, "reset"),
+        Op(0, "mmap", (0x100040A00000, 0x200000, 0, 0x32, NO_FILE, 0)),
+        Op(0, "madvise", (0x100040A00000, 0x1000, 102)),
+        Op(0, "mprotect", (0x100040A00000, 0x200000, 3)),
+        Op(0, "mprotect", (0x100040A00000, 0x200000, 1)),
+        Op(0, "mmap", (0x100040C00000, 0x1000, 3, 0x8032, NO_FILE, 0)),
+        Op(0, "mprotect", (0x100040B9F000, 0x1FF000, 1)),
+    ],
+    # What mprotect() populates of locked memory does not wait for a userfaultfd.
+    "mprotect-of-locked-memory-of-userfaultfd": [
+        Op(0, "reset"),
+        Op(0, "mmap", (0x10003F000000, 0x4000, 0, 0x32, NO_FILE, 0)),
+        Op(0, "mlock", (0x10003F000000, 0x4000)),
+        Op(0, "uffd_open", (0, 0, 0)),
+        Op(0, "uffd_register", (0x10003F000000, 0x4000, 1, 0)),
+        Op(0, "mprotect", (0x10003F000000, 0x4000, 3)),
+        Op(0, "mlock", (0x10003F000000, 0x2000)),
+    ],
+    # A size that stays as it was drops what fallocate() keeps beyond the end.
+    "ftruncate-to-the-same-size": [
+        Op(0, "reset"),
+        Op(0, "ftruncate", (0, 0x4000)),
+        Op(0, "fallocate", (0, 1, 0x2000, 0x4000)),
+        Op(0, "ftruncate", (0, 0x4000)),
+        Op(0, "ftruncate", (0, 0x8000)),
+        Op(0, "mmap", (0x10003F000000, 0x8000, 3, 0x11, 0, 0)),
+        Op(0, "fill", (0x10003F000000, 0x4000, 0x1000, 0)),
+    ],
     # The kernel tries for ever to put guards where markers of userfaultfd are that its zap leaves.
     "guards-among-markers": [
         Op(0, "reset"),

@@ -32,6 +32,7 @@ from .pgtable import (
     pte_page,
 )
 from .vm_flags import (
+    FAULT_FLAG_ALLOW_RETRY,
     FAULT_FLAG_USER,
     FAULT_FLAG_VMA_LOCK,
     FAULT_FLAG_WRITE,
@@ -55,7 +56,7 @@ def access_error(vm_flags: int, write: bool) -> bool:
 
 def do_user_addr_fault(mm: mm_struct, address: int, write: bool, by: int = FAULT_FLAG_USER) -> int:
     """Serve a fault of user code, or (`by` is 0) of the kernel on a user address.  Returns VM_FAULT_* bits."""
-    flags = by | FAULT_FLAG_WRITE if write else by
+    flags = by | FAULT_FLAG_ALLOW_RETRY | (FAULT_FLAG_WRITE if write else 0)
     if config.per_vma_lock:
         vma = lock_vma_under_rcu(mm, address)
         if vma:

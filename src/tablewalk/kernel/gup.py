@@ -35,6 +35,7 @@ from .vm_flags import (
     EHWPOISON,
     ENOMEM,
     EUSERFAULT,
+    FAULT_FLAG_ALLOW_RETRY,
     FAULT_FLAG_REMOTE,
     FAULT_FLAG_WRITE,
     VM_ACCESS_FLAGS,
@@ -55,6 +56,7 @@ FOLL_WRITE: Final = 1
 FOLL_GET: Final = 2
 FOLL_FORCE: Final = 4
 FOLL_HWPOISON: Final = 8  # poisoned memory is told by an errno of its own
+FOLL_UNLOCKABLE: Final = 16  # mmap_lock may be dropped to wait
 
 
 def check_vma_flags(vma: vm_area_struct, gup_flags: int) -> int:
@@ -125,6 +127,7 @@ def follow_huge_pmd(vma: vm_area_struct, address: int, pmd: pmd_p, gup_flags: in
 def faultin_page(vma: vm_area_struct, address: int, gup_flags: int) -> int:
     """Fault a page in; 0 to look again, or -errno (-EUSERFAULT: the kernel would wait here)."""
     flags = FAULT_FLAG_REMOTE | (FAULT_FLAG_WRITE if gup_flags & FOLL_WRITE else 0)
+    flags |= FAULT_FLAG_ALLOW_RETRY if gup_flags & FOLL_UNLOCKABLE else 0
     ret = handle_mm_fault(vma, address, flags)
     if ret & VM_FAULT_USERFAULT:
         return -EUSERFAULT
@@ -162,12 +165,16 @@ def touch_range(vma: vm_area_struct, start: int, end: int, gup_flags: int) -> in
     return end - start >> arch.page_shift
 
 
-def populate_vma_page_range(vma: vm_area_struct, start: int, end: int) -> int:
-    """Fault in what mlock or MAP_POPULATE wants of one VMA; pages, or -errno.  mmap_lock is held."""
+def populate_vma_page_range(vma: vm_area_struct, start: int, end: int, unlockable: bool) -> int:
+    """Fault in what mlock or MAP_POPULATE wants of one VMA; pages, or -errno.
+
+    mmap_lock is held; `unlockable`: it may be dropped to wait for a userfaultfd.
+    """
     vm_flags = vma.vm_flags
     if vm_flags & VM_LOCKONFAULT:
         return end - start >> arch.page_shift
     gup_flags = FOLL_WRITE if vm_flags & (VM_WRITE | VM_SHARED) == VM_WRITE else 0
+    gup_flags |= FOLL_UNLOCKABLE if unlockable else 0
     if vm_flags & VM_ACCESS_FLAGS:
         gup_flags |= FOLL_FORCE
     return touch_range(vma, start, end, gup_flags)
@@ -175,7 +182,7 @@ def populate_vma_page_range(vma: vm_area_struct, start: int, end: int) -> int:
 
 def faultin_page_range(mm: mm_struct, start: int, end: int, write: bool) -> int:
     """MADV_POPULATE_READ and _WRITE within one VMA: pages done, or -errno.  mmap_lock is held."""
-    return touch_range(find_vma(mm, start), start, end, FOLL_HWPOISON | (FOLL_WRITE if write else 0))
+    return touch_range(find_vma(mm, start), start, end, FOLL_UNLOCKABLE | FOLL_HWPOISON | (FOLL_WRITE if write else 0))
 
 
 def mm_populate(mm: mm_struct, start: int, length: int) -> None:
@@ -195,7 +202,7 @@ def __mm_populate(mm: mm_struct, start: int, length: int, ignore_errors: bool) -
         stop = min(end, vma.vm_end)
         if vma.vm_flags & (VM_IO | VM_PFNMAP) == 0:
             begin = max(start, vma.vm_start)
-            ret = populate_vma_page_range(vma, begin, stop)
+            ret = populate_vma_page_range(vma, begin, stop, True)
             if ret >= 0:
                 stop = begin + (ret << arch.page_shift)
                 ret = 0
@@ -210,7 +217,7 @@ def __mm_populate(mm: mm_struct, start: int, length: int, ignore_errors: bool) -
 def get_user_pages(mm: mm_struct, start: int, nr: int, write: bool) -> tuple[page_t, ...]:
     """Up to `nr` pages from `start` on, each with a reference; fewer where one cannot be had."""
     pages: tuple[page_t, ...] = ()
-    gup_flags = FOLL_GET | (FOLL_WRITE if write else 0)
+    gup_flags = FOLL_GET | FOLL_UNLOCKABLE | (FOLL_WRITE if write else 0)
     mmap_read_lock(mm)
     for i in range(nr):
         address = start + (i << arch.page_shift)

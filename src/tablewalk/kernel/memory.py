@@ -9,6 +9,7 @@ from __future__ import annotations
 from ..arch import arch
 from ..machine import (
     PAGE_FAULTS,
+    READ_ONCE,
     WRITE_ONCE,
     add,
     count,
@@ -17,6 +18,7 @@ from ..machine import (
     mutex_trylock,
     mutex_unlock,
     spin_lock,
+    spin_unlock,
     store,
 )
 from .huge_memory import create_huge_pmd, huge_pmd_fault, thp_vma_allowable_pmd
@@ -32,6 +34,7 @@ from .page_alloc import (
     copy_page,
     folio_alloc,
     folio_get,
+    folio_mapcount,
     folio_put,
     folio_put_refs,
     folio_ref_count,
@@ -265,7 +268,9 @@ def wp_page_shared(vmf: vm_fault, pte: int, ptl: int, entry: int, page: int) -> 
 
 def wp_can_reuse_anon_folio(f: folio, vma: vm_area_struct) -> bool:
     """Whether this mapping is the only reference of an anonymous folio; if so it becomes this VMA's."""
-    if f.order or folio_test_ksm(f) or folio_ref_count(f) > (2 if f.flags & PG_SWAPCACHE else 1):
+    if f.order:
+        return __wp_can_reuse_large_anon_folio(f)
+    if folio_test_ksm(f) or folio_ref_count(f) > (2 if f.flags & PG_SWAPCACHE else 1):
         return False
     if not mutex_trylock(f.lock):
         return False
@@ -275,6 +280,23 @@ def wp_can_reuse_anon_folio(f: folio, vma: vm_area_struct) -> bool:
         f.mapping = vma.anon_vma.addr << MAPPING_SHIFT | FOLIO_MAPPING_ANON
     mutex_unlock(f.lock)
     return reuse
+
+
+def __wp_can_reuse_large_anon_folio(f: folio) -> bool:
+    """The same for a large folio: whether this mm maps it alone, more than one page of it, and nobody else has it."""
+    if folio_mapcount(f) <= 1 or READ_ONCE(f, "_mm_ids_shared"):
+        return False
+    if f.flags & PG_SWAPCACHE:
+        if not mutex_trylock(f.lock):
+            return False
+        folio_free_swap(f)
+        mutex_unlock(f.lock)
+    if folio_mapcount(f) != folio_ref_count(f):
+        return False
+    spin_lock(f._mm_ids_lock)
+    alone = READ_ONCE(f, "_mm_ids_shared") == 0 and folio_mapcount(f) == folio_ref_count(f)
+    spin_unlock(f._mm_ids_lock)
+    return alone
 
 
 def wp_page_copy(vmf: vm_fault, entry: int, page: int) -> int:

@@ -313,7 +313,7 @@ def mprotect_fixup(
         cp_flags |= CP_NX_CHANGES
     change_protection(tlb, vma, start, end, cp_flags)
     if new & VM_WRITE and old & (VM_LOCKED | VM_WRITE | VM_SHARED) == VM_LOCKED:
-        populate_vma_page_range(vma, start, end)
+        populate_vma_page_range(vma, start, end, False)
     return vma
 
 

@@ -44,7 +44,7 @@ from .page_alloc import (
 )
 from .pgtable import page_t
 from .vm_fault import vm_fault
-from .vm_flags import FAULT_FLAG_VMA_LOCK, VM_ACCESS_FLAGS, VM_FAULT_RETRY, VM_SOFTDIRTY
+from .vm_flags import FAULT_FLAG_VMA_LOCK, VM_ACCESS_FLAGS, VM_FAULT_RETRY, VM_STICKY_FLAGS
 
 NO_ANON_VMA: Final = anon_vma(0)
 NO_AVC: Final = anon_vma_chain(0)
@@ -153,7 +153,7 @@ def anon_vma_compatible(a: vm_area_struct, b: vm_area_struct) -> bool:
         a.vm_end == b.vm_start
         and a.vm_policy == b.vm_policy
         and a.vm_file == b.vm_file
-        and (a.vm_flags ^ b.vm_flags) & ~(VM_ACCESS_FLAGS | VM_SOFTDIRTY) == 0
+        and (a.vm_flags ^ b.vm_flags) & ~(VM_ACCESS_FLAGS | VM_STICKY_FLAGS) == 0
         and b.vm_pgoff == a.vm_pgoff + vma_pages(a)
     )
 

@@ -54,11 +54,18 @@ def truncate_setsize(mapping: address_space, newsize: int) -> None:
     WRITE_ONCE(mapping, "i_size", newsize)
     if i_size == SIZE_UNKNOWN or newsize < i_size:
         truncate_pagecache(mapping, newsize)
+    elif newsize == i_size and mapping.shmem:  # what fallocate() keeps beyond the end
+        truncate_inode_pages_range(mapping, page_index_after(newsize), MAX_INDEX)
+
+
+def page_index_after(size: int) -> int:
+    """The first page of which nothing is within `size` bytes."""
+    return size + arch.page_size - 1 >> arch.page_shift
 
 
 def truncate_pagecache(mapping: address_space, newsize: int) -> None:
     """Unmap and drop all pages beyond `newsize` bytes, private copies too, also those made meanwhile."""
-    first = newsize + arch.page_size - 1 >> arch.page_shift
+    first = page_index_after(newsize)
     unmap_mapping_range(mapping, first, MAX_INDEX - first, True)
     truncate_inode_pages_range(mapping, first, MAX_INDEX)
     unmap_mapping_range(mapping, first, MAX_INDEX - first, True)

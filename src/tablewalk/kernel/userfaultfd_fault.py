@@ -14,7 +14,14 @@ from .pgtable import LEAF, PRESENT, PROTNONE, RW, mm_find_pmd, pmd_present, pmdp
 from .pgtable_generic import pte_offset_map, pte_unmap
 from .userfaultfd_k import UFFD_FEATURE_SIGBUS, UFFD_USER_MODE_ONLY, ctx_has, pte_is_uffd_marker, vma_ctx
 from .vm_fault import vm_fault
-from .vm_flags import FAULT_FLAG_USER, VM_FAULT_RETRY, VM_FAULT_SIGBUS, VM_FAULT_USERFAULT, VM_UFFD_WP
+from .vm_flags import (
+    FAULT_FLAG_ALLOW_RETRY,
+    FAULT_FLAG_USER,
+    VM_FAULT_RETRY,
+    VM_FAULT_SIGBUS,
+    VM_FAULT_USERFAULT,
+    VM_UFFD_WP,
+)
 
 
 def handle_userfault(vmf: vm_fault, reason: int) -> int:
@@ -23,6 +30,8 @@ def handle_userfault(vmf: vm_fault, reason: int) -> int:
     if not ctx or ctx_has(ctx, UFFD_FEATURE_SIGBUS):
         return VM_FAULT_SIGBUS
     if vmf.flags & FAULT_FLAG_USER == 0 and ctx.flags & UFFD_USER_MODE_ONLY:
+        return VM_FAULT_SIGBUS
+    if vmf.flags & FAULT_FLAG_ALLOW_RETRY == 0:
         return VM_FAULT_SIGBUS
     if READ_ONCE(ctx, "released") or not userfaultfd_must_wait(ctx, vmf, reason):
         return VM_FAULT_RETRY

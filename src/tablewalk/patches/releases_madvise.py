@@ -79,6 +79,19 @@ def guess_mapped_shared(f: folio) -> bool:
     return load(page_mapcount(f.page)) > 1
 
 
+@patch(
+    "R-wp-reuse-large",
+    commit="1da190f4d0a6",
+    title="mm: Copy-on-Write (COW) reuse support for PTE-mapped THP",
+    since="6.15",
+    site="memory.__wp_can_reuse_large_anon_folio",
+    files=("mm/memory.c",),
+)
+def large_folios_are_copied(f: folio) -> bool:
+    """A page of a large folio is copied, whoever maps it."""
+    return False
+
+
 BATCH = "R-madvise-batch-flush"
 BATCH_TITLE = "mm/madvise: batch tlb flushes for MADV_DONTNEED and MADV_FREE"
 

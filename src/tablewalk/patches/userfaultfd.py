@@ -7,10 +7,10 @@ from ..kernel.filemap import i_size_pages
 from ..kernel.fs_userfaultfd import UFFDIO_CONTINUE_MODE_DONTWAKE
 from ..kernel.mm_types import address_space, folio, mm_struct, userfaultfd_ctx, vm_area_struct
 from ..kernel.mmap_lock import mmap_read_lock, mmap_read_unlock
-from ..kernel.page_alloc import folio_alloc
+from ..kernel.page_alloc import folio_alloc, folio_put
 from ..kernel.pgtable import RW, is_pte_marker, pmd_p, pte_p, ptep_get
-from ..kernel.rmap import anon_vma_prepare
-from ..kernel.userfaultfd import uffd_wp_range, validate_dst_vma
+from ..kernel.rmap import anon_vma_prepare, linear_page_index
+from ..kernel.userfaultfd import mfill_install_folio, uffd_wp_range, validate_dst_vma
 from ..kernel.userfaultfd_k import userfaultfd_wp
 from ..kernel.vm_flags import EFAULT, EINVAL, ENOENT, VM_SHARED, VM_UFFD_WP
 from ..kernel.vma import vma_lookup
@@ -193,6 +193,21 @@ def any_marker_may_go(entry: int) -> bool:
 def alloc_unseen(vma: vm_area_struct, address: int) -> tuple[int, folio]:
     """Beyond the end of the file, too: the content is copied before that is noticed."""
     return 0, folio_alloc(0)
+
+
+@patch(
+    "R-uffd-copy-beyond-end",
+    title="userfaultfd: introduce vm_uffd_ops->alloc_folio() (seen in 7.2; not in 6.18)",
+    since="6.19",
+    site="userfaultfd.mfill_install_folio",
+    files=(*MM, "mm/shmem.c"),
+)
+def install_within_file(vma: vm_area_struct, pmd: pmd_p, address: int, f: folio, wp: bool) -> int:
+    """It is noticed here, before a page that the cache has there already."""
+    if vma.vm_flags & VM_SHARED and linear_page_index(vma, address) >= i_size_pages(vma.vm_file.f_mapping):
+        folio_put(f)
+        return -EFAULT
+    return mfill_install_folio(vma, pmd, address, f, wp)
 
 
 @patch(
