@@ -11,6 +11,8 @@ from ..machine import (
     TLB_FLUSHES,
     TLB_FREED_TABLES,
     count,
+    local_irq_restore,
+    local_irq_save,
     smp_call_function,
     tlb_invalidate,
 )
@@ -46,7 +48,17 @@ def tlb_remove_table_sync_one() -> None:
     smp_call_function(0)
 
 
+def pmdp_get_lockless_start() -> int:
+    """Where a pmd is read in two halves, which the model does not: interrupts off, against pmdp_get_lockless_sync."""
+    return local_irq_save()
+
+
+def pmdp_get_lockless_end(flags: int) -> None:
+    """It has been read."""
+    local_irq_restore(flags)
+
+
 def pmdp_get_lockless_sync() -> None:
-    """The same where a pmd is read in two halves; nothing elsewhere (include/linux/pgtable.h)."""
+    """tlb_remove_table_sync_one where a pmd is read in two halves; nothing elsewhere (include/linux/pgtable.h)."""
     if arch.split_pmd_reads:
         tlb_remove_table_sync_one()

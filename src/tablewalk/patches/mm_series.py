@@ -36,6 +36,7 @@ def race(scenario: str, invariant: str) -> Claim:
 
 
 B04: Final = ("B04", "0d940a9b270b", "mm/pgtable: allow pte_offset_map[_lock]() to fail")
+B09: Final = ("B09", "7780d04046a2", "mm/pagewalkers: ACTION_AGAIN if pte_offset_map_lock() fails")
 B14: Final = ("B14", "2b683a4ff6ee", "fs/userfaultfd: retry if pte_offset_map() fails")
 B15: Final = ("B15", "3622d3cde308", "mm/userfaultfd: allow pte_offset_map_lock() to fail")
 B17: Final = ("B17", "04dee9e85cf5", "mm/various: give up if pte_offset_map[_lock]() fails")
@@ -93,18 +94,9 @@ def map_and_lockptr(mm: mm_struct, pmd: pmd_p, addr: int) -> tuple[pte_p, int, s
     race("shmem-collapse-dontneed", "I1"),
     "mm/page_vma_mapped.c",
 )
-@trusting(
-    "B09",
-    "7780d04046a2",
-    "mm/pagewalkers: ACTION_AGAIN if pte_offset_map_lock() fails",
-    "mlock:pte_offset_map_lock",
-    race("shmem-collapse-mlock", "I1"),
-    "mm/mlock.c",
-    "fs/proc/task_mmu.c",
-    "mm/mempolicy.c",
-    "mm/mincore.c",
-    "mm/damon/vaddr.c",
-)
+@trusting(*B09, "mlock:pte_offset_map_lock", race("shmem-collapse-mlock", "I1"), "mm/mlock.c")
+@trusting(*B09, "mincore:pte_offset_map_lock", race("mincore-and-dontneed", "I1"), "mm/mincore.c")
+@trusting(*B09, "task_mmu:pte_offset_map_lock", race("mincore-and-dontneed", "I1"), "fs/proc/task_mmu.c")
 @trusting(*B15, "userfaultfd:pte_offset_map_lock", race("uffd-copy-and-dontneed", "I1"), "mm/userfaultfd.c")
 @trusting(*B17, "gup:pte_offset_map_lock", race("gup-fast-and-dontneed", "I1"), "mm/gup.c")
 @trusting(

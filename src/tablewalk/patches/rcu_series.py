@@ -13,8 +13,9 @@ from typing import Final, TypeVar
 from ..arch import arch
 from ..kernel.mm_types import mm_struct, ptdesc, spinlock_t
 from ..kernel.pgtable import LEAF, PFN_SHIFT, PRESENT, TABLE_ENTRY, pmd_p, pmdp_get_lockless, pte_p
+from ..kernel.pgtable_frag import page_table_free, pte_fragment_free, queue_rcu_head, table_page, table_page_free
 from ..kernel.pgtable_generic import pte_free, pte_lockptr
-from ..machine import forget, spin_lock, spin_unlock
+from ..machine import add_return, forget, spin_lock, spin_unlock, store
 from . import Claim, patch, without_code
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -73,6 +74,17 @@ def unlock_outside_rcu(pte: pte_p, ptl: spinlock_t) -> None:
 
 
 @patch(
+    "C06",
+    commit="ad1ac8d94cde",
+    title="sparc: add pte_free_defer() for pte_t *pgtable_t",
+    series=SERIES,
+    since="6.6",
+    site="pgtable_generic.pte_free_defer",
+    files=("arch/sparc/mm/init_64.c",),
+    mutant=True,
+    claim=Claim("race", "shmem-collapse-fault", "I1", note="a table has a page there: as C08"),
+)
+@patch(
     "C08",
     commit="13cf577e6b66",
     title="mm/pgtable: add pte_free_defer() for pgtable as page",
@@ -86,6 +98,163 @@ def unlock_outside_rcu(pte: pte_p, ptl: spinlock_t) -> None:
 def free_at_once(mm: mm_struct, pgtable: ptdesc) -> None:
     """A table that was taken is freed while others have it mapped."""
     pte_free(mm, pgtable)
+
+
+# --- pmds that are read in halves ------------------------------------------------------------------------
+
+HALVES: Final = "shmem-collapse-map-in-halves"
+
+
+def c02(site: str) -> Callable[[F], F]:
+    """A site of C02."""
+    return patch(
+        "C02",
+        commit="146b42e07494",
+        title="mm/pgtable: add PAE safety to __pte_offset_map()",
+        series=SERIES,
+        since="6.6",
+        site=f"tlb.{site}",
+        files=("include/linux/pgtable.h", "mm/pgtable-generic.c"),
+        mutant=True,
+        claim=Claim("race", HALVES, "I1"),
+    )
+
+
+@c02("pmdp_get_lockless_start")
+def interrupts_stay_on() -> int:
+    """Nobody who changes a pmd waits for those who read."""
+    return 0
+
+
+@c02("pmdp_get_lockless_end")
+def interrupts_stayed_on(flags: int) -> None:
+    """There is nothing to end."""
+
+
+@patch(
+    "K16f",
+    title="review of free by RCU: who takes a table interrupts those who read its pmd in halves (PAE)",
+    series=SERIES,
+    since="6.6",
+    site="retract:pmdp_get_lockless_sync",
+    files=("mm/khugepaged.c",),
+    mutant=True,
+    claim=Claim("race", HALVES, "I1"),
+)
+def nobody_is_interrupted() -> None:
+    """Another table may come before a read of the slot is over."""
+
+
+# --- tables that share a page ----------------------------------------------------------------------------
+
+
+def fragments(id: str, commit: str, title: str, site: str, claim: Claim, file: str) -> Callable[[F], F]:
+    """A patch of an architecture whose tables share pages, or of what it was before review (K16)."""
+    return patch(
+        id,
+        commit=commit,
+        title=title,
+        series=SERIES,
+        since="6.6",
+        site=f"pgtable_frag.{site}",
+        files=(file,),
+        mutant=True,
+        claim=claim,
+    )
+
+
+POWERPC: Final = "arch/powerpc/mm/pgtable-frag.c"
+S390: Final = "arch/s390/mm/pgalloc.c"
+
+
+@fragments(
+    "C05",
+    "32cc0b7c9d50",
+    "powerpc: add pte_free_defer() for pgtables sharing page",
+    "pte_fragment_free_defer",
+    Claim("race", "powerpc-fragments", "I1"),
+    POWERPC,
+)
+def free_fragment_at_once(page: table_page) -> None:
+    """There is only the way that waits for nobody."""
+    pte_fragment_free(page)
+
+
+@fragments(
+    "C07",
+    "8211dad62798",
+    "s390: add pte_free_defer() for pgtables sharing page",
+    "page_table_free_defer",
+    Claim("race", "s390-halves", "I1"),
+    S390,
+)
+def free_half_at_once(mm: mm_struct, page: table_page) -> None:
+    """The same."""
+    page_table_free(mm, page)
+
+
+@fragments(
+    "K16a",
+    "",
+    "review of free by RCU: the tables of a page have one rcu_head (powerpc)",
+    "pte_fragment_free_defer",
+    Claim("race", "powerpc-fragments", "BUG"),
+    POWERPC,
+)
+def a_callback_for_each_fragment(page: table_page) -> None:
+    """The page's rcu_head is queued for each of its tables."""
+    queue_rcu_head(page, fragment_free_rcu)
+
+
+def fragment_free_rcu(address: int) -> None:
+    """RCU callback: the head may be queued again."""
+    store(table_page(address).rcu_head, 0)
+    pte_fragment_free(table_page(address))
+
+
+@fragments(
+    "K16b",
+    "",
+    "review of free by RCU: the list of half-free pages lies over rcu_head (s390)",
+    "page_table_free_defer",
+    Claim("race", "s390-halves", "BUG"),
+    S390,
+)
+def a_callback_while_listed(mm: mm_struct, page: table_page) -> None:
+    """The page is queued though its other half was freed before, and it is listed."""
+    store(page.active, 1)
+    queue_rcu_head(page, half_free_rcu)
+
+
+def half_free_rcu(address: int) -> None:
+    """RCU callback: now the half is free, and the page if the other is too."""
+    page = table_page(address)
+    store(page.rcu_head, 0)
+    if add_return(page.pt_frag_refcount, -1) == 0:
+        table_page_free(address)
+
+
+@fragments(
+    "K16c",
+    "",
+    "review of free by RCU: an RCU callback has no reference to the process (s390)",
+    "page_table_free_defer",
+    Claim("race", "s390-halves-exit", "I1"),
+    S390,
+)
+def a_callback_that_needs_the_mm(mm: mm_struct, page: table_page) -> None:
+    """The half is freed by the callback, under a lock of the process."""
+    spin_lock(mm.page_table_lock)
+    store(page.rcu_head, 0)
+    spin_unlock(mm.page_table_lock)
+    queue_rcu_head(page, half_free_rcu_by_mm)
+
+
+def half_free_rcu_by_mm(address: int) -> None:
+    """RCU callback."""
+    page = table_page(address)
+    store(page.rcu_head, 0)
+    page_table_free(page.pt_mm, page)
 
 
 # --- nothing to leave out --------------------------------------------------------------------------------

@@ -52,6 +52,25 @@ def file_read_and_dontneed(s: Setup) -> None:
 
 
 @scenario()
+def mincore_and_dontneed(s: Setup) -> None:
+    """mincore looks at entries of a table that MADV_DONTNEED takes away."""
+    p = _anonymous(s)
+    mincore = s.model.kernel("mincore")
+    s.thread("mincore", lambda: mincore.sys_mincore(p.mm, s.A, s.page))
+    s.thread("dontneed", lambda: p.madvise(s.A, s.huge, MADV_DONTNEED))
+    s.finally_(lambda results: None if results["mincore"][0] == 0 else f"mincore returns {results['mincore'][0]}")
+
+
+@scenario()
+def pagemap_and_dontneed(s: Setup) -> None:
+    """pagemap looks at entries of a table that MADV_DONTNEED takes away."""
+    p = _anonymous(s)
+    task_mmu = s.model.kernel("task_mmu")
+    s.thread("pagemap", lambda: task_mmu.pagemap_read(p.mm, s.A, s.A + s.huge * s.page))
+    s.thread("dontneed", lambda: p.madvise(s.A, s.huge, MADV_DONTNEED))
+
+
+@scenario()
 def file_reads(s: Setup) -> None:
     """Two read faults where there is no table yet: one is installed."""
     f = s.shmem(s.huge)

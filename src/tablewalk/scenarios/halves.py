@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Where a pmd is read in two halves, as x86 with PAE does: a read must not see a half of two tables.
+
+All tables' addresses are taken to differ in the upper half only, which is the worst case.  PT_RECLAIM is off: it has
+no such reads to care for.
+"""
+
+from __future__ import annotations
+
+from tablewalk.explore.scenario import MADV_COLLAPSE, Setup, override, scenario
+
+from ..arch import arch
+from ..kernel import tlb
+from ..kernel.pgtable import FLAGS_MASK, LEAF, PFN_SHIFT, PRESENT, TABLE_ENTRY
+from ..machine import forget, load, rcu_read_lock, rcu_read_unlock
+
+
+@override("tlb.pmdp_get_lockless_sync")
+def sync() -> None:
+    """Interrupt those who read."""
+    tlb.tlb_remove_table_sync_one()
+
+
+@override("pgtable_generic.__pte_offset_map")
+def map_in_halves(pmd: int, addr: int) -> tuple[int, int]:
+    """With interrupts off: the lower half, the upper half, and the lower again until that has not changed."""
+    rcu_read_lock()
+    flags = tlb.pmdp_get_lockless_start()
+    while True:
+        low = load(pmd) & FLAGS_MASK
+        pmdval = load(pmd) & ~FLAGS_MASK | low
+        if load(pmd) & FLAGS_MASK == low:
+            break
+        forget(())
+    tlb.pmdp_get_lockless_end(flags)
+    if pmdval & (PRESENT | LEAF) != PRESENT:
+        rcu_read_unlock()
+        return 0, pmdval
+    return (pmdval >> PFN_SHIFT) + TABLE_ENTRY + (addr >> arch.page_shift & arch.ptrs_per_pte - 1), pmdval
+
+
+@scenario(arch="arm64/1", options={"pt_reclaim": "n"})
+def shmem_collapse_map_in_halves(s: Setup) -> None:
+    """MADV_COLLAPSE retracts a table, a fault brings another into its place, and a reader maps one of them.
+
+    A flush is a broadcast here: it does not interrupt those who read, as that of a lazy CPU or of a guest does not.
+    """
+    f = s.shmem(s.huge)
+    p, q = s.process(), s.process()
+    for process in (p, q):
+        process.mmap(s.A, s.huge, f)
+    for i in range(s.huge):
+        p.write(s.A + i * s.page, 1)
+    q.read(s.A)
+    s.model.kernel("sys").prctl_set_thp_disable(q.mm, True, 0)
+    generic, load_entry = s.model.kernel("pgtable_generic"), s.model.machine.load
+    pmd = s.model.kernel("pgtable").mm_find_pmd(q.mm, s.A)
+
+    def look() -> None:
+        pte = generic.pte_offset_map(pmd, s.A)
+        if pte:
+            load_entry(pte)
+            generic.pte_unmap(pte)
+
+    s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
+    s.thread("fault", lambda: q.read(s.A))
+    s.thread("look", look)
+    s.finally_(lambda results: None if results["fault"] == 1 else f"the read saw {results['fault']}")
+    s.sometimes("retracted")
