@@ -48,6 +48,16 @@ PROGRAMS = {
         Op(0, "fill", (0x1003FC00000, 0x10000, 0x1000, 5)),
         Op(0, "pagemap_scan", (0x1003FC00000, 0x10000, 0, 0, 5, 0, 0, 0, 0x18)),
         Op(0, "pagemap_scan", (0x1003FC00000, (1 << 64) - (1 << 16), 0, 0, 5, 0, 0, 0, 0x18)),
+        Op(0, "mlock", (0x1003FC01000, (1 << 64) - (1 << 16))),
+        Op(0, "munlock", (0x1003FC01000, (1 << 64) - (1 << 16))),
+        Op(0, "mmap", (0x1003FD00000, (1 << 64) - (1 << 16), 3, 0x12, 2, 0x14000)),
+    ],
+    # The CPU takes the top byte of an address for a tag: the range is empty.
+    "arm64-7.x": [
+        Op(0, "reset"),
+        Op(0, "mmap", (0x10003F000000, 0x10000, 3, ANON, NO_FILE, 0)),
+        Op(0, "fill", (0x10003F000000, 0x10000, 0x1000, 5)),
+        Op(0, "pagemap_scan", (0x10003F000000, 1 << 62, 0, 0, 5, 0, 0, 0, 0x18)),
     ],
     # A huge page's bytes, in units of Pss, are more than a word has.
     "arm-lpae-6.1": [
@@ -59,6 +69,10 @@ PROGRAMS = {
         Op(0, "fork", (1,)),
         Op(1, "madvise", (0x40400000, 0x200000, 4)),
         Op(1, "exit"),
+        Op(0, "mmap", (0x40C00000, 0x200000, 3, ANON, NO_FILE, (1 << 31) - 4096)),
+        Op(0, "mprotect", (0x40400000, 1 << 31, 1)),
+        Op(0, "munlock", (0x40400000, 1 << 31)),
+        Op(0, "munmap", (0x40400000, 1 << 31)),
     ],
 }
 

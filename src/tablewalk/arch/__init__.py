@@ -33,6 +33,7 @@ class Arch:
     has_thp: bool = True  # has_transparent_hugepage(): the CPU can; all kernels are built for it
     has_move_pud: bool = True  # HAVE_MOVE_PMD and HAVE_MOVE_PUD, and arch_supports_page_table_move()
     file_thp_deposits: bool = False  # arch_needs_pgtable_deposit(): hash MMU of powerpc
+    top_byte_ignored: bool = False  # untagged_addr(): user space's addresses may have a tag
     own_user_space: bool = False  # ALTERNATE_USER_ADDRESS_SPACE: access_ok() takes any address
     # tables
     split_pmd_ptlock: bool = True  # ARCH_ENABLE_SPLIT_PMD_PTLOCK: a PMD table has a lock of its own
@@ -59,6 +60,7 @@ class Arch:
     p4d_shift: int = field(init=False, default=0)
     pgdir_shift: int = field(init=False, default=0)
     page_size: int = field(init=False, default=0)
+    long_bits: int = field(init=False, default=0)  # BITS_PER_LONG
     pmd_size: int = field(init=False, default=0)
     pud_size: int = field(init=False, default=0)
     hpage_pmd_nr: int = field(init=False, default=0)
@@ -79,6 +81,7 @@ class Arch:
         self.p4d_shift = self.pud_shift + self.pud_bits
         self.pgdir_shift = self.p4d_shift + self.p4d_bits
         self.page_size = 1 << self.page_shift
+        self.long_bits = 32 if self.task_size < 1 << 32 else 64
         self.pmd_size = 1 << self.pmd_shift
         self.pud_size = 1 << self.pud_shift
         self.hpage_pmd_nr = 1 << self.pte_bits

@@ -171,7 +171,7 @@ def sys_mlock(mm: mm_struct, start: int, length: int, flags_mlock2: int = 0) -> 
     if mm.rlimit_memlock == 0:
         return -EPERM
     end = page_align(start + length)
-    if end > 1 << 64:
+    if end >= 1 << 64:
         return -EINVAL
     start &= -arch.page_size
     vm_flags = VM_LOCKED | VM_LOCKONFAULT if flags_mlock2 & MLOCK_ONFAULT else VM_LOCKED
@@ -188,8 +188,11 @@ def sys_mlock(mm: mm_struct, start: int, length: int, flags_mlock2: int = 0) -> 
 
 def sys_munlock(mm: mm_struct, start: int, length: int) -> int:
     """munlock(2); 0 or -errno."""
+    end = page_align(start + length)
+    if end >= 1 << 64:
+        return -EINVAL
     mmap_write_lock(mm)
-    error = apply_vma_lock_flags(mm, start & -arch.page_size, page_align(start + length), 0)
+    error = apply_vma_lock_flags(mm, start & -arch.page_size, end, 0)
     mmap_write_unlock(mm)
     return error
 

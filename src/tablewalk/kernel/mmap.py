@@ -161,7 +161,7 @@ def do_mmap(
     if length == 0:
         return -EINVAL, 0
     length = page_align(length)
-    if pgoff + (length >> arch.page_shift) >= 1 << 64 - arch.page_shift:
+    if pgoff + (length >> arch.page_shift) >= 1 << arch.long_bits:
         return -EOVERFLOW, 0
     if mm.map_count > MAX_MAP_COUNT or addr + length > arch.task_size:
         return -ENOMEM, 0

@@ -26,7 +26,7 @@ def sys_msync(mm: mm_struct, start: int, length: int, flags: int) -> int:
     if flags & MS_ASYNC and flags & MS_SYNC:
         return -EINVAL
     end = start + page_align(length)
-    if end > 1 << 64:
+    if end >= 1 << 64:
         return -ENOMEM
     mmap_read_lock(mm)
     error = sync_vmas(mm, start, end, flags)

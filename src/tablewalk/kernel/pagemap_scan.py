@@ -58,14 +58,19 @@ Region = tuple[int, int, int]  # start, end, categories
 Scanned = tuple[int, tuple[Region, ...], int, int]
 
 
+def untagged_addr(addr: int) -> int:
+    """The address without its tag: if it is user space's, without its top byte where the CPU ignores that."""
+    return addr & (1 << 56) - 1 if arch.top_byte_ignored and addr >> 55 & 1 == 0 else addr
+
+
 class pm_scan_arg:
     """What is asked for (struct pm_scan_arg), never changed once made; `vec_len` is how many ranges may be told."""
 
     def __init__(
         self, start: int, end: int, flags: int, max_pages: int, vec_len: int, masks: tuple[int, int, int, int]
     ) -> None:
-        self.start = start
-        self.end = end
+        self.start = untagged_addr(start)
+        self.end = untagged_addr(end)
         self.flags = flags
         self.max_pages = max_pages or 1 << 40
         self.vec_len = vec_len

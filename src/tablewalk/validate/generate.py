@@ -18,6 +18,7 @@ from .mix import (
     FOCUS,
     HINTS,
     HUGE,
+    LAST_OFFSET,
     POLICIES,
     PROCESS_ADVICE,
     PROTS,
@@ -227,7 +228,7 @@ class Generator:
         where, values = self.rng.choice(SPOILERS[op.kind])
         args = list(op.args)
         value = self.rng.choice(values)
-        value = self.geometry.endless if value == HUGE else value
+        value = {HUGE: self.geometry.endless, LAST_OFFSET: self.geometry.last_offset}.get(value, value)
         args[where] = args[where] + value if value in (1, 2048) and where == 0 else value
         return op._replace(args=tuple(args))
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from . import generate_uffd
 
 HUGE = 1 << 62
+LAST_OFFSET = (1 << 63) - 4096
 
 PROTS = (0, 1, 1, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 5, 7)
 SIZES = (1, 1, 1, 2, 3, 4, 8, 16, 17, 64, 100)  # pages
@@ -123,7 +124,7 @@ SOME_THREADS = 0.03
 
 # Arguments by their place, and what they are replaced by (an address: what is added to it).
 SPOILERS: dict[str, tuple[tuple[int, tuple[int, ...]], ...]] = {
-    "mmap": ((0, (1, 2048)), (1, (0, HUGE)), (3, (0x10, 0x30, 0x1F)), (5, (1, 0x7FFFFFFFFFFFF000))),
+    "mmap": ((0, (1, 2048)), (1, (0, HUGE)), (3, (0x10, 0x30, 0x1F)), (5, (1, LAST_OFFSET))),
     "munmap": ((0, (1, 2048)), (1, (0, HUGE))),
     "mprotect": ((0, (1, 2048)), (1, (0, HUGE)), (2, (0x1000000, 0x3000000))),
     "madvise": (*((0, (1, 2048)), (1, ((1 << 64) - 4096,))) * 3, (1, (0,)), (2, (5, 7, 99))),

@@ -46,7 +46,8 @@ class Geometry(NamedTuple):
     tables: int = 24
     ksmd: bool = False  # whether programs may let ksmd run: the whole machine's memory is scanned
     uffd: bool = True  # whether programs may open userfaultfds
-    endless: int = 1 << 62  # a length that no address space has
+    endless: int = 1 << 62  # a length that no address space has, and the last offset that an off_t has
+    last_offset: int = (1 << 63) - 4096
 
     @property
     def end(self) -> int:

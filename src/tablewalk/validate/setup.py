@@ -48,6 +48,8 @@ def setup(kernel: Kernel) -> Setup:
     geometry = Geometry(arch.page_size, arch.ptrs_per_pte, _arena(arch), ksmd=ksmd, uffd=name == "x86_64")
     if arch.task_size > geometry.endless:  # s390: programs would unmap the agent
         geometry = geometry._replace(endless=ENDLESS_64BIT)
+    elif arch.long_bits == 32:
+        geometry = geometry._replace(endless=1 << 31, last_offset=(1 << 31) - arch.page_size)
     return Setup(kernel, config, geometry, release >= EXACT_RSS)
 
 
