@@ -137,7 +137,8 @@ def main() -> None:
     print("\n".join(lines))
     print(f"{time.process_time() - begin:.0f} s", file=sys.stderr)
     if options.write:
-        head = f"# Mutants of {options.tree.name}\n\n`benchmarks/audit_mutants.py` makes them and follows them.\n\n"
+        name = options.tree.resolve().name
+        head = f"# Mutants of {name}\n\n`benchmarks/audit_mutants.py` makes them and follows them.\n\n"
         (WHERE / "MUTANTS.md").write_text(head + "\n".join(lines) + "\n")
 
 

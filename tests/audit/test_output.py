@@ -31,6 +31,7 @@ def test_json(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
     got = json.loads(capsys.readouterr().out)
     assert [(f["rule"], f["line"], f["function"]) for f in got["findings"]] == [("unchecked-null", 6, "young")]
     assert got["findings"][0]["path"][-1]["line"] == 6
+    assert got["findings"][0]["invariant"] == "I1"
     assert (got["coverage"]["files"], got["coverage"]["calls"], got["coverage"]["notes"]) == (1, 2, [])
     sites = [(s["line"], s["call"], s["verdict"]) for s in got["census"]]
     assert sites == [(5, "pte_offset_map_lock", "unchecked-null"), (8, "pte_unmap_unlock", "no finding")]
@@ -119,4 +120,23 @@ def test_a_block_where_a_value_is_expected(macro: str, tmp_path: Path) -> None:
     """As an argument of a macro, which is not C to a parser."""
     source = tmp_path / "block.c"
     source.write_text(UNCHECKED.replace("\treturn ret", f"\t{macro}(rcu, {{ ret++; }});\n\treturn ret"))
+    assert [f.rule for f in audit([source]).findings] == ["unchecked-null"]
+
+
+def test_contracts_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "done.c"
+    source.write_text("static void done(pte_t *pte, spinlock_t *ptl)\n{\n\tpte_unmap_unlock(pte, ptl);\n}\n")
+    assert run(["audit", "--contracts", str(source)]) == 0
+    assert capsys.readouterr().out == f"{source}:1: done(): is given pte mapped; pte unmapped\n"
+
+
+def test_rules_say_where_they_are_from(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["audit", "--rules"]) == 0
+    out = capsys.readouterr().out
+    assert "leak: A page table that is mapped is unmapped on every path.\n    from Documentation/" in out
+
+
+def test_a_step_of_what_has_no_name(tmp_path: Path) -> None:
+    source = tmp_path / "step.c"
+    source.write_text(UNCHECKED.replace("\treturn ret", "\tif (!1++)\n\t\tret = 0;\n\treturn ret"))
     assert [f.rule for f in audit([source]).findings] == ["unchecked-null"]

@@ -8,8 +8,10 @@ from textwrap import indent
 
 import pytest
 
-from tablewalk.audit.rules import RULES
+from tablewalk.audit.rules import RULES, SCENARIO_OF, scenario_of
 from tablewalk.audit.run import audit
+from tablewalk.explore.rules import RULES as INVARIANTS
+from tablewalk.explore.run import built_in
 
 HEAD = """\
 static int f(struct mm_struct *mm, struct vm_area_struct *vma, pmd_t *pmd, unsigned long addr, unsigned long end)
@@ -110,6 +112,13 @@ def test_the_good_example_breaks_none(rule: str, tmp_path: Path) -> None:
 
 def test_examples_are_of_rules_that_exist() -> None:
     assert EXAMPLES.keys() <= RULES.keys()
+
+
+def test_invariants_and_scenarios_are_the_explorers() -> None:
+    assert {r.invariant for r in RULES.values()} - {""} <= {r.id for r in INVARIANTS}
+    assert set(SCENARIO_OF.values()) <= built_in().keys()
+    assert scenario_of("unchecked-null", "move_ptes") == "shmem-collapse-mremap-page"
+    assert scenario_of("unmap-order", "move_ptes") == ""
 
 
 def test_a_huge_pte_alloc_that_maps(tmp_path: Path) -> None:

@@ -16,7 +16,16 @@ _HUGE_DEFINITION = re.compile(r"huge_pte_(?:alloc|offset)$")
 
 
 def local_reports(unit: Unit, names: Names) -> Iterator[Report]:
-    for rule in (_deprecated, _kernel_table, _huge, _endless, _undeferred, _saved_value_unused, _never_compared):
+    for rule in (
+        _deprecated,
+        _kernel_table,
+        _huge,
+        _endless,
+        _undeferred,
+        _saved_value_unused,
+        _never_compared,
+        _second_look,
+    ):
         yield from rule(unit, names)
 
 
@@ -93,6 +102,16 @@ def _undeferred(unit: Unit, names: Names) -> Iterator[Report]:
             table = call.args[1]
             if "pmd_pgtable(" in table.text or table.place in tables:
                 yield Report("undeferred-free", call.line, "pte_free() of a table that was in use: pte_free_defer()")
+
+
+def _second_look(unit: Unit, names: Names) -> Iterator[Report]:
+    """A lock that is looked up by what the pmd is now."""
+    if any(c.name in PMD_LOCKS for c in unit.calls):
+        return
+    for call in unit.calls:
+        if call.name == "pte_lockptr" and len(call.args) > 1 and not call.args[-1].address:
+            said = f"pte_lockptr() goes by what {call.args[-1].text} is now, not by what was mapped"
+            yield Report("live-lockptr", call.line, said, call.line)
 
 
 def _never_compared(unit: Unit, names: Names) -> Iterator[Report]:

@@ -6,8 +6,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tablewalk.audit.contracts import describe
 from tablewalk.audit.names import DEPRECATED, MAPS, UNMAPS
-from tablewalk.audit.rules import RULES
+from tablewalk.audit.rules import RULES, scenario_of
 from tablewalk.audit.run import Audit, Finding, shown_name
 
 _SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
@@ -59,11 +60,34 @@ def coverage_json(run: Audit) -> dict[str, Any]:
 
 def as_json(run: Audit, findings: list[Finding], with_census: bool) -> dict[str, Any]:
     sites = {"census": [asdict(s) for s in census(run, findings)]} if with_census else {}
-    return {"findings": [asdict(f) for f in findings], "coverage": coverage_json(run), **sites}
+    return {"findings": [_finding(f) for f in findings], "coverage": coverage_json(run), **sites}
+
+
+def _finding(f: Finding) -> dict[str, Any]:
+    rule = RULES[f.rule]
+    return asdict(f) | {"source": rule.source, "invariant": rule.invariant, "scenario": scenario_of(f.rule, f.function)}
+
+
+def contracts(run: Audit) -> list[tuple[str, int, str, list[str]]]:
+    """File, line and name of each function with a contract, and what it says."""
+    found = []
+    for entry in run.entries:
+        said = describe(entry.result.contract, entry.function) if entry.result is not None else []
+        if said:
+            found.append((shown_name(run, entry.file), entry.function.line, entry.function.name, said))
+    return sorted(found)
 
 
 def as_sarif(findings: list[Finding], version: str) -> dict[str, Any]:
-    rules = [{"id": r, "shortDescription": {"text": text}} for r, text in RULES.items()]
+    rules = [
+        {
+            "id": name,
+            "shortDescription": {"text": rule.statement},
+            "help": {"text": f"Source: {rule.source}. Not reported when {rule.unless or 'it is kept'}."},
+            "properties": {"invariant": rule.invariant},
+        }
+        for name, rule in RULES.items()
+    ]
     driver = {"name": "tablewalk audit", "version": version, "rules": rules}
     return {
         "$schema": _SCHEMA,

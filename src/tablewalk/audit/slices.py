@@ -79,7 +79,7 @@ def used(op: Op) -> Iterable[str]:
     if isinstance(op, Set):
         return [op.value.place] if op.value.place else []
     if isinstance(op, Use | Step):
-        return [op.place]
+        return [op.place] if op.place else []  # of what has no name, as in text that is no C
     if isinstance(op, Test):
         return [v.place for v in (op.left, op.right) if v is not None and v.place]
     if isinstance(op, Select | Return):

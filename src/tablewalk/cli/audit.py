@@ -16,9 +16,9 @@ from tablewalk.audit.baseline import Accepted, read_baseline, without_accepted
 from tablewalk.audit.changes import Change, of_git, of_patch
 from tablewalk.audit.compare import Compared, compare, introduced
 from tablewalk.audit.names import tree_root
-from tablewalk.audit.output import as_json, as_sarif, census
+from tablewalk.audit.output import as_json, as_sarif, census, contracts
 from tablewalk.audit.reader import Reader
-from tablewalk.audit.rules import RULES
+from tablewalk.audit.rules import RULES, scenario_of
 from tablewalk.audit.run import Audit, Finding, audit
 from tablewalk.errors import TablewalkError, escape
 from tablewalk.machine.native import cache_dir
@@ -36,6 +36,7 @@ _TREE = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option("--annotations", type=_FILE, multiple=True, metavar="FILE", help="Contracts of functions; repeatable.")
 @click.option("--coverage", is_flag=True, help="What was looked at, and all that was not understood.")
 @click.option("--census", "with_census", is_flag=True, help="Every call of the interface, with its verdict.")
+@click.option("--contracts", "with_contracts", is_flag=True, help="What functions do to tables of their callers.")
 @click.option("--json", "as_json_", is_flag=True, help="One JSON object.")
 @click.option("--sarif", is_flag=True, help="SARIF 2.1.0.")
 @click.option("--cache/--no-cache", "cached", default=True, help="Remember which files have nothing of interest.")
@@ -49,6 +50,7 @@ def command(
     annotations: tuple[Path, ...],
     coverage: bool,
     with_census: bool,
+    with_contracts: bool,
     as_json_: bool,
     sarif: bool,
     cached: bool,
@@ -60,14 +62,17 @@ def command(
     Exit status 1 if there is one.
     """
     if list_rules:
-        for rule, text in RULES.items():
-            click.echo(f"{rule}: {text}")
+        for name, rule in RULES.items():
+            click.echo(f"{name}: {rule.statement}")
+            click.echo(f"    from {rule.source}{f'; invariant {rule.invariant}' if rule.invariant else ''}")
+            if rule.unless:
+                click.echo(f"    not when {rule.unless}")
         return 0
     if as_json_ and sarif:
         raise TablewalkError("audit: --json or --sarif, not both")
     accepted = read_baseline(baseline) if baseline else []
     if trees is not None:
-        if diff or sarif or with_census or coverage:
+        if diff or sarif or with_census or with_contracts or coverage:
             raise TablewalkError(
                 "audit: --compare has --json, --baseline and --annotations, and PATHs within both trees"
             )
@@ -91,6 +96,8 @@ def command(
             click.echo(_line(f))
         for s in census(run, findings) if with_census else ():
             click.echo(escape(f"{s.file}:{s.line}: {s.call} in {s.function}(): {s.verdict}"))
+        for file, line, name, said in contracts(run) if with_contracts else ():
+            click.echo(escape(f"{file}:{line}: {name}(): {'; '.join(said)}"))
         if coverage:
             _coverage(run)
     for a in unused if diff is None else ():
@@ -99,7 +106,9 @@ def command(
 
 
 def _line(f: Finding) -> str:
-    return escape(f"{f.file}:{f.line}: warning: {f.function}(): {f.message} [{f.rule}]")
+    scenario = scenario_of(f.rule, f.function)
+    see = f" (explore {scenario})" if scenario else ""
+    return escape(f"{f.file}:{f.line}: warning: {f.function}(): {f.message} [{f.rule}]{see}")
 
 
 def _coverage(run: Audit) -> None:
