@@ -16,6 +16,15 @@ from tablewalk.validate.ops import Op
 NO_FILE = (1 << 64) - 1
 
 PROGRAMS = {
+    # A huge page that was given up is dropped page by page in 6.18, and its table stays.
+    "pageout-of-a-huge-page-given-up": [
+        Op(0, "reset"),
+        Op(0, "mmap", (0x10003F000000, 0x600000, 3, 0x32, NO_FILE, 0)),
+        Op(0, "madvise", (0x10003F000000, 0x600000, 14)),
+        Op(0, "write", (0x10003F200000, 1)),
+        Op(0, "madvise", (0x10003F200000, 0x200000, 8)),
+        Op(0, "madvise", (0x10003F200000, 0x200000, 21)),
+    ],
     # Pages of a large folio that one mm alone maps again are written in place: MADV_COLD finds and splits the folio.
     "write-to-a-large-folio-had-alone": [
         Op(0, "reset"),

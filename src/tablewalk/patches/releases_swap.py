@@ -83,8 +83,8 @@ def shmem_must_split(mapping: address_space, f: folio) -> bool:
 
 @patch(
     "R-lazyfree-whole",
-    title="mm/vmscan: avoid split lazyfree THP during shrink_folio_list()",
-    since="6.11",
+    title="mm/vmscan: avoid split lazyfree THP during shrink_folio_list() (not in 6.12; 6.18.44 was seen to split)",
+    since="6.19",
     site="rmap_walk.unmap_huge_pmd_locked",
     files=("mm/huge_memory.c", "mm/rmap.c"),
 )
