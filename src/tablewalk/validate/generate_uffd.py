@@ -29,7 +29,7 @@ WEIGHTS: dict[str, float] = {
     "uffd_continue": 9,
     "uffd_writeprotect": 6,
     "uffd_move": 9.5,
-    "uffd_poison": 8,
+    "uffd_poison": 8.4,
     "uffd_wake": 3.6,
 }
 

@@ -34,7 +34,7 @@ WEIGHTS = {
     "move": 7,
     "resize": 3,
     "grow": 2,
-    "lock": 5.6,
+    "lock": 5.9,
     "lockall": 3,
     "read": 9,
     "write": 20,
@@ -61,9 +61,9 @@ WEIGHTS = {
     "msync": 2,
     "mincore": 1.6,
     "set_mempolicy": 1.2,
-    "get_mempolicy": 1.2,
+    "get_mempolicy": 1.3,
     "mseal": 0,
-    "pagemap_scan": 2.4,
+    "pagemap_scan": 3.4,
 }
 
 # What a focus makes more likely
