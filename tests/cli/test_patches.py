@@ -6,6 +6,7 @@ from __future__ import annotations
 import inspect
 import json
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -104,3 +105,18 @@ def test_a_patch_left_out_is_overridden_everywhere_and_comes_back(row: Patch) ->
     assert getattr(module, name) is not before
     model.configure(KernelConfig())
     assert getattr(module, name) is before
+
+
+def test_a_release_lacks_what_the_overrides_of_others_call() -> None:
+    """A module of overrides keeps what it overrides, so that these may call it; nothing else there may."""
+    releases = [row for row in ROWS if not row.mutant and ":" not in row.site]
+    for row in releases:
+        where, _, _ = row.override.rpartition(".")
+        overrides = import_module(f"tablewalk.patches.{where}")
+        module, _, function = row.site.rpartition(".")
+        site = getattr(import_module(f"tablewalk.kernel.{module}"), function, None)
+        names = {name for name, value in vars(overrides).items() if value is site}
+        of_site = {r.override.rpartition(".")[2] for r in releases if r.site == row.site}
+        for name, caller in vars(overrides).items():
+            if inspect.isfunction(caller) and caller.__module__ == overrides.__name__ and name not in of_site:
+                assert not names & set(caller.__code__.co_names), f"{where}.{name} calls {row.site}"

@@ -209,6 +209,34 @@ PROGRAMS = {
         Op(0, "uffd_zeropage", (0x10003F000000, 0x1000, 0, 1)),
         Op(0, "uffd_zeropage", (0x10003F003000, 0x1000, 0, 0)),
     ],
+    # The mode is looked at before the memory that has gone; a source that is not aligned after whether there is any.
+    "arguments-before-memory": [
+        Op(0, "reset"),
+        Op(0, "uffd_open", (0, 0, 0)),
+        Op(0, "uffd_copy", (0x100040A00000, 0x100040BF2800, 0x1000, 0, 0)),
+        Op(0, "fork", (1,)),
+        Op(0, "exit"),
+        Op(1, "fork", (0,)),
+        Op(0, "uffd_writeprotect", (0x100041A00000, 0x1000, 3, 0)),
+    ],
+    # A marker that is write-protected besides.
+    "protected-marker": [
+        Op(0, "reset"),
+        Op(0, "uffd_open", (0, 0x8000, 2)),
+        Op(0, "mmap", (0x100040200000, 0x1000, 3, 0x32, NO_FILE, 0)),
+        Op(0, "uffd_register", (0x100040200000, 0x1000, 2, 2)),
+        Op(0, "uffd_poison", (0x100040200000, 0x1000, 0, 2)),
+        Op(0, "pagemap_scan", (0x100040200000, 0x1000, 1, 0x201, 0, 0, 0x100, 0xA, 2)),
+    ],
+    # What MREMAP_DONTUNMAP leaves of locked or unlocked memory keeps its page offset up to 6.18.
+    "left-with-its-offset": [
+        Op(0, "reset"),
+        Op(0, "mmap", (0x100041200000, 0x200000, 3, 0x32, NO_FILE, 0)),
+        Op(0, "fill", (0x100041200000, 0x1000, 0x1000, 0)),
+        Op(0, "mremap", (0x100041200000, 0x200000, 0x200000, 7, 0x100041400000)),
+        Op(0, "mremap", (0x100041400000, 0x400000, 0x400000, 7, 0x100041A00000)),
+        Op(0, "mlockall", (7,)),
+    ],
 }
 
 

@@ -358,16 +358,18 @@ def userfaultfd_is_initialized(ctx: userfaultfd_ctx) -> bool:
     return ctx_has(ctx, UFFD_FEATURE_INITIALIZED)
 
 
-def ioctl_begins(ctx: userfaultfd_ctx, start: int, length: int) -> tuple[int, int]:
-    """(0, 0) with a user of the mm more; or what the ioctl returns: -EAGAIN while an event is not read."""
+def ioctl_begins(ctx: userfaultfd_ctx, start: int, length: int, valid: bool) -> tuple[int, int]:
+    """(0, 0) with a user of the mm more; or what the ioctl returns: -EAGAIN while an event is not read.
+
+    `valid`: whether its other arguments are.
+    """
     if not userfaultfd_is_initialized(ctx):
         return -EINVAL, 0
     if load(ctx.mmap_changing):
         return -EAGAIN, eagain_output()
-    error = validate_range(start, length)
-    if error == 0 and not inc_not_zero(ctx.mm.mm_users):
-        error = -ESRCH
-    return error, 0
+    if not valid or validate_range(start, length):
+        return -EINVAL, 0
+    return 0 if inc_not_zero(ctx.mm.mm_users) else -ESRCH, 0
 
 
 def eagain_output() -> int:
@@ -390,24 +392,18 @@ def uffdio_copy(
 
     `src_mm` is the mm of the caller, where `src` is; by default that of the context.
     """
-    if mode & ~(UFFDIO_COPY_MODE_DONTWAKE | UFFDIO_COPY_MODE_WP):
-        return -EINVAL, 0
-    if src >= arch.task_size or length > arch.task_size - src:
-        return -EINVAL, 0
-    error, out = ioctl_begins(ctx, dst, length)
+    valid = mode & ~(UFFDIO_COPY_MODE_DONTWAKE | UFFDIO_COPY_MODE_WP) == 0
+    valid = valid and src < arch.task_size and length <= arch.task_size - src
+    error, out = ioctl_begins(ctx, dst, length, valid)
     if error:
         return error, out
-    if src & arch.page_size - 1:
-        raise NotModelled("UFFDIO_COPY from parts of two pages")
     wp = mode & UFFDIO_COPY_MODE_WP != 0
     return ioctl_ends(ctx, mfill_atomic(ctx, dst, length, MFILL_ATOMIC_COPY, wp, src_mm or ctx.mm, src), length)
 
 
 def uffdio_zeropage(ctx: userfaultfd_ctx, start: int, length: int, mode: int = 0) -> tuple[int, int]:
     """UFFDIO_ZEROPAGE: (0 or -errno, bytes filled or -errno)."""
-    if mode & ~UFFDIO_ZEROPAGE_MODE_DONTWAKE:
-        return -EINVAL, 0
-    error, out = ioctl_begins(ctx, start, length)
+    error, out = ioctl_begins(ctx, start, length, mode & ~UFFDIO_ZEROPAGE_MODE_DONTWAKE == 0)
     if error:
         return error, out
     return ioctl_ends(ctx, mfill_atomic(ctx, start, length, MFILL_ATOMIC_ZEROPAGE, False, NO_MM, 0), length)
@@ -415,9 +411,7 @@ def uffdio_zeropage(ctx: userfaultfd_ctx, start: int, length: int, mode: int = 0
 
 def uffdio_continue(ctx: userfaultfd_ctx, start: int, length: int, mode: int = 0) -> tuple[int, int]:
     """UFFDIO_CONTINUE with UFFDIO_CONTINUE_MODE_*: (0 or -errno, bytes mapped or -errno)."""
-    if mode & ~continue_modes():
-        return -EINVAL, 0
-    error, out = ioctl_begins(ctx, start, length)
+    error, out = ioctl_begins(ctx, start, length, mode & ~continue_modes() == 0)
     if error:
         return error, out
     wp = mode & UFFDIO_CONTINUE_MODE_WP != 0
@@ -431,9 +425,9 @@ def continue_modes() -> int:
 
 def uffdio_poison(ctx: userfaultfd_ctx, start: int, length: int, mode: int = 0) -> tuple[int, int]:
     """UFFDIO_POISON: (0 or -errno, bytes poisoned or -errno)."""
-    if not uffd_has_poison() or mode & ~UFFDIO_POISON_MODE_DONTWAKE:
+    if not uffd_has_poison():
         return -EINVAL, 0
-    error, out = ioctl_begins(ctx, start, length)
+    error, out = ioctl_begins(ctx, start, length, mode & ~UFFDIO_POISON_MODE_DONTWAKE == 0)
     if error:
         return error, out
     return ioctl_ends(ctx, mfill_atomic(ctx, start, length, MFILL_ATOMIC_POISON, False, NO_MM, 0), length)
@@ -442,12 +436,9 @@ def uffdio_poison(ctx: userfaultfd_ctx, start: int, length: int, mode: int = 0) 
 def uffdio_writeprotect(ctx: userfaultfd_ctx, start: int, length: int, mode: int) -> int:
     """UFFDIO_WRITEPROTECT with UFFDIO_WRITEPROTECT_MODE_*; 0 or -errno."""
     both = UFFDIO_WRITEPROTECT_MODE_WP | UFFDIO_WRITEPROTECT_MODE_DONTWAKE
-    error, _ = ioctl_begins(ctx, start, length)
+    error, _ = ioctl_begins(ctx, start, length, mode & ~both == 0 and mode != both)
     if error:
         return error
-    if mode & ~both or mode == both:
-        mmput(ctx.mm)
-        return -EINVAL
     error = mwriteprotect_range(ctx, start, length, mode & UFFDIO_WRITEPROTECT_MODE_WP != 0)
     mmput(ctx.mm)
     return error
@@ -460,13 +451,11 @@ def uffdio_move(
 
     `caller` is the mm of the caller; by default, and for anything to be moved, that of the context.
     """
-    if caller and caller != ctx.mm:
+    if not uffd_has_move():
         return -EINVAL, 0
-    if not uffd_has_move() or mode & ~(UFFDIO_MOVE_MODE_ALLOW_SRC_HOLES | UFFDIO_MOVE_MODE_DONTWAKE):
-        return -EINVAL, 0
-    if validate_range(src, length):
-        return -EINVAL, 0
-    error, out = ioctl_begins(ctx, dst, length)
+    valid = mode & ~(UFFDIO_MOVE_MODE_ALLOW_SRC_HOLES | UFFDIO_MOVE_MODE_DONTWAKE) == 0
+    valid = valid and (not caller or caller == ctx.mm) and validate_range(src, length) == 0
+    error, out = ioctl_begins(ctx, dst, length, valid)
     if error:
         return error, out
     return ioctl_ends(ctx, move_pages(ctx, dst, src, length, mode), length)

@@ -403,9 +403,9 @@ def pte_to_pagemap_entry(pte: int) -> int:
 def swp_to_pagemap_entry(pte: int) -> int:
     """The same of an entry that is not present."""
     kind = swp_type(pte)
-    if kind == SWP_MARKER:
-        return pagemap_marker(swp_offset(pte))
     flags = PM_SWAP | PM_UFFD_WP if pte & UFFD_WP else PM_SWAP
+    if kind == SWP_MARKER:
+        return flags | pagemap_marker(swp_offset(pte))
     if kind == SWP_MIGRATION and not folio_test_anon(page_folio(pte_page(pte))):
         flags |= PM_FILE
     return flags

@@ -25,11 +25,9 @@ from ..kernel.mremap import (
 )
 from ..kernel.pgtable import pmd_clear, pmd_p, pmd_pgtable, pmd_populate
 from ..kernel.pgtable_generic import pmd_lock, pmd_lockptr
-from ..kernel.rmap import unlink_anon_vmas
 from ..kernel.tlb import flush_tlb_range
-from ..kernel.vm_flags import EFAULT, EINVAL, EPERM, VM_LOCKED, VM_LOCKED_MASK
+from ..kernel.vm_flags import EFAULT, EINVAL, EPERM, VM_LOCKED
 from ..kernel.vma import do_vmi_munmap, vma_is_sealed, vma_lookup
-from ..kernel.vma_change import vm_flags_reset
 from ..machine import load, spin_lock_nested, spin_unlock
 from . import patch
 
@@ -252,39 +250,6 @@ def without_self_as_ever(
 ) -> tuple[vm_area_struct, vm_area_struct]:
     """Older releases were given the fix of 7.2, too."""
     return without_self(vma, prev, next_, addr, end)
-
-
-@patch(
-    "R-mremap-pgoff",
-    title="what MREMAP_DONTUNMAP leaves empty gets the page offset of its address (seen in 7.2, not in 6.18.44)",
-    since="7.2",
-    site="mremap.dontunmap_complete",
-    files=FILES,
-)
-@patch(
-    "R-mremap-pgoff-6.1",
-    title="mm/mremap: reset unfaulted VMA page offset for MREMAP_DONTUNMAP",
-    since="6.1.191",
-    site="mremap.dontunmap_complete",
-    files=FILES,
-)
-def dontunmap_keeps_pgoff(vma: vm_area_struct, start: int, end: int) -> None:
-    """It keeps the page offset of where its pages came from, and merges only with what fits that."""
-    vm_flags_reset(vma, vma.vm_flags & ~VM_LOCKED_MASK)
-    if vma.vm_start == start and vma.vm_end == end:
-        unlink_anon_vmas(vma)
-
-
-@patch(
-    "R-mremap-refactor",
-    title="mm/mremap: refactor mremap() system call implementation",
-    since="6.15",
-    site="mremap.dontunmap_complete",
-    files=FILES,
-)
-def dontunmap_complete_as_ever(vma: vm_area_struct, start: int, end: int) -> None:
-    """Older releases were given the fix of 7.2, too."""
-    dontunmap_complete(vma, start, end)
 
 
 @patch(
