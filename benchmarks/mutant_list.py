@@ -657,8 +657,8 @@ FILES = (
         "truncate-off-by-one",
         "truncate.py",
         "truncation leaves the first page beyond the new end",
-        "    first = newsize + arch.page_size - 1 >> arch.page_shift\n",
-        "    first = newsize + arch.page_size >> arch.page_shift\n",
+        "    return size + arch.page_size - 1 >> arch.page_shift\n",
+        "    return size + arch.page_size >> arch.page_shift\n",
     ),
     Mutant(
         "punch-large-folio",

@@ -1,7 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
 from __future__ import annotations
 
+import signal
+
 import pytest
+
+# A shell's background job ignores interrupts, and so would the programs that tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
