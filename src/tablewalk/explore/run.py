@@ -90,7 +90,9 @@ def built_in() -> dict[str, Program]:
     for found in iter_modules(package.__path__):
         sys.modules.pop(f"{package.__name__}.{found.name}", None)
         import_module(f"{package.__name__}.{found.name}")
-        programs |= _programs()
+        for name, program in _programs().items():
+            if programs.setdefault(name, program) is not program:
+                raise TablewalkError(f"{found.name}.py: there is a scenario {name} already")
     return programs
 
 

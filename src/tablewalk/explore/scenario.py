@@ -122,6 +122,15 @@ class Setup:
         self.processes.append(p)
         return p
 
+    def sharing(self, processes: int) -> list[Process]:
+        """Processes that map shared memory of a huge page's size; all pages hold 1, and the first has them mapped."""
+        f = self.shmem(self.huge)
+        found = [self.process() for _ in range(processes)]
+        for p in found:
+            p.mmap(self.A, self.huge, f)
+        found[0].fill(self.A, 1)
+        return found
+
     def shmem(self, pages: int) -> Any:
         """A shared-memory file."""
         return self.model.kernel("shmem").shmem_file_setup(pages * self.page)
@@ -189,6 +198,11 @@ class Process:
     def write(self, address: int, value: int) -> int:
         """User code writes a page's content."""
         return int(self._k("fault").user_write(self.mm, address, value))
+
+    def fill(self, address: int, value: int) -> None:
+        """User code writes every page of a huge page's range."""
+        for i in range(self.setup.huge):
+            self.write(address + i * self.setup.page, value)
 
     def gup_fast(self, address: int, write: bool = False) -> int:
         """Pin a page by get_user_pages_fast, and let it go again; how many were pinned."""

@@ -21,8 +21,7 @@ def batch_of_one(tlb: mmu_gather, page: int, delay_rmap: bool = False) -> bool:
 def _full(s: Setup) -> Process:
     p = s.process()
     p.mmap(s.A, s.huge)
-    for i in range(s.huge):
-        p.write(s.A + i * s.page, 1)
+    p.fill(s.A, 1)
     return p
 
 

@@ -14,23 +14,10 @@ from tablewalk.explore.scenario import (
 )
 
 
-def _shared(s: Setup, processes: int) -> list[Process]:
-    """Processes that map a file of one huge page's size; all pages hold 1, and the first process has them mapped."""
-    f = s.shmem(s.huge)
-    found = []
-    for _ in range(processes):
-        p = s.process()
-        p.mmap(s.A, s.huge, f)
-        found.append(p)
-    for i in range(s.huge):
-        found[0].write(s.A + i * s.page, 1)
-    return found
-
-
 @scenario()
 def shmem_collapse_fault_dontneed(s: Setup) -> None:
     """MADV_COLLAPSE of shared memory, a write fault, and MADV_DONTNEED with PT_RECLAIM: nothing written is lost."""
-    (p,) = _shared(s, 1)
+    (p,) = s.sharing(1)
     s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
     s.thread("fault", lambda: p.write(s.A, 2))
     s.thread("dontneed", lambda: p.madvise(s.A, s.huge, MADV_DONTNEED))
@@ -41,7 +28,7 @@ def shmem_collapse_fault_dontneed(s: Setup) -> None:
 @scenario()
 def shmem_collapse_fault(s: Setup) -> None:
     """MADV_COLLAPSE of shared memory and a write fault."""
-    (p,) = _shared(s, 1)
+    (p,) = s.sharing(1)
     s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
     s.thread("fault", lambda: p.write(s.A, 2))
     s.finally_(lambda results: None if p.read(s.A) == 2 else f"the page reads {p.read(s.A)}, not 2")
@@ -51,7 +38,7 @@ def shmem_collapse_fault(s: Setup) -> None:
 @scenario()
 def shmem_collapse_dontneed(s: Setup) -> None:
     """MADV_COLLAPSE of shared memory and MADV_DONTNEED of the same range."""
-    (p,) = _shared(s, 1)
+    (p,) = s.sharing(1)
     s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
     s.thread("dontneed", lambda: p.madvise(s.A, s.huge, MADV_DONTNEED))
     s.finally_(lambda results: None if p.read(s.A) == 1 else f"the page reads {p.read(s.A)}, not 1")
@@ -60,7 +47,7 @@ def shmem_collapse_dontneed(s: Setup) -> None:
 @scenario()
 def shmem_collapse_fault_elsewhere(s: Setup) -> None:
     """MADV_COLLAPSE in one process retracts the table of another, whose write fault comes in between."""
-    p, q = _shared(s, 2)
+    p, q = s.sharing(2)
     q.read(s.A + s.page)
     s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
     s.thread("fault", lambda: q.write(s.A, 2))
@@ -71,7 +58,7 @@ def shmem_collapse_fault_elsewhere(s: Setup) -> None:
 @scenario(slots=5)
 def shmem_collapse_munmap(s: Setup) -> None:
     """MADV_COLLAPSE retracts the table of a process that unmaps it at the same time."""
-    p, q = _shared(s, 2)
+    p, q = s.sharing(2)
     q.read(s.A)
     s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
     s.thread("munmap", lambda: q.munmap(s.A, s.huge))
@@ -81,7 +68,7 @@ def shmem_collapse_munmap(s: Setup) -> None:
 @scenario(slots=5)
 def shmem_collapse_exit(s: Setup) -> None:
     """MADV_COLLAPSE retracts the table of a process that exits at the same time."""
-    p, q = _shared(s, 2)
+    p, q = s.sharing(2)
     q.read(s.A)
     s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
     s.thread("exit", q.exit)
@@ -90,7 +77,7 @@ def shmem_collapse_exit(s: Setup) -> None:
 @scenario(slots=5, options={"transparent_hugepage": "always", "shmem_enabled": "advise"})
 def shmem_khugepaged_exit(s: Setup) -> None:
     """khugepaged retracts the table of a process that exits at the same time."""
-    p, q = _shared(s, 2)
+    p, q = s.sharing(2)
     q.read(s.A)
     p.madvise(s.A, s.huge, MADV_HUGEPAGE)
     khugepaged = s.model.kernel("khugepaged")
@@ -102,7 +89,7 @@ def shmem_khugepaged_exit(s: Setup) -> None:
 @scenario()
 def shmem_collapse_gup_fast(s: Setup) -> None:
     """MADV_COLLAPSE while get_user_pages_fast pins a page of it."""
-    (p,) = _shared(s, 1)
+    (p,) = s.sharing(1)
     s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
     s.thread("gup", lambda: p.gup_fast(s.A))
     s.finally_(lambda results: None if results["gup"] == 1 else f"{results['gup']} pages were pinned")
@@ -112,8 +99,7 @@ def _anonymous(s: Setup) -> Process:
     """A process with one huge page's worth of anonymous memory; all pages hold 1."""
     p = s.process()
     p.mmap(s.A, s.huge)
-    for i in range(s.huge):
-        p.write(s.A + i * s.page, 1)
+    p.fill(s.A, 1)
     return p
 
 
@@ -148,7 +134,7 @@ def anon_collapse_gup_fast(s: Setup) -> None:
 @scenario(arch="arm64/1")
 def shmem_collapse_gup_fast_broadcast(s: Setup) -> None:
     """As shmem-collapse-gup-fast, where a flush is a broadcast that waits for no interrupt."""
-    (p,) = _shared(s, 1)
+    (p,) = s.sharing(1)
     s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
     s.thread("gup", lambda: p.gup_fast(s.A))
     s.finally_(lambda results: None if results["gup"] == 1 else f"{results['gup']} pages were pinned")

@@ -45,12 +45,7 @@ def shmem_collapse_map_in_halves(s: Setup) -> None:
 
     A flush is a broadcast here: it does not interrupt those who read, as that of a lazy CPU or of a guest does not.
     """
-    f = s.shmem(s.huge)
-    p, q = s.process(), s.process()
-    for process in (p, q):
-        process.mmap(s.A, s.huge, f)
-    for i in range(s.huge):
-        p.write(s.A + i * s.page, 1)
+    p, q = s.sharing(2)
     q.read(s.A)
     s.model.kernel("sys").prctl_set_thp_disable(q.mm, True, 0)
     generic, load_entry = s.model.kernel("pgtable_generic"), s.model.machine.load

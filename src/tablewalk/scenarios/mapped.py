@@ -20,8 +20,7 @@ def file_huge(s: Setup) -> tuple[Process, Process]:
     f = s.shmem(s.huge)
     p, q = s.process(), s.process()
     q.mmap(s.A, s.huge, f)
-    for i in range(s.huge):
-        q.write(s.A + i * s.page, 1)
+    q.fill(s.A, 1)
     q.madvise(s.A, s.huge, MADV_COLLAPSE)
     q.madvise(s.A, s.huge, MADV_DONTNEED)
     for i in range(s.huge):  # one page does not hold a huge page; in the end the mappings are merged to one
@@ -66,30 +65,34 @@ def mapped_huge_collapse_unmap(s: Setup) -> None:
     s.finally_(lambda results: None if p.read(s.A) == 1 else f"the page reads {p.read(s.A)}, not 1")
 
 
+def _copy(s: Setup, p: Process, to: int) -> None:
+    """A thread that fills the page at address `to` of `p` by UFFDIO_COPY; if that succeeds the page stays."""
+    source = s.A + 2 * s.huge * s.page
+    p.mmap(source, 1)
+    p.write(source, 7)
+    uffd = p.uffd(s.A, s.huge, UFFD_MISSING)
+    s.thread("copy", lambda: uffd.copy(to, source))
+
+    def copied_is_there(results: dict[str, int]) -> str | None:
+        found = p.read(to)
+        return None if results["copy"] or found == 7 else f"UFFDIO_COPY succeeded, and the page reads {found}"
+
+    s.finally_(copied_is_there)
+
+
 @scenario()
 def mapped_huge_collapse_uffd_copy(s: Setup) -> None:
     """MADV_COLLAPSE removes the table of a private mapping while UFFDIO_COPY fills an empty entry of it."""
     f = s.shmem(s.huge)
     p, q = s.process(), s.process()
     q.mmap(s.A, s.huge, f)
-    for i in range(s.huge):
-        q.write(s.A + i * s.page, 1)
+    q.fill(s.A, 1)
     q.madvise(s.A, s.huge, MADV_COLLAPSE)
     p.mmap(s.A, 1, f, shared=False)
     p.read(s.A)
     p.mmap(s.A + s.page, s.huge - 1, f, 1, shared=False)
-    source = s.A + 2 * s.huge * s.page
-    p.mmap(source, 1)
-    p.write(source, 7)
-    uffd = p.uffd(s.A, s.huge, UFFD_MISSING)
     s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
-    s.thread("copy", lambda: uffd.copy(s.A + s.page, source))
-
-    def copied_is_there(results: dict[str, int]) -> str | None:
-        found = p.read(s.A + s.page)
-        return None if results["copy"] or found == 7 else f"UFFDIO_COPY succeeded, and the page reads {found}"
-
-    s.finally_(copied_is_there)
+    _copy(s, p, s.A + s.page)
 
 
 def _private(s: Setup) -> tuple[Process, Process]:
@@ -98,8 +101,7 @@ def _private(s: Setup) -> tuple[Process, Process]:
     p, q = s.process(), s.process()
     p.mmap(s.A, s.huge, f)
     q.mmap(s.A, s.huge, f, shared=False)
-    for i in range(s.huge):
-        p.write(s.A + i * s.page, 1)
+    p.fill(s.A, 1)
     q.read(s.A + s.page)
     return p, q
 
@@ -117,29 +119,14 @@ def shmem_collapse_cow(s: Setup) -> None:
 def shmem_collapse_uffd_copy(s: Setup) -> None:
     """MADV_COLLAPSE would retract the table of a private mapping in which UFFDIO_COPY puts a first page."""
     p, q = _private(s)
-    source = s.A + 2 * s.huge * s.page
-    q.mmap(source, 1)
-    q.write(source, 7)
-    uffd = q.uffd(s.A, s.huge, UFFD_MISSING)
     s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
-    s.thread("copy", lambda: uffd.copy(s.A, source))
-
-    def copied_is_there(results: dict[str, int]) -> str | None:
-        found = q.read(s.A)
-        return None if results["copy"] or found == 7 else f"UFFDIO_COPY succeeded, and the page reads {found}"
-
-    s.finally_(copied_is_there)
+    _copy(s, q, s.A)
 
 
 @scenario()
 def shmem_collapse_guard(s: Setup) -> None:
     """MADV_COLLAPSE would retract the table in which a guard marker is being installed."""
-    f = s.shmem(s.huge)
-    p, q = s.process(), s.process()
-    for process in (p, q):
-        process.mmap(s.A, s.huge, f)
-    for i in range(s.huge):
-        p.write(s.A + i * s.page, 1)
+    p, q = s.sharing(2)
     q.read(s.A + s.page)
     s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
     s.thread("guard", lambda: q.madvise(s.A, 1, MADV_GUARD_INSTALL))
@@ -149,11 +136,7 @@ def shmem_collapse_guard(s: Setup) -> None:
 @scenario(options={"split_ptlocks": "n"})
 def shmem_collapse_one_lock(s: Setup) -> None:
     """MADV_COLLAPSE retracts tables where all have one lock, that of the mm."""
-    f = s.shmem(s.huge)
-    p = s.process()
-    p.mmap(s.A, s.huge, f)
-    for i in range(s.huge):
-        p.write(s.A + i * s.page, 1)
+    (p,) = s.sharing(1)
     s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
     s.thread("fault", lambda: p.write(s.A, 2))
     s.finally_(lambda results: None if p.read(s.A) == 2 else f"the page reads {p.read(s.A)}, not 2")
@@ -163,12 +146,7 @@ def shmem_collapse_one_lock(s: Setup) -> None:
 @scenario(pool=4)
 def shmem_collapse_mremap(s: Setup) -> None:
     """MADV_COLLAPSE retracts the table that another process's mremap moves."""
-    f = s.shmem(s.huge)
-    p, q = s.process(), s.process()
-    for process in (p, q):
-        process.mmap(s.A, s.huge, f)
-    for i in range(s.huge):
-        p.write(s.A + i * s.page, 1)
+    p, q = s.sharing(2)
     q.read(s.A)
     there = s.A + 4 * s.huge * s.page
     s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))

@@ -111,11 +111,7 @@ def _misplaced(s: Setup, p: Process, address: int) -> str | None:
 @scenario()
 def uffd_wp_and_dontneed(s: Setup) -> None:
     """MADV_DONTNEED of shared memory that userfaultfd has write-protected leaves markers, and so the table."""
-    f = s.shmem(s.huge)
-    p = s.process()
-    p.mmap(s.A, s.huge, f)
-    for i in range(s.huge):
-        p.write(s.A + i * s.page, 1)
+    (p,) = s.sharing(1)
     uffd = p.uffd(s.A, s.huge, UFFD_WP)
     uffd.writeprotect(s.A, s.huge, True)
     waits = s.model.kernel("fault").WOULD_WAIT
