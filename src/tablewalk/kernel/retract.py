@@ -107,7 +107,7 @@ def retract_page_table(vma: vm_area_struct, pgoff: int) -> None:
         ptl = pte_lockptr(mm, pmdp_get_lockless(pmd))
         if ptl != pml:
             spin_lock_nested(ptl)
-        if file_backed_vma_is_retractable(vma):
+        if recheck_vma_is_retractable(vma):
             pmdval = pmdp_collapse_flush(vma, address, pmd)
             pmdp_get_lockless_sync()
         if ptl != pml:
@@ -122,6 +122,11 @@ def retract_page_table(vma: vm_area_struct, pgoff: int) -> None:
 def recheck_pmd_state(pmd: pmd_p) -> int:
     """Under pml: the table seen before may be gone by now, or be another one, which is as empty."""
     return check_pmd_state(pmd)
+
+
+def recheck_vma_is_retractable(vma: vm_area_struct) -> bool:
+    """Under ptl: a first copy or marker may have come meanwhile."""
+    return file_backed_vma_is_retractable(vma)
 
 
 def file_backed_vma_is_retractable(vma: vm_area_struct) -> bool:

@@ -26,20 +26,16 @@ from ..kernel.page_alloc import (
 from ..kernel.pgtable import PFN_SHIFT, SPECIAL, page_folio, page_t, pmd_clear, pmd_p, pmd_pgtable, pmd_populate
 from ..kernel.pgtable import ptep_get_lockless as read_pte
 from ..kernel.pgtable_generic import (
-    mm_dec_nr_ptes,
     mm_inc_nr_ptes,
     pmd_lock,
     pmd_lockptr,
-    pmdp_collapse_flush,
-    pte_free_defer,
-    pte_lockptr,
     pte_offset_map,
     pte_offset_map_lock,
     pte_unmap,
     pte_unmap_unlock,
 )
-from ..kernel.retract import check_entries, file_backed_vma_is_retractable
-from ..kernel.rmap import linear_page_index, mm_counter_file, vma_address
+from ..kernel.retract import check_entries
+from ..kernel.rmap import linear_page_index, mm_counter_file
 from ..kernel.rmap_walk import unmap_folio
 from ..kernel.scan_result import (
     SCAN_ADDRESS_RANGE,
@@ -50,8 +46,6 @@ from ..kernel.scan_result import (
     SCAN_TRUNCATED,
     SCAN_VMA_CHECK,
     SCAN_VMA_NULL,
-    check_pmd_state,
-    collapse_test_exit,
     find_pmd_or_thp_or_none,
 )
 from ..kernel.tlb import flush_tlb_range
@@ -300,33 +294,14 @@ def install_over(mm: mm_struct, pmd: pmd_p, addr: int, pgtable: ptdesc) -> bool:
     title="review of free by RCU: retract_page_tables() looks at anon_vma and uffd-wp again under ptl",
     series="mm: free retracted page table by RCU",
     since="6.6",
-    site="retract.retract_page_table",
+    site="retract.recheck_vma_is_retractable",
     files=FILES,
     mutant=True,
     claim=Claim("race", "shmem-collapse-uffd-copy", "I2"),
 )
-def retract_without_second_look(vma: vm_area_struct, pgoff: int) -> None:
+def retract_without_second_look(vma: vm_area_struct) -> bool:
     """What was looked at before the locks is taken to hold under them."""
-    address = vma_address(vma, pgoff)
-    if address & arch.pmd_size - 1 or vma.vm_end < address + arch.pmd_size:
-        return
-    mm = vma.vm_mm
-    result, pmd = find_pmd_or_thp_or_none(mm, address)
-    if result != SCAN_SUCCEED or collapse_test_exit(mm) or not file_backed_vma_is_retractable(vma):
-        return
-    pml = pmd_lock(mm, pmd, address)
-    pmdval = 0
-    if check_pmd_state(pmd) == SCAN_SUCCEED:
-        ptl = pte_lockptr(mm, load(pmd))
-        if ptl != pml:
-            spin_lock_nested(ptl)
-        pmdval = pmdp_collapse_flush(vma, address, pmd)
-        if ptl != pml:
-            spin_unlock(ptl)
-    spin_unlock(pml)
-    if pmdval:
-        mm_dec_nr_ptes(mm)
-        pte_free_defer(mm, pmd_pgtable(pmdval))
+    return True
 
 
 @patch(
