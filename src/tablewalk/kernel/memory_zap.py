@@ -196,7 +196,7 @@ def zap_pte_range(tlb: mmu_gather, vma: vm_area_struct, pmd: pmd_p, addr: int, e
         addr += nr << arch.page_shift
         if found & SKIPPED:
             can_reclaim = False
-        if found & FORCE_BREAK:
+        if not zapped_at_once(found):
             direct = False
         if can_reclaim and direct and addr == end:
             pmdval = zap_empty_pte_table(mm, pmd, addr - 1, ptl)
@@ -221,6 +221,11 @@ def zap_pte_range(tlb: mmu_gather, vma: vm_area_struct, pmd: pmd_p, addr: int, e
 def pte_table_reclaim_possible(addr: int, end: int, details: int) -> bool:
     """Whether the whole table is zapped by one who wants it back."""
     return config.pt_reclaim and details & ZAP_RECLAIM_PT != 0 and end - addr >= arch.pmd_size
+
+
+def zapped_at_once(found: int) -> bool:
+    """Whether ptl was held until the end: else entries before may be there again."""
+    return found & FORCE_BREAK == 0
 
 
 def free_reclaimed_pte(tlb: mmu_gather, pmdval: int, addr: int) -> None:

@@ -7,22 +7,12 @@ from ..arch import arch
 from ..kernel.guard import guard_install_range, is_valid_guard_vma
 from ..kernel.guard import guard_prepare_vma as prepare
 from ..kernel.huge_pmd import zap_huge_pmd_folio
-from ..kernel.memory_zap import (
-    FORCE_FLUSH,
-    SKIPPED,
-    free_reclaimed_pte,
-    pte_table_reclaim_possible,
-    zap_empty_pte_table,
-    zap_pte_table_if_empty,
-    zap_ptes,
-)
 from ..kernel.mm_types import folio, mm_struct, vm_area_struct
 from ..kernel.mmap_lock import vma_start_write
 from ..kernel.mmu_gather import (
     mmu_gather,
     tlb_flush_mmu_free,
     tlb_flush_mmu_tlbonly,
-    tlb_flush_rmaps,
 )
 from ..kernel.pgtable import DIRTY, pmd_clear, pmd_p, pmd_pgtable, pmdp_huge_get_and_clear, ptes_none
 from ..kernel.pgtable_generic import (
@@ -31,17 +21,15 @@ from ..kernel.pgtable_generic import (
     pmdp_collapse_flush,
     pte_free_defer,
     pte_lockptr,
-    pte_offset_map_lock,
     pte_offset_map_rw_nolock,
     pte_unmap,
-    pte_unmap_unlock,
 )
 from ..kernel.retract import file_backed_vma_is_retractable
 from ..kernel.rmap import vma_address
 from ..kernel.scan_result import SCAN_FAIL, SCAN_SUCCEED, collapse_test_exit, find_pmd_or_thp_or_none
 from ..kernel.tlb import flush_tlb_range
 from ..kernel.vm_flags import EINVAL
-from ..machine import forget, load, spin_lock_nested, spin_unlock
+from ..machine import load, spin_lock_nested, spin_unlock
 from . import Claim, patch
 
 # --- MADV_DONTNEED that takes tables away ----------------------------------------------------------------
@@ -71,46 +59,13 @@ def check_pmd_and_lock(vma: vm_area_struct, address: int, pmd: pmd_p) -> int:
     commit="f39edcf6349a",
     title="mm: pgtable: fix incorrect reclaim of non-empty PTE pages",
     since="6.14",
-    site="memory_zap.zap_pte_range",
+    site="memory_zap.zapped_at_once",
     files=("mm/memory.c",),
     mutant=True,
     claim=Claim("race", "fault-and-dontneed-in-pieces", "I2"),
 )
-def direct_even_in_pieces(
-    tlb: mmu_gather, vma: vm_area_struct, pmd: pmd_p, addr: int, end: int, details: int
-) -> bool:
+def direct_even_in_pieces(found: int) -> bool:
     """What was zapped under an earlier hold of ptl is taken to be empty still."""
-    mm = vma.vm_mm
-    start = addr
-    can_reclaim = pte_table_reclaim_possible(addr, end, details)
-    direct = True
-    pmdval = 0
-    while True:
-        pte, ptl = pte_offset_map_lock(mm, pmd, addr)
-        if not pte:
-            return False
-        nr, found = zap_ptes(tlb, vma, pte, addr, end, details)
-        addr += nr << arch.page_shift
-        if found & SKIPPED:
-            can_reclaim = False
-        if can_reclaim and addr == end:
-            pmdval = zap_empty_pte_table(mm, pmd, addr - 1, ptl)
-            direct = pmdval != 0
-        if found & FORCE_FLUSH:
-            tlb_flush_mmu_tlbonly(tlb)
-            tlb_flush_rmaps(tlb, vma)
-        pte_unmap_unlock(pte, ptl)
-        if found & FORCE_FLUSH:
-            tlb_flush_mmu_tlbonly(tlb)
-            tlb_flush_mmu_free(tlb)
-        if addr == end:
-            break
-        forget((addr, can_reclaim))
-    if can_reclaim:
-        if not direct:
-            pmdval = zap_pte_table_if_empty(mm, pmd, start)
-        if pmdval:
-            free_reclaimed_pte(tlb, pmdval, start)
     return True
 
 
