@@ -74,3 +74,30 @@ def test_counterexample_as_a_page_and_as_a_trace(
     begun = [(e["id"], e["cat"]) for e in events if e["ph"] == "b"]
     assert sorted(begun) == sorted((e["id"], e["cat"]) for e in events if e["ph"] == "e")
     assert any(e["name"] == "RCU" for e in events) and any(e["name"].endswith(".ptl") for e in events)
+
+
+LOST_UPDATE = """
+from tablewalk.explore.scenario import scenario
+@scenario()
+def lost_update(s):
+    p = s.process()
+    p.mmap(s.A, s.huge)
+    p.write(s.A, 1)
+    for name in ("first", "second"):
+        s.thread(name, lambda: p.write(s.A, p.read(s.A) + 1))
+    s.finally_(lambda results: None if p.read(s.A) == 3 else f"the page reads {p.read(s.A)}, not 3")
+"""
+
+
+@pytest.mark.parametrize("options", [(), ("--workers", "2")])
+def test_what_is_wrong_in_the_end_has_a_schedule(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], options: tuple[str, ...]
+) -> None:
+    source = tmp_path / "lost.py"
+    source.write_text(LOST_UPDATE)
+    path = saved(source, tmp_path / "c.json", *options)
+    told = capfd.readouterr().out.splitlines()
+    assert told[1] == "  in the end the page reads 2, not 3"
+    assert {"store", "load"} <= {word for line in told[4:] for word in line.split()}
+    assert run(["explore", "--replay", str(path), "--html", str(tmp_path / "c.html")]) == 1
+    assert capfd.readouterr().out.splitlines()[1:] == told[1:]

@@ -15,8 +15,8 @@ from tablewalk import __version__
 from tablewalk.errors import TablewalkError, escape
 from tablewalk.machine.drivers import KernelConfig
 
-from .loop import V_DEADLOCK
-from .run import Options, Outcome, Program, engine_of, fingerprint, prepare
+from .loop import V_DEADLOCK, V_END
+from .run import Options, Outcome, Program, engine_of, fingerprint, in_the_end, prepare
 from .search import Found
 from .trace import Trace
 
@@ -75,8 +75,11 @@ def replay(path: Path, kept: dict[str, Any], program: Program) -> Outcome:
         steps = schedule if found.rule >= V_DEADLOCK else schedule[:-1]
         trace = Trace(engine, found, steps, reduction)
         threads = [name for name, _ in setup.threads]
-        rule, sentence = trace.conflict(threads)
-    except (KeyError, TypeError, ValueError, IndexError) as e:
+        if found.rule == V_END:
+            rule, sentence = next(in_the_end(engine, setup, trace.state))
+        else:
+            rule, sentence = trace.conflict(threads)
+    except (KeyError, TypeError, ValueError, IndexError, StopIteration) as e:
         raise TablewalkError(f"{where}: does not replay: {type(e).__name__}: {escape(str(e))}") from None
     if not trace.holds or trace.schedule != schedule or sentence != kept.get("sentence"):
         raise TablewalkError(f"{where}: does not replay: the schedule no longer leads to what was found")

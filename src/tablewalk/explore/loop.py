@@ -9,7 +9,7 @@ from .jit import jit
 from .native import BROKEN, IDLE, MISS, OK, get_node, step, toggle
 from .tables import EXIT, KIND, NR_SLOTS, NR_THREADS, OP
 
-V_DEADLOCK = 100
+V_DEADLOCK, V_END = 100, 101  # the latter: something is wrong when all threads have ended
 DONE, MISSED, FOUND, GROW, PAUSED = range(5)
 HEAD, TAIL, STATES, TRANSITIONS, OPERATIONS, FINALS, RULES = range(7)  # columns of `io`
 MAX_RULES = 1000
@@ -107,6 +107,7 @@ def note_state(
     bad: np.ndarray,
     found: np.ndarray,
     finals: np.ndarray,
+    ends: np.ndarray,
     rules: np.ndarray,
     io: np.ndarray,
 ) -> None:
@@ -122,6 +123,7 @@ def note_state(
                     break
         else:
             finals[io[FINALS]] = state
+            ends[io[FINALS]] = here
             io[FINALS] += 1
     io[TRANSITIONS] += found[0]
     io[OPERATIONS] += found[3]
@@ -168,6 +170,7 @@ def search(
     second: np.ndarray,
     parent: np.ndarray,
     finals: np.ndarray,
+    ends: np.ndarray,
     rules: np.ndarray,
     io: np.ndarray,
     m: np.ndarray,
@@ -197,7 +200,7 @@ def search(
             io[TAIL] -= 1
         else:
             io[HEAD] += 1
-        note_state(A, queue[pos], here, bad, found, finals, rules, io)
+        note_state(A, queue[pos], here, bad, found, finals, ends, rules, io)
         for i in range(found[0]):
             if insert(table, second, hb[i]):
                 enqueue(queue, hashes, index, parent, io, buf[i], hb[i], here << ACTOR_BITS | who[i])
@@ -213,6 +216,7 @@ def expand(
     hashes: np.ndarray,
     index: np.ndarray,
     finals: np.ndarray,
+    ends: np.ndarray,
     rules: np.ndarray,
     io: np.ndarray,
     out: np.ndarray,
@@ -242,7 +246,7 @@ def expand(
             return MISSED
         here = index[pos] * shards + shard
         io[HEAD] += 1
-        note_state(A, queue[pos], here, bad, found, finals, rules, io)
+        note_state(A, queue[pos], here, bad, found, finals, ends, rules, io)
         for i in range(found[0]):
             to = np.int64((hb[i, 0] >> np.uint64(40)) % np.uint64(shards))
             n = out_counts[to]

@@ -22,9 +22,10 @@ from tablewalk.machine.drivers import KernelConfig, Model
 from . import scenario as scenarios
 from .engine import Engine
 from .learn import Nondeterministic, activation, instrument
+from .loop import V_END
 from .rules import BOUNDS, RESULT, Rule, final_rules
 from .scenario import Override, Scenario, Setup
-from .search import Checkpoint, Limits, Progress, Result, Search
+from .search import Checkpoint, Found, Limits, Progress, Result, Search
 from .tables import Bound
 from .trace import Trace
 from .workers import ParallelSearch
@@ -246,17 +247,16 @@ def _judge(outcome: Outcome, search: Search, setup: Setup, options: Options) -> 
         if outcome.rule is None:
             outcome.rule, outcome.sentence, outcome.trace = rule, sentence, trace
     finals: set[tuple[Any, ...]] = set()
-    for state in result.finals:
-        memory = engine.cells(state)
-        results = {name: engine.result_of(state, t) for t, name in enumerate(outcome.threads)}
-        key = (*memory, *map(str, results.values()))
+    for state, end in zip(result.finals, result.ends, strict=True):
+        key = (*engine.cells(state), *(str(engine.result_of(state, t)) for t in range(engine.threads)))
         if key in finals:
             continue
         finals.add(key)
-        for rule, sentence in _final(engine, setup, memory, results):
+        for rule, sentence in in_the_end(engine, setup, state):
             broken.append(rule.id)
             if outcome.rule is None:
-                outcome.rule, outcome.sentence = rule, f"in the end {sentence}"
+                outcome.rule, outcome.sentence = rule, sentence
+                outcome.trace = Trace(engine, Found(V_END, 0, 0, end, 0, 1), search.schedule(end), search.reduction)
     outcome.finals, outcome.broken = frozenset(finals), frozenset(broken)
     if outcome.rule is not None:
         outcome.verdict = "violation"
@@ -267,13 +267,16 @@ def _judge(outcome: Outcome, search: Search, setup: Setup, options: Options) -> 
             outcome.sentence = f"never happens, in no schedule: {', '.join(missed)}"
 
 
-def _final(engine: Engine, setup: Setup, memory: list[int], results: dict[str, Any]) -> Iterator[tuple[Rule, str]]:
-    engine.machine.rewind(memory)
+def in_the_end(engine: Engine, setup: Setup, state: Any) -> Iterator[tuple[Rule, str]]:
+    """What is wrong in a state in which all threads have ended."""
+    engine.machine.rewind(engine.cells(state))
+    results = {name: engine.result_of(state, t) for t, (name, _) in enumerate(setup.threads)}
     with _told("final assertions"):
-        yield from final_rules(setup.model)
+        for rule, sentence in final_rules(setup.model):
+            yield rule, f"in the end {sentence}"
         for check in setup.checks:
             wrong = check(results)
             if wrong:
-                yield RESULT, wrong
+                yield RESULT, f"in the end {wrong}"
 
 

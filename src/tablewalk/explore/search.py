@@ -78,6 +78,7 @@ class Result:
     restarts: int = 0
     found: list[Found] = field(default_factory=list)
     finals: Any = None
+    ends: list[int] = field(default_factory=list)  # the number of each final state
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,7 @@ class Search:
         self.second = np.zeros(1 << 16 if self.wide else 1, np.uint64)
         self.parent = np.zeros(1 << 15, np.int64)
         self.finals = np.zeros((1 << 10, self.width), np.uint8)
+        self.ends = np.zeros(1 << 10, np.int64)
         self.rules = np.zeros((MAX_RULES, 6), np.int64)
         self.io = np.zeros(8, np.int64)
         self._begin()
@@ -164,6 +166,7 @@ class Search:
     def _collect(self) -> None:
         self.result.found = [Found(*(int(v) for v in row)) for row in self.rules[: self.io[RULES]]]
         self.result.finals = self.finals[: self.io[FINALS]]
+        self.result.ends = [int(end) for end in self.ends[: self.io[FINALS]]]
 
     def _warm_up(self) -> None:
         """Walk at random for a while, to see what is shared before the search counts on what is not."""
@@ -186,7 +189,7 @@ class Search:
         while True:
             status = search(
                 self.engine.tables.all, self.queue, self.hashes, self.index, self.table, self.second, self.parent,
-                self.finals, self.rules, self.io, self._miss, self.reduction, self.depth_first, self.stop,
+                self.finals, self.ends, self.rules, self.io, self._miss, self.reduction, self.depth_first, self.stop,
                 self._budget(),
             )  # fmt: skip
             if status == MISSED:
@@ -261,6 +264,7 @@ class Search:
             self.table, self.second = table, second
         if io[FINALS] >= len(self.finals):
             self.finals = np.concatenate([self.finals, np.zeros_like(self.finals)])
+            self.ends = np.concatenate([self.ends, np.zeros_like(self.ends)])
 
     def progress(self) -> tuple[int, int, int, float]:
         """(states, transitions, states to expand, states a second)."""

@@ -59,8 +59,8 @@ class Trace:
         self.events: list[Event] = []
         self.schedule = list(schedule)
         start = engine.initial()
-        self._state = np.zeros(2 * (engine.threads + engine.slots) + engine.columns + 16, np.uint8)
-        self._state[: len(start)] = start
+        self.state = np.zeros(2 * (engine.threads + engine.slots) + engine.columns + 16, np.uint8)
+        self.state[: len(start)] = start
         self._miss = np.zeros(8, np.int64)
         self._holds: list[list[str]] = [[] for _ in range(engine.threads + engine.slots)]
         done = all([self._step(actor) == native.OK for actor in schedule])
@@ -76,9 +76,9 @@ class Trace:
 
     def _step(self, actor: int) -> int:
         """One step of the search, operation by operation for the values in between; its status."""
-        before = self._state.copy()
+        before = self.state.copy()
         log, m, h = np.zeros(MAX_LOG, np.int64), np.zeros(8, np.int64), np.zeros(2, np.uint64)
-        outcome = int(step(self.engine.tables.all, self._state, h, self._miss, actor, self.reduction, log, False))
+        outcome = int(step(self.engine.tables.all, self.state, h, self._miss, actor, self.reduction, log, False))
         for i in range(1, min(int(log[0]), MAX_LOG - 1) + 1):
             node = self.engine.learner.nodes[int(log[i])]
             old = self._value(before, node)

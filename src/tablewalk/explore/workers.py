@@ -89,7 +89,7 @@ class ParallelSearch(Search):
         s = self.shards[i]
         return int(
             expand(
-                self.engine.tables.all, s.queue, s.hashes, s.index, s.finals, s.rules, s.io,
+                self.engine.tables.all, s.queue, s.hashes, s.index, s.finals, s.ends, s.rules, s.io,
                 self._out[i], self._out_hashes[i], self._out_links[i], self._counts[i], miss, self.reduction, i,
             )
         )  # fmt: skip
@@ -119,6 +119,7 @@ class ParallelSearch(Search):
                 merged[found.rule, found.node] = replace(found, count=found.count + (known.count if known else 0))
         self.result.found = list(merged.values())
         self.result.finals = np.concatenate([s.finals[: s.io[FINALS]] for s in self.shards])
+        self.result.ends = [int(end) for s in self.shards for end in s.ends[: s.io[FINALS]]]
 
     def schedule(self, state: int) -> list[int]:
         """Who took the steps that lead to a state; states are numbered over all shards."""
