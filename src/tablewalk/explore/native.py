@@ -544,6 +544,9 @@ def entry_write(A: np.ndarray, st: np.ndarray, h: np.ndarray, m: np.ndarray, add
     if new != 0 and value(A, st, A[CELLS + base * 16 + GHOST]) == DETACHED:
         m[0] = V_DETACHED
         return BROKEN
+    if new & (PRESENT | LEAF) == PRESENT and new >> PFN_SHIFT == 0:
+        m[0] = V_DEAD_TABLE
+        return BROKEN
     left = table_of(A, old)
     to = table_of(A, new)
     if left == to:

@@ -52,7 +52,7 @@ _NATIVE = {
     native.V_LIVELOCK: (PROGRESS, "goes round a loop without anything that others could change"),
     native.V_IPI_OFF: (DEADLOCK, "waits for other CPUs with interrupts off"),
     native.V_DETACHED: (DETACHED, "writes {cell} after its table was detached"),
-    native.V_DEAD_TABLE: (ONE_SLOT, "puts a freed table into {cell}"),
+    native.V_DEAD_TABLE: (ONE_SLOT, "puts what is no live table into {cell}"),
     native.V_ATTACHED_TWICE: (ONE_SLOT, "puts a table into {cell} that is in another slot"),
     native.V_NOT_EMPTY: (DETACHED, "frees a table with {cell} in use"),
     V_DEADLOCK: (DEADLOCK, "waits for ever"),

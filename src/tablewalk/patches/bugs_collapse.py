@@ -312,7 +312,7 @@ def retract_without_second_look(vma: vm_area_struct) -> bool:
     site="move_page_tables.move_normal_pmd",
     files=("mm/mremap.c",),
     mutant=True,
-    claim=Claim("race", "shmem-collapse-mremap", "I11"),
+    claim=Claim("race", "shmem-collapse-mremap", "I5"),
 )
 def move_whatever_is_there(
     vma: vm_area_struct, old_addr: int, new_addr: int, old_pmd: pmd_p, new_pmd: pmd_p
