@@ -233,6 +233,18 @@ def test_minor_faults_and_continue(p: Uffd) -> None:
     p.end()
 
 
+def test_continue_makes_valid_what_fallocate_made(p: Uffd) -> None:
+    f = p.memfd(2 * M)
+    p.area(2 * M, MINOR, f, True)
+    p.k("file_write").shmem_fallocate_range(f.f_mapping, 0, PAGE, False)
+    in_core = p.k("mincore").sys_mincore
+    assert in_core(p.mm, BASE, PAGE) == (0, b"\0")
+    assert p.io("continue", BASE, PAGE) == (0, PAGE)
+    assert p.madvise(BASE, PAGE, DONTNEED) == 0
+    assert in_core(p.mm, BASE, PAGE) == (0, b"\1")
+    p.end()
+
+
 # --- write protection ------------------------------------------------------------------------------------
 
 
@@ -634,6 +646,30 @@ def test_while_an_event_is_not_read(without: tuple[str, ...], output: int) -> No
     assert p.io("writeprotect", BASE, PAGE, PROTECT) == -EAGAIN
     p.model.machine.add(p.ctx.mmap_changing, -1)
     assert p.io("copy", BASE, SOURCE, PAGE, 0) == (0, PAGE)
+    p.end()
+
+
+def test_faults_of_a_locked_move_come_before_its_event(driver: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    p = Uffd(driver=driver, features=EVENT_REMAP)
+    p.area(PAGE, MISSING)
+    assert p.io("copy", BASE, SOURCE, PAGE, 0) == (0, PAGE)
+    p.mlock(BASE, PAGE)
+    uffd, config, to = p.k("fs_userfaultfd"), p.k("config").config, BASE + 64 * M
+    seen: list[tuple[int, int]] = []
+
+    def reader(ctx: int, address: int, reason: int) -> bool:
+        seen.append((address, uffd.uffdio_copy(p.ctx, address, SOURCE, PAGE, 0)[0]))
+        return False
+
+    monkeypatch.setattr(config, "userfault_reader", reader)
+    monkeypatch.setattr(
+        config, "userfault_reader_again", lambda: uffd.uffdio_unregister(p.ctx, seen[-1][0], PAGE)
+    )
+    assert p.mremap(BASE, PAGE, 3 * PAGE, 3, to) == to
+    assert seen == [(to + PAGE, -EAGAIN), (to + 2 * PAGE, -EAGAIN)]
+    assert p.has(to, "VM_UFFD_MISSING") and not p.has(to + PAGE, "VM_UFFD_MISSING")
+    assert p.model.machine.load(p.ctx.mmap_changing) == 0
+    assert p.rss == 9 + 3
     p.end()
 
 

@@ -237,6 +237,34 @@ PROGRAMS = {
         Op(0, "mremap", (0x100041400000, 0x400000, 0x400000, 7, 0x100041A00000)),
         Op(0, "mlockall", (7,)),
     ],
+    # mremap tells of a move when what it adds is populated, and until then a monitor can only give up what it watches.
+    "move-and-growth-of-locked-memory": [
+        Op(0, "reset"),
+        Op(0, "mlockall", (2,)),
+        Op(0, "uffd_open", (0, 4, 1)),
+        Op(0, "mmap", (0x100040600000, 0x1000, 3, 0x32, NO_FILE, 0)),
+        Op(0, "uffd_register", (0x100040600000, 0x1000, 1, 1)),
+        Op(0, "mremap", (0x100040600000, 0x1000, 0x200000, 3, 0x100041800000)),
+        Op(0, "sum", (0x100041800000, 0x200000)),
+    ],
+    "move-and-growth-of-a-locked-file": [
+        Op(0, "reset"),
+        Op(0, "uffd_open", (0, 4, 0)),
+        Op(0, "mmap", (0x1000414D4000, 0x8000, 3, 0x12, 0, 0)),
+        Op(0, "uffd_register", (0x1000414D4000, 0x8000, 4, 0)),
+        Op(0, "mlockall", (1,)),
+        Op(0, "mremap", (0x1000414D6000, 0x1000, 0x1F000, 3, 0x100041200000)),
+    ],
+    # UFFDIO_CONTINUE makes a page valid that fallocate() made.
+    "continue-of-an-allocated-page": [
+        Op(0, "reset"),
+        Op(0, "uffd_open", (0, 0, 0)),
+        Op(0, "fallocate", (0, 0, 0, 0x1000)),
+        Op(0, "mmap", (0x100041800000, 0x1000, 3, 0x11, 0, 0)),
+        Op(0, "uffd_register", (0x100041800000, 0x1000, 4, 0)),
+        Op(0, "read", (0x100041800000,)),
+        Op(0, "madvise", (0x100041800000, 0x1000, 4)),
+    ],
 }
 
 

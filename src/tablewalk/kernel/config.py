@@ -31,8 +31,10 @@ class Kconfig:
     numa: bool = True  # NUMA
     swap: bool = False  # no option: there is a swap device, which is read and written at once, without read-ahead
     known_contents: bool = False  # no option: pages hold what the program wrote, so one of zeroes may be told
-    # no option: the monitor of all userfaultfds, called with a context's address, that of a fault, and a VM_UFFD_* flag
-    userfault_reader: Callable[[int, int, int], None] | None = None
+    # no option: the monitor of all userfaultfds, called with a context's address, a fault's, and a VM_UFFD_* flag:
+    # whether it resolved the fault; if not, it is called once more when no lock is held
+    userfault_reader: Callable[[int, int, int], bool] | None = None
+    userfault_reader_again: Callable[[], None] | None = None
 
 
 config: Final[Kconfig] = Kconfig()

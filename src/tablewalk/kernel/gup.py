@@ -7,6 +7,7 @@ from typing import Final
 
 from ..arch import arch
 from ..machine import READ_ONCE, WRITE_ONCE, forget, load, local_irq_restore, local_irq_save, spin_unlock, store
+from .config import config
 from .memory import handle_mm_fault
 from .mm_types import mm_struct, vm_area_struct
 from .mmap_lock import mmap_read_lock, mmap_read_unlock
@@ -203,7 +204,12 @@ def __mm_populate(mm: mm_struct, start: int, length: int, ignore_errors: bool) -
         if vma.vm_flags & (VM_IO | VM_PFNMAP) == 0:
             begin = max(start, vma.vm_start)
             ret = populate_vma_page_range(vma, begin, stop, True)
-            if ret >= 0:
+            if ret == -EUSERFAULT and config.userfault_reader_again is not None:
+                mmap_read_unlock(mm)
+                config.userfault_reader_again()
+                mmap_read_lock(mm)
+                stop = begin
+            elif ret >= 0:
                 stop = begin + (ret << arch.page_shift)
                 ret = 0
             elif not ignore_errors:

@@ -15,12 +15,13 @@ from .filemap import get_file
 from .gup import mm_populate
 from .huge_mm import vma_is_anonymous
 from .ksm import ksm_unmergeable
-from .mm_types import mm_struct, vm_area_struct
+from .mm_types import mm_struct, userfaultfd_ctx, vm_area_struct
 from .mmap import mlock_future_ok, page_align
 from .mmap_lock import NO_VMA, mmap_write_lock, mmap_write_unlock, vma_start_write
 from .move_page_tables import move_page_tables
 from .not_modelled import NotModelled
 from .rmap import anon_vma_clone, linear_page_index, unlink_anon_vmas
+from .userfaultfd_events import NO_CTX, event_begins, userfaultfd_event_wait_completion
 from .userfaultfd_k import UFFD_FEATURE_EVENT_REMAP, ctx_has, userfaultfd_armed, vma_ctx
 from .vm_flags import (
     EAGAIN,
@@ -71,11 +72,25 @@ def sys_mremap(mm: mm_struct, addr: int, old_len: int, new_len: int, flags: int,
         return error
     mmap_write_lock(mm)
     res, locked, populate = do_mremap(mm, addr, old_len, new_len, flags, new_addr)
+    ctx = mremap_event(mm, res) if res >= 0 and res != addr else NO_CTX
     if locked:
         mmap_write_unlock(mm)
     if populate and res >= 0:
         mm_populate(mm, res + old_len, new_len - old_len)
+    if ctx:
+        userfaultfd_event_wait_completion(ctx)
     return res
+
+
+def mremap_event(mm: mm_struct, addr: int) -> userfaultfd_ctx:
+    """Who has to be told of what moved to `addr` (the other half of mremap_userfaultfd_prep), or NULL.
+
+    The event comes when the growth of locked memory is populated: a monitor can resolve no fault of that.
+    """
+    ctx = vma_ctx(vma_lookup(mm, addr))
+    if ctx:
+        event_begins(ctx)
+    return ctx
 
 
 def implies_new_addr(flags: int) -> bool:
@@ -328,7 +343,7 @@ def without_self(
 
 
 def mremap_userfaultfd_prep(vma: vm_area_struct) -> None:
-    """The new VMA of a move keeps its userfaultfd only if that wants to hear of it, which here takes no time."""
+    """The new VMA of a move keeps its userfaultfd only if that wants to hear of it."""
     if vma.vm_userfaultfd_ctx and not ctx_has(vma_ctx(vma), UFFD_FEATURE_EVENT_REMAP):
         vma_start_write(vma)
         vma.vm_userfaultfd_ctx = 0

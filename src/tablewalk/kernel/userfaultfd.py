@@ -51,7 +51,12 @@ from .rmap import (
     linear_page_index,
     mm_counter_file,
 )
-from .shmem import shmem_lock_folio, shmem_mfill_filemap_add, shmem_mfill_filemap_remove
+from .shmem import (
+    shmem_lock_folio,
+    shmem_mark_uptodate,
+    shmem_mfill_filemap_add,
+    shmem_mfill_filemap_remove,
+)
 from .userfaultfd_k import pte_is_uffd_marker, pte_mkuffd_wp, userfaultfd_wp
 from .vm_flags import (
     EAGAIN,
@@ -332,8 +337,13 @@ def mfill_nothing_cached(mapping: address_space, index: int) -> int:
 
 
 def shmem_get_folio_noalloc(mapping: address_space, index: int) -> folio:
-    """The cached folio locked and referenced, or NULL (mm/shmem.c)."""
-    return NO_FOLIO if index >= i_size_pages(mapping) else shmem_lock_folio(mapping, index)
+    """The cached folio locked, referenced and valid, or NULL (mm/shmem.c)."""
+    if index >= i_size_pages(mapping):
+        return NO_FOLIO
+    f = shmem_lock_folio(mapping, index)
+    if f:
+        shmem_mark_uptodate(f)
+    return f
 
 
 # --- entries ---------------------------------------------------------------------------------------------

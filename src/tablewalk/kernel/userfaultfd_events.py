@@ -2,8 +2,8 @@
 """userfaultfd's contexts, and the events that other system calls cause (mm/userfaultfd.c; 7.2).
 
 Between an event and its being read the context's mmap_changing is up, and what a monitor asks for fails with -EAGAIN.
-Here each event is read at the moment when the kernel would begin to wait for that; those of mremap and munmap
-(UFFD_FEATURE_EVENT_REMAP, _UNMAP) as soon as they happen, so that they are never in a monitor's way.
+Here each event is read at the moment when the kernel would begin to wait for that; those of munmap
+(UFFD_FEATURE_EVENT_UNMAP) as soon as they happen, so that they are never in a monitor's way.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Delivering faults to a userfaultfd (handle_userfault in mm/userfaultfd.c; 7.2).
 
-Where nobody reads the message and resolves the fault (config.userfault_reader), a fault that would sleep here ends
+Where nobody reads the message, or cannot resolve the fault (config.userfault_reader), one that would sleep here ends
 with VM_FAULT_USERFAULT beside VM_FAULT_RETRY; who resolves it lets the access be made again.
 """
 
@@ -35,10 +35,9 @@ def handle_userfault(vmf: vm_fault, reason: int) -> int:
         return VM_FAULT_SIGBUS
     if READ_ONCE(ctx, "released") or not userfaultfd_must_wait(ctx, vmf, reason):
         return VM_FAULT_RETRY
-    if config.userfault_reader is None:
-        return VM_FAULT_RETRY | VM_FAULT_USERFAULT
-    config.userfault_reader(ctx.addr, vmf.address, reason)
-    return VM_FAULT_RETRY
+    if config.userfault_reader is not None and config.userfault_reader(ctx.addr, vmf.address, reason):
+        return VM_FAULT_RETRY
+    return VM_FAULT_RETRY | VM_FAULT_USERFAULT
 
 
 def userfaultfd_must_wait(ctx: userfaultfd_ctx, vmf: vm_fault, reason: int) -> bool:

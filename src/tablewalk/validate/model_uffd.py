@@ -9,7 +9,7 @@ from typing import Any
 from tablewalk.machine.drivers import Model
 
 MAX_UFFDS = 8
-EBADF, EBUSY, EINVAL = 9, 16, 22
+EBADF, EAGAIN, EBUSY, EINVAL = 9, 11, 16, 22
 MODE_WP = 2  # of UFFDIO_COPY and UFFDIO_CONTINUE
 PREFIX = "uffd_"
 
@@ -28,7 +28,9 @@ class Uffds:
         self._shift = model.module("arch").arch.page_shift
         self._open: dict[int, Any] = {}
         self._monitor: Any = None  # its mm
-        model.kernel("config").config.userfault_reader = self._resolve
+        self._unresolved: Any = None  # (context, address) of a fault that waits for an event that waits for the fault
+        config = model.kernel("config").config
+        config.userfault_reader, config.userfault_reader_again = self._resolve, self._unregister
 
     def run(self, process: int, kind: str, args: tuple[int, ...]) -> Result:
         """Execute `uffd_KIND`; the last argument is the number of the userfaultfd."""
@@ -92,23 +94,33 @@ class Uffds:
 
     # --- the monitor -------------------------------------------------------------------------------------
 
-    def _resolve(self, ctx_address: int, address: int, reason: int) -> None:
+    def _resolve(self, ctx_address: int, address: int, reason: int) -> bool:
+        """Resolve a fault; false if everything that would is refused until an event has been read."""
         ctx = self._types.userfaultfd_ctx(ctx_address)
         size = 1 << self._shift
         page = address & -size
         index = page - self._arena >> self._shift
         if reason == self._flags.VM_UFFD_WP:
-            self._calls.uffdio_writeprotect(ctx, page, size, 0)
+            error = self._calls.uffdio_writeprotect(ctx, page, size, 0)
         elif reason == self._flags.VM_UFFD_MINOR:
-            self._with_wp(index, lambda mode: self._calls.uffdio_continue(ctx, page, size, mode))
+            error = self._with_wp(index, lambda mode: self._calls.uffdio_continue(ctx, page, size, mode))
         elif index % 3 or self._calls.uffdio_zeropage(ctx, page, size)[0]:
             mm = self._page_with(index & 0xFFFFFFFF)
-            self._with_wp(index, lambda mode: self._calls.uffdio_copy(ctx, page, self._arena, size, mode, mm))
+            error = self._with_wp(index, lambda mode: self._calls.uffdio_copy(ctx, page, self._arena, size, mode, mm))
+        else:
+            error = 0
+        self._unresolved = (ctx, page)
+        return bool(error != -EAGAIN)
 
-    def _with_wp(self, index: int, fill: Callable[[int], tuple[int, int]]) -> None:
-        """Every third page is write-protected, if that is possible."""
-        if index % 3 != 2 or fill(MODE_WP)[0] == -EINVAL:
-            fill(0)
+    def _unregister(self) -> None:
+        """What is still possible then: the page is registered no longer."""
+        ctx, page = self._unresolved
+        self._calls.uffdio_unregister(ctx, page, 1 << self._shift)
+
+    def _with_wp(self, index: int, fill: Callable[[int], tuple[int, int]]) -> int:
+        """Every third page is write-protected, if that is possible; 0 or -errno."""
+        error = fill(MODE_WP)[0] if index % 3 == 2 else -EINVAL
+        return fill(0)[0] if error == -EINVAL else error
 
     def _page_with(self, value: int) -> Any:
         """The monitor's mm, with `value` in the page where in others the arena begins."""

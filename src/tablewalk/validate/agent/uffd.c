@@ -174,6 +174,15 @@ static struct result resolve_minor(word page, word index, int n)
 	return r.error == EINVAL ? uffd_continue(page, page_size, 0, n) : r;
 }
 
+/* The page is registered no longer; the kernel itself wakes only who waits for a missing one. */
+static struct result leave_alone(word page, int n)
+{
+	struct result r = uffd_unregister(page, page_size, n);
+
+	uffd_wake(page, page_size, n);
+	return r;
+}
+
 static void resolve(const struct message *m, int n)
 {
 	word page = m->arg[1] & -page_size, index = (page - arena.start) / page_size;
@@ -186,6 +195,8 @@ static void resolve(const struct message *m, int n)
 		r = resolve_minor(page, index, n);
 	else
 		r = resolve_missing(page, index, n);
+	if (r.error == EAGAIN) /* mremap: its event, which is to be read first, comes after its faults */
+		r = leave_alone(page, n);
 	in_vain = r.error ? in_vain + 1 : 0;
 	if (in_vain == PATIENCE)
 		kill(getppid(), SIGTERM);
