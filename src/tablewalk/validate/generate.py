@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Random programs in which page tables come and go.
 
-A program is random but for what it remembers: which processes live, what they have mapped as far as arguments tell,
-and where it worked before.  So most operations hit something, and some hit holes and edges.
+A program is random but for what it remembers: which processes live, what they have mapped and where it worked before
+(`memory`).  So most operations hit something, and some hit holes and edges.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from . import generate_uffd
+from .memory import Memory
 from .mix import (
     ACTIONS,
     ALL_CATEGORIES,
@@ -39,8 +40,8 @@ from .mix import (
     WRONG,
     WRONG_OF,
 )
-from .ops import MADV_COLLAPSE, MAP_ANONYMOUS, MEMFDS, READONLY, REGULAR, Family, Geometry, Op
-from .pages import FILE, MAPPED, NEEDS, SEALED, SHARED
+from .ops import MADV_COLLAPSE, MEMFDS, READONLY, REGULAR, Family, Geometry, Op
+from .pages import FILE, MAPPED, NEEDS, SHARED
 
 MAX_PROCESSES = 4
 NO_FILE = (1 << 64) - 1
@@ -59,15 +60,9 @@ class Generator:
         self.ksm = focus == "ksm"
         self.geometry = geometry
         self.page, self.table = geometry.page, geometry.table
-        self.pages = geometry.tables * geometry.table
-        half = self.table // 2
-        much = max(half * 3 - 68, half // 2)
-        self.sizes = (*SIZES, half - 1, half, self.table - 1, self.table, self.table, self.table + 1, much)
         self.family = Family()
         self.by_threads = THREADS.get(focus, SOME_THREADS)
         self.stacks: list[int] = []  # first pages of what may grow down
-        self.mapped = {0: bytearray(self.pages)}  # of each process that lives: PROT_* of each page, 0 where nothing is
-        self.recent: list[tuple[int, int]] = []
         self.with_uffd = geometry.uffd and not self.ksm and (focus == "uffd" or self.rng.random() < WITH_UFFD)
         weights = {**WEIGHTS, **FOCUS.get(focus, {}), **(generate_uffd.WEIGHTS if self.with_uffd else {})}
         self.with_seals = not self.ksm and self.rng.random() < WITH_SEALS
@@ -79,9 +74,7 @@ class Generator:
         self.pending: list[Op] = []  # what comes next
         self.kinds = [self._maker(kind) for kind in weights]
         self.weights = list(weights.values())
-        # Some programs stay within a part of the arena: more happens in one place.
-        self.window = self.rng.choice((3, 6, 12, geometry.tables)) * self.table
-        self.first = self.rng.randrange(geometry.tables - self.window // self.table + 1) * self.table
+        self.memory = Memory(self.rng, geometry, self.with_seals)
 
     def _next(self) -> Op:
         """What the last operation was made for, or something else."""
@@ -105,7 +98,7 @@ class Generator:
 
     def _begin(self) -> list[Op]:
         """Most programs have something mapped from the beginning."""
-        start, length = self.geometry.start + self.first * self.page, self.window * self.page
+        start, length = self.geometry.start + self.memory.first * self.page, self.memory.window * self.page
         ops: list[Op] = []
         if self.rng.random() < 0.8:
             ops.append(Op(0, "mmap", (start, length, 3, 0x32, NO_FILE, 0)))
@@ -132,94 +125,7 @@ class Generator:
         """Note what an operation probably does to processes and mappings."""
         self.family.after(op)
         self.uffd.track(op)
-        if op.kind == "fork":
-            self.mapped[op.args[0]] = bytearray(self.mapped[op.process])
-        elif op.kind == "vfork":
-            self.mapped[op.args[0]] = self.mapped[op.process]
-        elif op.kind == "exit":
-            del self.mapped[op.process]
-        elif op.kind == "mmap":
-            of = (SHARED if op.args[3] & 3 == 1 else 0) | (0 if op.args[3] & MAP_ANONYMOUS else FILE)
-            self._set(op.process, op.args[0], op.args[1], MAPPED | op.args[2] & 7 | of)
-        elif op.kind == "brk":
-            self._set(op.process, self.geometry.heap, op.args[0] - self.geometry.heap, MAPPED | 3)
-        elif op.kind == "munmap":
-            self._set(op.process, op.args[0], op.args[1], 0)
-        elif op.kind == "mprotect":
-            pages = self.mapped[op.process]
-            first, end = self._range(op.args[0], op.args[1])
-            kept = MAPPED | SHARED | FILE
-            if not self._sealed(pages[first:end]):
-                pages[first:end] = bytes(op.args[2] & 7 | p & kept if p else 0 for p in pages[first:end])
-        elif op.kind == "mseal" and not op.args[2] and self.all_mapped(op.process, op.args[0], op.args[1]):
-            first, end = self._range(op.args[0], op.args[1])
-            self.mapped[op.process][first:end] = bytes(p | SEALED for p in self.mapped[op.process][first:end])
-        elif op.kind == "mremap" and op.args[3] & 2:
-            first, end = self._range(op.args[0], op.args[1])
-            moved = self.mapped[op.process][first:end]
-            if all(moved):
-                if not op.args[3] & 4:
-                    self._set(op.process, op.args[0], op.args[1], 0)
-                self._set(op.process, op.args[4], op.args[2], moved[0] if moved else 0)
-
-    def _range(self, addr: int, length: int) -> tuple[int, int]:
-        first = (addr - self.geometry.start) // self.page
-        return max(first, 0), min(first + length // self.page, self.pages)
-
-    def all_mapped(self, process: int, addr: int, length: int) -> bool:
-        """Whether a process that lives has something mapped in all of the range, which is in the arena."""
-        first, end = self._range(addr, length)
-        return process in self.mapped and end > first and 0 not in self.mapped[process][first:end]
-
-    def _set(self, process: int, addr: int, length: int, what: int) -> None:
-        first, end = self._range(addr, length)
-        if first < end and not self._sealed(self.mapped[process][first:end]):
-            self.mapped[process][first:end] = bytes((what,)) * (end - first)
-
-    def _sealed(self, pages: bytearray) -> bool:
-        """Whether one of the pages is, so that all stay as they are."""
-        return self.with_seals and any(page & SEALED for page in pages)
-
-    # --- choices -----------------------------------------------------------------------------------------
-
-    def _process(self) -> int:
-        return self.rng.choice(self.family.ready)
-
-    def _anywhere(self) -> tuple[int, int]:
-        """(first page, pages): often where something was before, often on tables."""
-        rng = self.rng
-        choice = rng.random()
-        if self.recent and choice < 0.5:
-            start, nr = rng.choice(self.recent)
-            if rng.random() < 0.5:
-                cut = rng.randrange(nr)
-                start, nr = start + cut, rng.randrange(nr - cut) + 1
-        elif choice < 0.75:
-            start = self.first + rng.randrange(self.window // self.table) * self.table
-            nr = rng.choice((1, 1, 1, 2, 2, 3, 4)) * self.table
-        else:
-            start = self.first + rng.randrange(self.window)
-            nr = rng.choice(self.sizes)
-        return start, min(nr, self.pages - start)
-
-    def _place(self, process: int = -1, need: int = MAPPED, without: int = 0) -> tuple[int, int]:
-        """(address, bytes); with a process mostly where it has memory with the bits of `need`, not of `without`."""
-        start, nr = self._anywhere()
-        if process >= 0 and self.rng.random() < 0.9:
-            pages = self.mapped[process]
-            for _ in range(8):
-                if pages[start] & (need | without) == need:
-                    break
-                start, nr = self._anywhere()
-            if self.rng.random() < 0.9:  # no hole in it
-                hole = next((i for i in range(start, start + nr) if pages[i] & (need | without) != need), start + nr)
-                nr = max(hole - start, 1)
-        return self.geometry.start + start * self.page, nr * self.page
-
-    def _remember(self, addr: int, length: int) -> None:
-        self.recent.append(((addr - self.geometry.start) // self.page, length // self.page))
-        if len(self.recent) > 8:
-            del self.recent[self.rng.randrange(8)]
+        self.memory.track(op)
 
     def _spoil(self, op: Op) -> Op:
         """Now and then an argument that is wrong."""
@@ -234,20 +140,23 @@ class Generator:
 
     # --- operations --------------------------------------------------------------------------------------
 
+    def _process(self) -> int:
+        return self.rng.choice(self.family.ready)
+
     def _map(self, addr: int, length: int, flags: int, file: int, offset: int) -> Op:
-        self._remember(addr, length)
+        self.memory.remember(addr, length)
         return Op(self._process(), "mmap", (addr, length, self.rng.choice(PROTS), flags, file, offset))
 
     def _anon(self) -> Op:
         extra = self.rng.choice((0,) * 12 + (0x4000, 0x2000, 0x20000, 0x8000, 0x18000, 0x100, 0x100000))
-        return self._map(*self._place(), 0x32 | extra, NO_FILE, 0)
+        return self._map(*self.memory.place(), 0x32 | extra, NO_FILE, 0)
 
     def _shared(self) -> Op:
-        return self._map(*self._place(), 0x31, NO_FILE, 0)
+        return self._map(*self.memory.place(), 0x31, NO_FILE, 0)
 
     def _file(self) -> Op:
         rng = self.rng
-        addr, length = self._place()
+        addr, length = self.memory.place()
         file = rng.choice((0, 0, 0, 1, 1, 2, 2, 3, 4, 4, 5, 6))
         if rng.random() < 0.7:  # as huge pages want it
             offset = (addr // self.page % self.table + rng.randrange(2) * self.table) * self.page
@@ -258,11 +167,11 @@ class Generator:
 
     def _munmap(self) -> Op:
         process = self._process()
-        return Op(process, "munmap", self._place(process))
+        return Op(process, "munmap", self.memory.place(process))
 
     def _mprotect(self) -> Op:
         process = self._process()
-        return Op(process, "mprotect", (*self._place(process), self.rng.choice(PROTS)))
+        return Op(process, "mprotect", (*self.memory.place(process), self.rng.choice(PROTS)))
 
     def _action(self) -> Op:
         return self._advice(ACTIONS)
@@ -279,14 +188,14 @@ class Generator:
         if self.ksm and advice == MADV_PAGEOUT:  # of merged pages it is not modelled
             advice = MADV_DONTNEED
         needs = (MAPPED, SHARED | FILE) if advice == MADV_GUARD_INSTALL and self.with_uffd else (MAPPED, 0)
-        return Op(process, "madvise", (*self._place(process, *NEEDS.get(advice, needs)), advice))
+        return Op(process, "madvise", (*self.memory.place(process, *NEEDS.get(advice, needs)), advice))
 
     def _weighted(self, weights: Mapping[int, float]) -> int:
         return self.rng.choices(list(weights), list(weights.values()))[0]
 
     def _mergeable(self) -> Op:
         process = self._process()
-        return Op(process, "madvise", (*self._place(process), self.rng.choice((MERGEABLE,) * 5 + (UNMERGEABLE,))))
+        return Op(process, "madvise", (*self.memory.place(process), self.rng.choice((MERGEABLE,) * 5 + (UNMERGEABLE,))))
 
     def _ksmd(self) -> Op:
         """A page is merged in the second pass or the third."""
@@ -298,7 +207,7 @@ class Generator:
 
     def _collapse(self) -> Op:
         process = self._process()
-        tables = self._tables(process)
+        tables = self.memory.tables(process)
         return self._touched(process, tables, Op(process, "madvise", (*tables, MADV_COLLAPSE)))
 
     def _touched(self, process: int, tables: tuple[int, int], op: Op) -> Op:
@@ -309,83 +218,69 @@ class Generator:
         step = self.rng.choice((16, 64, self.table // 4, self.table)) * self.page
         return Op(process, "fill", (*tables, step, self.rng.choice((0, self._value(), self._value()))))
 
-    def _tables(self, process: int) -> tuple[int, int]:
-        """Whole tables, mostly of which all is mapped: (address, bytes)."""
-        pages, huge = self.mapped[process], self.table * self.page
-        full = [at for at in range(0, self.pages, self.table) if 0 not in pages[at : at + self.table]]
-        if full and self.rng.random() < 0.8:
-            return self.geometry.start + self.rng.choice(full) * self.page, huge
-        addr, length = self._place(process)
-        start = addr // huge * huge
-        return start, min(-(-(addr + length) // huge) * huge, self.geometry.end) - start
-
     def _move(self) -> Op:
         rng = self.rng
         process = self._process()
-        addr, length = self._place(process)
-        to, room = self._place()
+        addr, length = self.memory.place(process)
+        to, room = self.memory.place()
         if rng.random() < 0.5:  # to where it fits the tables as it does here
             huge = self.table * self.page
             to = to - to % huge + addr % huge
         flags = rng.choice((3, 3, 3, 7))
         new = length if flags == 7 else rng.choice((length, length, length, room))
         to = min(to, self.geometry.end - new)
-        self._remember(to, new)
+        self.memory.remember(to, new)
         return Op(process, "mremap", (addr, length, new, flags, to))
 
     def _resize(self) -> Op:
         process = self._process()
-        addr, length = self._place(process)
-        new = min(self._place()[1], self.geometry.end - addr)
+        addr, length = self.memory.place(process)
+        new = min(self.memory.place()[1], self.geometry.end - addr)
         return Op(process, "mremap", (addr, length, new, 0, 0))
 
     def _grow(self) -> Op:
         """Of the memory before a hole, into it."""
         process = self._process()
-        pages = self.mapped[process]
-        end = self.rng.randrange(self.pages)
-        hole = next((i for i in (*range(end, self.pages), *range(end)) if not pages[i] and i and pages[i - 1]), 0)
+        pages, nr = self.memory.mapped[process], self.memory.pages
+        end = self.rng.randrange(nr)
+        hole = next((i for i in (*range(end, nr), *range(end)) if not pages[i] and i and pages[i - 1]), 0)
         if not hole:
             return self._resize()
-        room = next((i for i in range(hole, self.pages) if pages[i]), self.pages) - hole
+        room = next((i for i in range(hole, nr) if pages[i]), nr) - hole
         first = next((i for i in range(hole - 1, -1, -1) if pages[i] != pages[hole - 1]), -1) + 1
-        old = min(self.rng.choice((1, 1, *self.sizes)), hole - first) * self.page
+        old = min(self.rng.choice((1, 1, *self.memory.sizes)), hole - first) * self.page
         new = old + self.rng.choice((1, room, self.rng.randrange(room) + 1)) * self.page
         return Op(process, "mremap", (self.geometry.start + hole * self.page - old, old, new, 0, 0))
 
     def _lock(self) -> Op:
         process = self._process()
         kind = self.rng.choice(("mlock", "mlock2", "munlock", "munlock"))
-        place = self._place(process)
+        place = self.memory.place(process)
         return Op(process, kind, (*place, self.rng.choice((0, 1))) if kind == "mlock2" else place)
 
     def _lockall(self) -> Op:
         flags = self.rng.choice((0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7))
         return Op(self._process(), "mlockall", (flags,)) if flags else Op(self._process(), "munlockall")
 
-    def _page_at(self, process: int, need: int) -> int:
-        addr, length = self._place(process, need)
-        return addr + self.rng.randrange(length // self.page) * self.page
-
     def _read(self) -> Op:
         process = self._process()
-        return Op(process, "read", (self._page_at(process, MAPPED | 1),))
+        return Op(process, "read", (self.memory.page_at(process, MAPPED | 1),))
 
     def _write(self) -> Op:
         process = self._process()
-        return Op(process, "write", (self._page_at(process, MAPPED | 2), self._value()))
+        return Op(process, "write", (self.memory.page_at(process, MAPPED | 2), self._value()))
 
     def _fill(self) -> Op:
         rng = self.rng
         process = self._process()
         value = rng.choice((0, self._value()))
-        addr, length = self._place(process, MAPPED | 2 if value else MAPPED | 1)
+        addr, length = self.memory.place(process, MAPPED | 2 if value else MAPPED | 1)
         step = rng.choice((1, 1, 7, 16, 128, 512)) * self.page
         return Op(process, "fill", (addr, length, step, value))
 
     def _sum(self) -> Op:
         process = self._process()
-        return Op(process, "sum", self._place(process))
+        return Op(process, "sum", self.memory.place(process))
 
     def _fork(self) -> Op:
         free = [p for p in range(MAX_PROCESSES) if p not in self.family.live]
@@ -404,16 +299,16 @@ class Generator:
     def _mseal(self) -> Op:
         """Few pages, which other operations then come upon."""
         process = self._process()
-        addr, length = self._place(process)
+        addr, length = self.memory.place(process)
         length = min(length, self.rng.choice(SIZES) * self.page)
-        self._remember(addr, length)
+        self.memory.remember(addr, length)
         return Op(process, "mseal", (addr, length, 0))
 
     def _pagemap_scan(self) -> Op:
         """Of a range that may have holes; with flag 1 pages are write-protected where a userfaultfd has WP_ASYNC."""
         rng, process = self.rng, self._process()
-        addr, length = self._place(process)
-        length = min(length + rng.choice((0, 0, self._place()[1])), self.geometry.end - addr)
+        addr, length = self.memory.place(process)
+        length = min(length + rng.choice((0, 0, self.memory.place()[1])), self.geometry.end - addr)
         flags = rng.choice(SCAN_FLAGS)
         nr = 0 if flags & 1 and rng.random() < 0.2 else rng.choice(SCAN_RANGES)
         sets = rng.choice((0, 0, 0, 2, 8)), rng.choice(SCAN_SETS), rng.choice(SCAN_SETS)
@@ -426,16 +321,16 @@ class Generator:
     def _get_mempolicy(self) -> Op:
         process = self._process()
         flags = self.rng.choice((0, 4, 3, 3))  # the policy of an address may be the file's, which is not modelled
-        return Op(process, "get_mempolicy", (self._page_at(process, MAPPED | 1) if flags == 3 else 0, flags))
+        return Op(process, "get_mempolicy", (self.memory.page_at(process, MAPPED | 1) if flags == 3 else 0, flags))
 
     def _mbind(self) -> Op:
         process = self._process()
         mode, nodes = self._policy()
-        return Op(process, "mbind", (*self._place(process), mode, nodes, 0))
+        return Op(process, "mbind", (*self.memory.place(process), mode, nodes, 0))
 
     def _remap(self) -> Op:
         process = self._process()
-        place = self._place(process, MAPPED | SHARED)
+        place = self.memory.place(process, MAPPED | SHARED)
         return Op(process, "remap_file_pages", (*place, 0, self.rng.randrange(2 * self.table), 0))
 
     def _truncate(self) -> Op:
@@ -448,7 +343,7 @@ class Generator:
     def _punch(self) -> Op:
         file = self.rng.choice((0, 0, 0, 1, 1, 2, 3, 4, 5, 6))
         start = self.rng.choice((0, self.table, self.rng.randrange(self.geometry.file_pages[file])))
-        nr = self.rng.choice((*self.sizes, self.table, 2 * self.table))
+        nr = self.rng.choice((*self.memory.sizes, self.table, 2 * self.table))
         return Op(self._process(), "punch", (file, start * self.page, nr * self.page))
 
     def _process_madvise(self) -> Op:
@@ -466,8 +361,8 @@ class Generator:
 
     def _advised(self, process: int, advice: int) -> tuple[int, int]:
         if advice == MADV_COLLAPSE:
-            return self._tables(process)
-        return self._place(process, *NEEDS.get(advice, (MAPPED, 0)))
+            return self.memory.tables(process)
+        return self.memory.place(process, *NEEDS.get(advice, (MAPPED, 0)))
 
     def _process_madvise_ranges(self) -> Op:
         process, target, advice = self._process_advice(RANGES_ADVICE)
@@ -481,12 +376,12 @@ class Generator:
         """Mostly to somewhere in the heap's part of the arena, not only to whole pages; now and then below it."""
         heap, rng = self.geometry.heap, self.rng
         room = (self.geometry.end - heap) // self.page
-        pages = rng.choice((0, rng.choice(self.sizes), rng.randrange(room), self.table, -1))
+        pages = rng.choice((0, rng.choice(self.memory.sizes), rng.randrange(room), self.table, -1))
         return Op(self._process(), "brk", (heap + min(pages, room) * self.page + rng.choice((0, 0, 0, 8)),))
 
     def _stack(self) -> Op:
         """A small one high in a hole, if there is one."""
-        start, nr = self._anywhere()
+        start, nr = self.memory.anywhere()
         start += nr - 1
         self.stacks.append(start)
         return self._map(self.geometry.start + start * self.page, self.page, 0x132, NO_FILE, 0)
@@ -509,7 +404,7 @@ class Generator:
 
     def _fallocate(self) -> Op:
         file = self.rng.choice((*MEMFDS, *MEMFDS, *MEMFDS, READONLY))
-        length = self.rng.choice((*self.sizes, 2 * self.table)) * self.page
+        length = self.rng.choice((*self.memory.sizes, 2 * self.table)) * self.page
         return Op(self._process(), "fallocate", (file, self.rng.randrange(2), self._file_place(file), length))
 
     def _pread(self) -> Op:
@@ -524,8 +419,8 @@ class Generator:
     def _msync(self) -> Op:
         """Without MS_SYNC: what a regular file writes back is not modelled."""
         process = self._process()
-        return Op(process, "msync", (*self._place(process), self.rng.choice((0, 1, 2, 3))))
+        return Op(process, "msync", (*self.memory.place(process), self.rng.choice((0, 1, 2, 3))))
 
     def _mincore(self) -> Op:
         process = self._process()
-        return Op(process, "mincore", self._place(process))
+        return Op(process, "mincore", self.memory.place(process))

@@ -108,7 +108,7 @@ class UffdChoices:
     def _registers(self, addr: int, length: int, mode: int, n: int) -> None:
         """Memory that is probably registered: all of it mapped."""
         process = self.owner.get(n, -1)
-        if mode and mode < 8 and self.g.all_mapped(process, addr, length):
+        if mode and mode < 8 and self.g.memory.all_mapped(process, addr, length):
             self.registered.append(Registered(process, n, addr, length, mode))
             if len(self.registered) > 8:
                 del self.registered[self.rng.randrange(8)]
@@ -144,7 +144,7 @@ class UffdChoices:
         found = [r for r in self.registered if r.mode & modes and r.process in self.g.family.ready]
         if not found or self.rng.random() < 0.07:
             process, n = self._owned()
-            return process, n, *self.g._place(process)
+            return process, n, *self.g.memory.place(process)
         r = self.rng.choice(found)
         choice = self.rng.random()
         if choice < 0.25:
@@ -156,7 +156,8 @@ class UffdChoices:
             return r.process, r.n, addr, table
         first = self.rng.randrange(r.length // self.g.page)
         pages = self.rng.randrange(r.length // self.g.page - first) + 1
-        return r.process, r.n, r.addr + first * self.g.page, min(pages, self.rng.choice(self.g.sizes)) * self.g.page
+        pages = min(pages, self.rng.choice(self.g.memory.sizes))
+        return r.process, r.n, r.addr + first * self.g.page, pages * self.g.page
 
     def _to_fill(self, modes: int) -> tuple[int, int, int, int]:
         """The same, of few pages: each page is an operation for the kernel."""
@@ -212,7 +213,7 @@ class UffdChoices:
     def _fresh(self, process: int, length: int = 0) -> tuple[int, int]:
         """Where to map few pages, or `length` bytes, often on a table's edge."""
         length = length or self.rng.choice((*FILL_PAGES, self.g.table)) * self.g.page
-        addr, _ = self.g._place(process)
+        addr, _ = self.g.memory.place(process)
         if self.rng.random() < 0.4:
             addr -= addr % (self.g.table * self.g.page)
         return min(addr, self.g.geometry.end - length), length
@@ -239,14 +240,14 @@ class UffdChoices:
 
     def _register_with(self, process: int, n: int, addr: int, length: int, mode: int = 0) -> Op:
         mode = mode or self.rng.choice(MODES)
-        self.g._remember(addr, length)
+        self.g.memory.remember(addr, length)
         return Op(process, "uffd_register", (addr, length, mode, n))
 
     def _register(self) -> Op:
         process, n = self._owned()
         mode = self.rng.choice(MODES)
         shared = MAPPED | SHARED if mode == 4 else MAPPED
-        return self._register_with(process, n, *self.g._place(process, shared), mode)
+        return self._register_with(process, n, *self.g.memory.place(process, shared), mode)
 
     def _unregister(self) -> Op:
         process, n, addr, length = self._target()
@@ -258,7 +259,7 @@ class UffdChoices:
 
     def _source(self, process: int, like: int, length: int) -> int:
         """Where to fill from: an address, often as far from the beginning of a table."""
-        addr, _ = self.g._place(process, 10)
+        addr, _ = self.g.memory.place(process, 10)
         table = self.g.table * self.g.page
         if self.rng.random() < 0.5:
             addr = addr - addr % table + like % table
