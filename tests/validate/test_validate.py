@@ -12,13 +12,14 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from tablewalk.cli import run as tablewalk
 from tablewalk.errors import TablewalkError
-from tablewalk.validate.compare import Comparison, host_difference
+from tablewalk.validate.compare import Answer, Comparison, host_difference
 from tablewalk.validate.coverage import coverage_rows, lacking, never_succeeded, seldom
 from tablewalk.validate.emit import c_program, python_test
 from tablewalk.validate.generate import Generator
@@ -105,6 +106,24 @@ def test_a_program_that_makes_no_sense_is_one_line() -> None:
     with pytest.raises(TablewalkError, match="no such operation or process") as e:
         list(comparison.compare([[Op(0, "reset"), Op(5, "read", (1,))]]))
     assert "\n" not in str(e.value)
+
+
+@needs_host
+def test_what_differs_each_time_elsewhere_is_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    comparison = Comparison(setup(find("host")), "sequential")
+    rightly, wrong = Comparison._answers, iter([1, 3, 2, 3, 3])
+    at: list[int] = []
+
+    def disturbed(self: Comparison, ops: Sequence[Op], verbose_from: int | None = None) -> Iterator[Answer]:
+        at.append(next(wrong))
+        for i, answer in enumerate(rightly(self, ops, verbose_from)):
+            yield answer._replace(digest=len(at)) if i == at[-1] else answer
+
+    monkeypatch.setattr(Comparison, "_answers", disturbed)
+    start = GEOMETRY.start
+    program = [Op(0, "reset"), anon(start, 0x3000), *(Op(0, "write", (start, value)) for value in (1, 2))]
+    outcome = next(comparison.compare([program]))
+    assert at == [1, 3, 2, 3, 3] and outcome.noise and outcome.at is None
 
 
 @needs_host

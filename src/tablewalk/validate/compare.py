@@ -19,7 +19,7 @@ from .run import Ended, run
 from .setup import Setup, setup
 
 Program = Sequence[Op]
-NOISE_TRIES = 2  # how often a disagreement has to show again
+NOISE_TRIES = 4  # how often a program is run for a disagreement to show again
 
 
 class Answer(NamedTuple):
@@ -38,6 +38,7 @@ class Outcome:
     program: Program
     compared: int = 0
     at: int | None = None  # index of the operation
+    answer: tuple[int, int, int] = (0, 0, 0)  # the kernel's to it: result, errno, digest
     report: list[str] = field(default_factory=list)  # what differs, as lines
     noise: bool = False  # it differed once and not again
     coverage: dict[str, list[int]] = field(default_factory=dict)  # kind: succeeded, failed
@@ -78,23 +79,24 @@ class Comparison:
         return found
 
     def confirm(self, outcome: Outcome) -> None:
-        """Run a program that disagreed once more, and fill in the report; what does not show again is noise.
+        """Run a program that disagreed again, and fill in the report; what does not show again is noise.
 
-        Other tasks of the kernel (khugepaged, writeback, migration) may change what a program sees.
+        Other tasks of the kernel (khugepaged, page-out, migration) may change what a program sees, each time elsewhere:
+        the kernel has to give the same answer to the same operation.
         """
+        seen = {(outcome.at, outcome.answer)}
         for _ in range(NOISE_TRIES):
             again = Outcome(outcome.program)
-            answers = self._answers(outcome.program, verbose_from=max((outcome.at or 0) - 1, 0))
-            self._compare_one(again, answers, lambda: None)
+            first = min(at or 0 for at, _ in seen)
+            self._compare_one(again, self._answers(outcome.program, verbose_from=max(first - 1, 0)), lambda: None)
+            outcome.at, outcome.report = again.at, again.report
+            if (again.at, again.answer) in seen:
+                return
             if again.at is None:
-                outcome.noise, outcome.at = True, None
-                outcome.compared, outcome.coverage = again.compared, again.coverage
-                outcome.differences = again.differences
-                return
-            if again.at >= (outcome.at or 0):
-                outcome.at, outcome.report = again.at, again.report
-                return
-            outcome.at = again.at
+                break
+            seen.add((again.at, again.answer))
+        outcome.noise, outcome.at = True, None
+        outcome.compared, outcome.coverage, outcome.differences = again.compared, again.coverage, again.differences
 
     def _answers(self, ops: Program, verbose_from: int | None = None) -> Iterator[Answer]:
         text = program_text(ops, self._setup.geometry, self._setup.exact_rss)
@@ -129,7 +131,7 @@ class Comparison:
             if result == (answer.ret, answer.error) and digest(text) == answer.digest:
                 before = text.splitlines()
                 continue
-            outcome.at = i
+            outcome.at, outcome.answer = i, answer[:3]
             outcome.report = report(op, i, answer, result, text.splitlines(), before)
         outcome.differences = self._model.differences()
 
