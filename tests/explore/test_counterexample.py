@@ -26,7 +26,9 @@ def saved(scenario: Path, path: Path, *options: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("options", [(), ("--reduction", "none"), ("--depth-first",), ("--workers", "2")])
+@pytest.mark.parametrize(
+    "options", [(), ("--reduction", "none"), ("--reduction", "futures"), ("--depth-first",), ("--workers", "2")]
+)
 def test_counterexample_replays_to_the_same_table(
     scenario: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], options: tuple[str, ...]
 ) -> None:

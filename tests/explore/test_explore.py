@@ -48,6 +48,7 @@ def test_reductions_lose_nothing(programs: dict[str, Program], name: str) -> Non
     assert unreduced[0] and not unreduced[1]
     assert finals_and_rules(engine, "m1") == unreduced
     assert finals_and_rules(engine, "m2") == unreduced
+    assert finals_and_rules(engine, "futures") == unreduced
     assert finals_and_rules(engine, "m1", depth_first=True) == unreduced
 
 
@@ -66,8 +67,8 @@ def test_seeded_bug_is_found_and_shown() -> None:
 
 
 def test_seeded_bug_is_found_by_each_reduction() -> None:
-    found = {r: explored(NO_RESCAN, reduction=r, stop=False).broken for r in ("none", "m1", "m2")}
-    assert found["none"] == found["m1"] == found["m2"]
+    found = {r: explored(NO_RESCAN, reduction=r, stop=False).broken for r in ("none", "m1", "m2", "futures")}
+    assert found["none"] == found["m1"] == found["m2"] == found["futures"]
     assert "I2" in found["m1"]
 
 

@@ -23,6 +23,9 @@ WAYS: tuple[dict[str, Any], ...] = (
     {"reduction": "m1", "depth_first": True, "wide": True},
     {"reduction": "m1", "workers": 2},
     {"reduction": "m2"},
+    {"reduction": "futures"},
+    {"reduction": "futures", "depth_first": True},
+    {"reduction": "futures", "workers": 2},
 )
 KINDS = {native.V_FREED: "freed", native.V_GUARD: "guard", V_DEADLOCK: "deadlock"}
 

@@ -27,7 +27,8 @@ from tablewalk.report import schedule
 @click.option("--without", multiple=True, metavar="ID", help="A patch the kernel lacks; repeatable.")
 @click.option("--set", "options", multiple=True, metavar="OPTION=VALUE", help="A Kconfig or sysfs option; repeatable.")
 @click.option("--reduction", type=click.Choice(sorted(REDUCTIONS)), default="m1", show_default=True,
-              help="Which steps are joined: none; m1: what is guarded, private or a release; m2: acquires too.")
+              help="Which steps are joined: none; m1: what is guarded, private or a release; m2: acquires too; "
+              "futures: m1, and what others will not interfere with any more.")
 @click.option("--depth-first", is_flag=True, help="Depth first; counterexamples are longer then.")
 @click.option("--wide", is_flag=True, help="Tell states apart by 128 bits, not 64.")
 @click.option("--all", "everything", is_flag=True, help="Go on after the first violation.")

@@ -19,7 +19,7 @@ from tablewalk.errors import TablewalkError, escape
 if TYPE_CHECKING:
     from .search import Search
 
-ARRAYS = ("queue", "hashes", "index", "table", "second", "parent", "finals", "ends", "rules", "io")
+ARRAYS = ("queue", "hashes", "index", "table", "second", "parent", "finals", "ends", "rules", "io", "scratch")
 
 
 def save(path: Path, search: Search, identity: str) -> None:
@@ -31,6 +31,7 @@ def save(path: Path, search: Search, identity: str) -> None:
             identity=np.array(identity),
             misses=np.array(search.engine.misses, np.int64).reshape(-1, 4),
             restarts=np.array(search.result.restarts),
+            mistaken=np.array(search.engine.mistaken),
             **{name: getattr(search, name) for name in ARRAYS},
         )
         f.flush()
@@ -53,6 +54,8 @@ def restore(path: Path, search: Search, identity: str) -> bool:
             for name in ARRAYS:
                 setattr(search, name, kept[name])
             search.result.restarts = int(kept["restarts"])
+            search.engine.mistaken = bool(kept["mistaken"])
+            search.engine.counted = [search.scratch]
     except FileNotFoundError:
         return False
     except (BadZipFile, ValueError, KeyError, EOFError) as e:

@@ -13,10 +13,12 @@ from tablewalk.machine.drivers import Model
 from tablewalk.machine.layout import Guard
 
 from . import native
+from .futures import Futures
 from .learn import Learner, Node, instrument
 from .tables import (
     ACQUIRE,
     ADD,
+    ADDRESS,
     ALLOC,
     ARGUMENT2,
     AT_REST,
@@ -31,6 +33,11 @@ from .tables import (
     ERROR,
     EXCLUSIVE,
     EXIT,
+    F_FREE,
+    F_READ,
+    F_TRY,
+    F_WRITE,
+    FLAGS,
     FREE,
     FREER,
     GHOST,
@@ -69,6 +76,7 @@ from .tables import (
     SIZE,
     SLEEP,
     STABLE,
+    SUB,
     TOLERANT,
     TRIED,
     TRY,
@@ -146,6 +154,9 @@ class Engine:
         self.messages: list[str] = [""]
         self.columns = self.edges = self._nr_guards = self._nr_paths = 0
         self._guards: dict[tuple[str, Guard], int] = {}
+        self._futures = Futures(self.tables)
+        self.counted: list[Any] = []  # scratch arrays of the search that goes on
+        self.mistaken = False  # whether it counted on what is not so
         self._pools: dict[tuple[int, int, int], int] = {}
         self._siblings: dict[int, list[int]] = {}  # objects of a pool
         self._codes: dict[tuple[int, int], int] = {}
@@ -163,6 +174,7 @@ class Engine:
         self.learner = Learner(self.machine, void.__contains__, self._add_node, min(max_nodes, MAX_NODES))
         self.learner.paranoid = paranoid
         self.roots = [self.learner.start(t, body).number for t, body in enumerate(threads)]
+        self._futures.publish([])
 
     def _sync(self) -> None:
         """Take over cells and objects that are new in the machine's memory."""
@@ -325,6 +337,24 @@ class Engine:
             operands = [*(int(o) for o in node.operands), 0, 0]
             row[:3] = (KINDS[node.name], node.address, operands[0])
             row[ARGUMENT2] = operands[1]
+        self._footprint(node.number)
+
+    def _footprint(self, node: int) -> None:
+        """What a node does that others could notice."""
+        a, futures = self.tables, self._futures
+        kind, address, sub = (int(v) for v in a.op[node, [KIND, ADDRESS, SUB]])
+        if kind == FREE and address:
+            futures.uses(node, int(a.cell[address, GHOST]), F_FREE)
+        if kind != CELL or sub in (OWN, RIGHT):
+            return
+        if sub == READ:
+            futures.uses(node, address, F_READ)
+        elif sub == ADD:
+            futures.uses(node, address, F_WRITE)
+        else:
+            futures.uses(node, address, F_READ, F_WRITE, *([F_TRY] if sub == TRY else []))
+        if a.op[node, FLAGS] & ENTRY:
+            futures.uses(node, int(a.cell[a.cell[address, BASE], GHOST]), F_READ)
 
     def _message(self, text: str) -> int:
         if text not in self.messages:
@@ -390,6 +420,12 @@ class Engine:
 
     def resolve(self, miss: Any, reduced: bool) -> None:
         """Learn what a step missed.  Raises Restart if it makes what the search did so far incomplete."""
+        try:
+            self._resolve(miss, reduced)
+        finally:
+            self.mistaken |= self._futures.publish(self.counted)
+
+    def _resolve(self, miss: Any, reduced: bool) -> None:
         a = self.tables
         self.misses.append(tuple(int(v) for v in miss[:4]))
         what, x, y, z = (int(v) for v in miss[:4])
@@ -410,6 +446,8 @@ class Engine:
                 a.cell[address, FREER] |= self._threads_like(y)
             if reduced:
                 raise Restart(f"{self.machine.name_of(x)} is freed by others")
+        elif what == native.M_INDEX:
+            self._futures.index(x)
         elif what == native.M_LICENCE:
             before = int(a.cell[x, LICENCE])
             for address in self._cells_like(x):
@@ -459,14 +497,26 @@ class Engine:
                 return
             if stored != value:
                 new = self.code_of(int(row[1]), stored)
+                if row[FLAGS] & ENTRY:
+                    for table in (self._table_of(value), self._table_of(stored)):
+                        if table:
+                            self._futures.uses(node.number, int(a.cell[table, GHOST]), F_WRITE)
         elif row[0] == ALLOC:
             result = int(a.pool[row[2], 1 + code])
         elif row[0] == CALL_RCU:
             new = self._callback(self.threads + code, *node.operands)
         self._add_edge(node.number, code, self._follow(node, result), new)
 
+    def _table_of(self, entry: int) -> int:
+        """The page table that an entry points to, or 0."""
+        return int(native.table_of(self.tables.all, self._narrow(entry)))
+
     def _add_edge(self, node: int, code: int, to: int, new: int) -> None:
         a, e = self.tables, self.edges
+        if to > 0:
+            self._futures.follows(node, to)
+        if a.op[node, KIND] == CALL_RCU:
+            self._futures.follows(node, new, late=True)
         if e == MAX_EDGES:
             raise Bound(f"{MAX_EDGES} automaton edges")
         a.edge[e] = code, to, new, a.op[node, HEAD]

@@ -27,6 +27,7 @@ from .tables import (
     CLASS_LOCKS,
     CLS,
     COL,
+    COUNTED,
     DECODE,
     DETACHED,
     E_CODE,
@@ -40,14 +41,23 @@ from .tables import (
     EXCLUDES,
     EXCLUSIVE,
     EXIT,
+    F_FREE,
+    F_LATE,
+    F_READ,
+    F_TRY,
+    F_WRITE,
     FIRST_COLUMN,
     FLAGS,
     FREE,
     FREER,
+    FUTURE,
+    FUTURE_ROW,
+    FUTURE_WORDS,
     GHOST,
     GUARD,
     GUARDS,
     HEAD,
+    INDEX,
     INIT,
     INSN,
     INSN_END,
@@ -64,6 +74,7 @@ from .tables import (
     MAX_CELLS,
     MUTEX,
     NCODE,
+    NO_INDEX,
     NR_LOCKS,
     NR_SLOTS,
     NR_THREADS,
@@ -98,6 +109,7 @@ from .tables import (
     TRY,
     UNPUBLISH,
     VIOLATION,
+    WITHOUT_INDEX,
     WR,
     WRITE,
 )
@@ -106,7 +118,7 @@ from .tables import (
 OK, IDLE, WAITS, BROKEN, MISS = range(5)
 
 # misses: m[0], with what is missing in m[1:]
-M_EDGE, M_VALUE, M_ACCESS, M_FREER, M_LICENCE = range(5)
+M_EDGE, M_VALUE, M_ACCESS, M_FREER, M_LICENCE, M_INDEX = range(6)
 
 # rules broken: m[0], with the node in m[1] and an address in m[2]
 (
@@ -128,7 +140,8 @@ M_EDGE, M_VALUE, M_ACCESS, M_FREER, M_LICENCE = range(5)
     V_NOT_EMPTY,
 ) = range(16)
 
-NONE, M1, M2 = range(3)  # reductions
+NONE, M1, M2 = range(3)  # reductions: how steps are joined, and
+JOINS, FUTURES = 3, 4  # the bits for that; whether what others may still do is looked at
 MAX_STEPS = 5000
 WRITER_SHIFT = 40
 
@@ -270,13 +283,66 @@ def holds_lock_in(A: np.ndarray, st: np.ndarray, base: int, t: int) -> bool:
     return False
 
 
+# whether others may yet do something, as `others_may` says
+NO, MAYBE, ASK = range(3)
+
+
 @jit
-def only_mine(A: np.ndarray, address: int, bit: int, write: bool) -> bool:
-    """Whether no other thread has ever, in the whole search, made an access to the cell that conflicts."""
-    others = A[CELLS + address * 16 + WR]
-    if write:
-        others |= A[CELLS + address * 16 + RD]
-    return others & ~bit == 0
+def others_may(
+    A: np.ndarray, st: np.ndarray, m: np.ndarray, address: int, t: int, ever: int, what: int, reduction: int
+) -> int:
+    """Whether threads but for `t` may yet do `what` (bits of F_*) to a cell; `ever`: those that do in the whole search.
+
+    What the answer NO counts on is noted; ASK is a miss.  A callback that waits for `t` can do nothing before.
+    """
+    if ever & ~(1 << t) == 0:
+        return NO
+    if reduction & FUTURES == 0:
+        return MAYBE
+    k = A[CELLS + address * 16 + INDEX]
+    if k == NO_INDEX:
+        m[0] = M_INDEX
+        m[1] = address
+        return ASK
+    if k == WITHOUT_INDEX:
+        return MAYBE
+    word = k >> 6
+    bit = np.int64(1) << (k & 63)
+    for note in range(2):
+        for u in range(A[NR_THREADS] + A[NR_SLOTS]):
+            node = get_node(st, u)
+            if u == t or node == 0 or (u >= A[NR_THREADS] and value(A, st, 1 + u * PER_THREAD + RCU_WAIT) >> t & 1):
+                continue
+            for kind in range(5):
+                if what >> kind & 1:
+                    at = node * FUTURE_ROW + kind * FUTURE_WORDS + word
+                    if note:
+                        m[COUNTED + at] |= bit
+                    elif A[FUTURE + at] & bit:
+                        return MAYBE
+    return NO
+
+
+@jit
+def others_may_free(A: np.ndarray, st: np.ndarray, m: np.ndarray, base: int, t: int, reduction: int) -> int:
+    """The same of freeing an object; callbacks that come up while `t` keeps a grace period from ending wait for it."""
+    what = 1 << F_FREE
+    if value(A, st, 1 + t * PER_THREAD + RCU) + value(A, st, 1 + t * PER_THREAD + IRQ) == 0:
+        what |= 1 << F_LATE
+    ghost = A[CELLS + base * 16 + GHOST]
+    return others_may(A, st, m, ghost, t, A[CELLS + base * 16 + FREER], what, reduction)
+
+
+@jit
+def others_may_detach(A: np.ndarray, st: np.ndarray, m: np.ndarray, address: int, base: int, t: int) -> int:
+    """Whether a write to a table's entry can be told from one before or after what others may yet do: they detach the
+    table, or use the one that the write detaches."""
+    ghost = A[CELLS + base * 16 + GHOST]
+    answer = others_may(A, st, m, ghost, t, -1, 1 << F_WRITE, FUTURES)
+    left = table_of(A, value(A, st, address))
+    if answer != NO or left == 0:
+        return answer
+    return others_may(A, st, m, A[CELLS + left * 16 + GHOST], t, -1, 1 << F_READ | 1 << F_WRITE, FUTURES)
 
 
 @jit
@@ -353,11 +419,11 @@ BOTH, LEFT, RIGHT_MOVER, ACQUIRES, NEITHER, UNSAFE, UNKNOWN, TRIED_ACQUIRE = ran
 
 
 @jit
-def classify(A: np.ndarray, st: np.ndarray, m: np.ndarray, node: int, t: int) -> int:
+def classify(A: np.ndarray, st: np.ndarray, m: np.ndarray, node: int, t: int, reduction: int) -> int:
     """How the operation at `node` commutes with those of others; UNSAFE if it breaks a rule, UNKNOWN for a miss."""
     kind = A[OP + node * 8 + KIND]
     if kind == CELL:
-        return classify_cell(A, st, m, node, t)
+        return classify_cell(A, st, m, node, t, reduction)
     if kind == ALLOC:
         pool = A[OP + node * 8 + ARGUMENT]
         for i in range(A[POOLS + pool * 32 + 0]):
@@ -377,12 +443,11 @@ def classify(A: np.ndarray, st: np.ndarray, m: np.ndarray, node: int, t: int) ->
 
 
 @jit
-def classify_cell(A: np.ndarray, st: np.ndarray, m: np.ndarray, node: int, t: int) -> int:
+def classify_cell(A: np.ndarray, st: np.ndarray, m: np.ndarray, node: int, t: int, reduction: int) -> int:
     """The same for an operation on a cell."""
     address = A[OP + node * 8 + ADDRESS]
     sub = A[OP + node * 8 + SUB]
     base = A[CELLS + address * 16 + BASE]
-    bit = 1 << t
     if base:
         owner = value(A, st, A[CELLS + base * 16 + GHOST])
         flags = A[OP + node * 8 + FLAGS]
@@ -409,31 +474,53 @@ def classify_cell(A: np.ndarray, st: np.ndarray, m: np.ndarray, node: int, t: in
         return UNKNOWN
     if A[OP + node * 8 + FLAGS] & LICENSED and not note_licence(A, st, m, node, address, base, t):
         return UNKNOWN
-    kind = NEITHER
+    kind = commutes(A, st, m, node, address, base, t, reduction)
+    if kind == UNKNOWN or base == 0 or not (kind == BOTH or (kind == LEFT and reduction & FUTURES)):
+        return kind
+    answer = NO
+    if kind == LEFT or not holds_lock_in(A, st, base, t):  # a lock that is held when it is freed is noticed
+        answer = others_may_free(A, st, m, base, t, reduction)
+    if answer == NO and A[OP + node * 8 + FLAGS] & ENTRY and reduction & FUTURES:
+        answer = others_may_detach(A, st, m, address, base, t)
+    if answer == ASK:
+        return UNKNOWN
+    return kind if answer == NO else NEITHER
+
+
+@jit
+def commutes(
+    A: np.ndarray, st: np.ndarray, m: np.ndarray, node: int, address: int, base: int, t: int, reduction: int
+) -> int:
+    """How an operation on a cell commutes with those of others on the same cell."""
+    sub = A[OP + node * 8 + SUB]
+    tried, written, read = (
+        A[CELLS + address * 16 + TRIED], A[CELLS + address * 16 + WR], A[CELLS + address * 16 + RD]
+    )  # fmt: skip
     if sub == OWN:
-        kind = BOTH
-    elif sub == RIGHT:
-        kind = RIGHT_MOVER
-    elif sub == RELEASE:
-        if tried & ~bit == 0:  # who tries in between fails
-            kind = LEFT
-    elif sub == ADD:
-        if A[CELLS + address * 16 + RD] & ~bit == 0:
-            kind = BOTH
-    elif only_mine(A, address, bit, write):
-        kind = BOTH
+        return BOTH
+    if sub == RIGHT:
+        return RIGHT_MOVER
+    if sub == RELEASE:  # who tries in between fails
+        answer = others_may(A, st, m, address, t, tried, 1 << F_TRY, reduction)
+        return UNKNOWN if answer == ASK else LEFT if answer == NO else NEITHER
+    if sub == ADD:
+        answer = others_may(A, st, m, address, t, read, 1 << F_READ, reduction)
     elif sub == READ:
+        answer = others_may(A, st, m, address, t, written, 1 << F_WRITE, reduction)
+    else:
+        answer = others_may(A, st, m, address, t, written | read, 1 << F_READ | 1 << F_WRITE, reduction)
+    if answer != MAYBE:
+        return UNKNOWN if answer == ASK else BOTH
+    if sub == READ:
         excludes = A[OP + node * 8 + EXCLUDES]
         if excludes and writers_excluded(A, st, excludes, address, base, t):
-            kind = BOTH
+            return BOTH
     elif sub == WRITE:
         if A[OP + node * 8 + FLAGS] & EXCLUSIVE:
-            kind = BOTH
+            return BOTH
     elif sub == ACQUIRE:
-        kind = TRIED_ACQUIRE if tried & ~bit else ACQUIRES
-    if kind == BOTH and base and A[CELLS + base * 16 + FREER] & ~bit and not holds_lock_in(A, st, base, t):
-        return NEITHER
-    return kind
+        return TRIED_ACQUIRE if tried & ~(1 << t) else ACQUIRES
+    return NEITHER
 
 
 @jit
@@ -699,13 +786,10 @@ def at_end(A: np.ndarray, st: np.ndarray, m: np.ndarray, t: int) -> int:
 
 
 @jit
-def step(
+def joined(
     A: np.ndarray, st: np.ndarray, h: np.ndarray, m: np.ndarray, t: int, reduction: int, log: np.ndarray, one: bool
 ) -> int:
-    """Let thread `t` take a step on the state: an operation, and with a reduction what commutes around it.
-
-    `log` has the nodes passed from log[1] on, their number in log[0].
-    """
+    """Let thread `t` do an operation, and with a reduction what commutes around it."""
     phase = 0
     n = 0
     log[0] = 0
@@ -718,8 +802,8 @@ def step(
         if n == 0 and t >= A[NR_THREADS] and value(A, st, 1 + t * PER_THREAD + RCU_WAIT):
             return WAITS
         mover = NEITHER
-        if reduction != NONE or kind == CELL:
-            mover = classify(A, st, m, node, t)
+        if reduction & JOINS != NONE or kind == CELL:
+            mover = classify(A, st, m, node, t, reduction)
         if mover == UNKNOWN:
             return MISS
         if n and ends_before(mover, phase, reduction):
@@ -730,25 +814,15 @@ def step(
             m[0] = V_MESSAGE
             m[2] = A[OP + node * 8 + ARGUMENT]
             return BROKEN
-        status = execute(A, st, h, m, node, t)
+        status = advance(A, st, h, m, node, t, log)
         if status == WAITS:
             return OK if n else WAITS
         if status != OK:
             return status
         n += 1
-        log[0] = n
-        if n < log.shape[0]:
-            log[n] = node
-        after = get_node(st, t)
-        if A[OP + after * 8 + KIND] == EXIT:
-            m[1] = node
-            status = at_end(A, st, m, t)
-            if status == OK and t >= A[NR_THREADS]:
-                set_node(st, h, t, 0)
-            return status
         if one:
             return OK
-        if mover in (NEITHER, LEFT, TRIED_ACQUIRE) or (mover == ACQUIRES and reduction == M1):
+        if mover in (NEITHER, LEFT, TRIED_ACQUIRE) or (mover == ACQUIRES and reduction & JOINS == M1):
             phase = 1
         if n > MAX_STEPS:
             m[0] = V_LIVELOCK
@@ -757,13 +831,77 @@ def step(
 
 
 @jit
+def step(
+    A: np.ndarray, st: np.ndarray, h: np.ndarray, m: np.ndarray, t: int, reduction: int, log: np.ndarray, one: bool
+) -> int:
+    """Let thread `t` take a step on the state, and with FUTURES all threads what commutes with all that can come.
+
+    `log` has the nodes passed from log[1] on, their number in log[0].
+    """
+    status = joined(A, st, h, m, t, reduction, log, one)
+    if status == OK and reduction & FUTURES:
+        return settle(A, st, h, m, reduction, log)
+    return status
+
+
+@jit
+def settle(A: np.ndarray, st: np.ndarray, h: np.ndarray, m: np.ndarray, reduction: int, log: np.ndarray) -> int:
+    """Let every thread do what can be told from nothing that others may yet do: no other order needs to be seen."""
+    again = True
+    while again:
+        again = False
+        for t in range(A[NR_THREADS] + A[NR_SLOTS]):
+            while True:
+                node = get_node(st, t)
+                kind = A[OP + node * 8 + KIND]
+                if node == 0 or kind in (EXIT, ERROR):
+                    break
+                if t >= A[NR_THREADS] and value(A, st, 1 + t * PER_THREAD + RCU_WAIT):
+                    break
+                m[1] = node
+                mover = classify(A, st, m, node, t, reduction)
+                if mover == UNKNOWN:
+                    return MISS
+                if mover != BOTH and mover != LEFT:
+                    break
+                status = advance(A, st, h, m, node, t, log)
+                if status == WAITS:
+                    break
+                if status != OK:
+                    return status
+                again = True
+                if log[0] > MAX_STEPS:
+                    m[0] = V_LIVELOCK
+                    m[1] = node
+                    return BROKEN
+    return OK
+
+
+@jit
+def advance(A: np.ndarray, st: np.ndarray, h: np.ndarray, m: np.ndarray, node: int, t: int, log: np.ndarray) -> int:
+    """Do the operation at `node`, which thread `t` stands at, and look at its end if that was its last."""
+    status = execute(A, st, h, m, node, t)
+    if status != OK:
+        return status
+    log[0] += 1
+    if log[0] < log.shape[0]:
+        log[log[0]] = node
+    if A[OP + get_node(st, t) * 8 + KIND] == EXIT:
+        m[1] = node
+        status = at_end(A, st, m, t)
+        if status == OK and t >= A[NR_THREADS]:
+            set_node(st, h, t, 0)
+    return status
+
+
+@jit
 def ends_before(mover: int, phase: int, reduction: int) -> bool:
     """Whether a step ends before an operation that commutes so."""
-    if reduction == NONE:
+    if reduction & JOINS == NONE:
         return True
     if mover in (BOTH, LEFT):
         return False
-    if reduction == M1 and mover in (ACQUIRES, TRIED_ACQUIRE, RIGHT_MOVER):
+    if reduction & JOINS == M1 and mover in (ACQUIRES, TRIED_ACQUIRE, RIGHT_MOVER):
         return True
     return phase != 0
 

@@ -34,13 +34,13 @@ from .loop import (
     search,
     walk,
 )
-from .native import M1, M2, NONE
-from .tables import Bound
+from .native import FUTURES, M1, M2, NONE
+from .tables import COUNTED, FUTURE_ROW, Bound, scratch
 
 BUDGET = 100_000  # states expanded between two looks at limits
 QUIET_WALKS, MAX_WALKS = 500, 5000
 
-REDUCTIONS = {"none": NONE, "m1": M1, "m2": M2}
+REDUCTIONS = {"none": NONE, "m1": M1, "m2": M2, "futures": M1 | FUTURES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +113,9 @@ class Search:
         self.result = Result()
         self.width = 64
         self._warming = False
+        self._patience = 0  # states until the search begins anew
         self._began = self._saved = self._checked = 0.0
-        self._miss = np.zeros(8, np.int64)
+        self.scratch = scratch()
         self._allocate()
 
     def _allocate(self) -> None:
@@ -132,9 +133,11 @@ class Search:
         self._begin()
 
     def _begin(self) -> None:
+        self.engine.mistaken, self._patience = False, 0
         self.table[:] = 0
         self.second[:] = 0
         self.io[:] = 0
+        self.scratch[COUNTED : COUNTED + (len(self.engine.learner.nodes) + 1) * FUTURE_ROW] = 0
         start = self.engine.initial()
         self.queue[0] = 0
         self.queue[0, : len(start)] = start
@@ -148,6 +151,7 @@ class Search:
         """Search until all is seen, a rule is broken (if `stop`), or a limit is reached."""
         began = self._began = self._saved = time.perf_counter()
         result = self.result
+        self.engine.counted = self._scratch_arrays()
         try:
             kept = self._checkpoint
             if not (kept and restore(kept.path, self, kept.identity)) and self.reduction != NONE:
@@ -162,6 +166,9 @@ class Search:
         if result.found:
             result.verdict = "violation"
         return result
+
+    def _scratch_arrays(self) -> list[Any]:
+        return [self.scratch]
 
     def _collect(self) -> None:
         self.result.found = [Found(*(int(v) for v in row)) for row in self.rules[: self.io[RULES]]]
@@ -183,23 +190,39 @@ class Search:
 
     def _walk(self, seed: int) -> int:
         tables, start = self.engine.tables.all, self.queue[0]
-        return int(walk(tables, start, self.hashes[0], self._miss, self.reduction, seed))
+        return int(walk(tables, start, self.hashes[0], self.scratch, self.reduction, seed))
 
     def _loop(self, began: float) -> str:
         while True:
             status = search(
                 self.engine.tables.all, self.queue, self.hashes, self.index, self.table, self.second, self.parent,
-                self.finals, self.ends, self.rules, self.io, self._miss, self.reduction, self.depth_first, self.stop,
+                self.finals, self.ends, self.rules, self.io, self.scratch, self.reduction, self.depth_first, self.stop,
                 self._budget(),
             )  # fmt: skip
             if status == MISSED:
                 self._learn()
             elif status == GROW:
                 self._grow()
-            elif status in (DONE, FOUND):
+            elif status == FOUND or (status == DONE and not self._mistaken(True)):
                 return "exhausted"
+            if status == PAUSED:
+                self._mistaken(False)
             if status == PAUSED or time.perf_counter() - self._checked > 0.5:
                 self._check_limits(began)
+
+    def _mistaken(self, at_end: bool) -> bool:
+        """Whether the search begins anew, since it counted on what others would not do.  It goes on for a while before,
+        to learn what else they do."""
+        if not self.engine.mistaken:
+            self._patience = 0
+            return False
+        states = int(self.io[STATES])
+        self._patience = self._patience or 2 * states
+        if not at_end and states < self._patience:
+            return False
+        self.result.restarts += 1
+        self._begin()
+        return True
 
     def _budget(self) -> int:
         """States to expand until limits are looked at again."""
@@ -223,7 +246,7 @@ class Search:
     def _learn(self) -> None:
         began = time.perf_counter()
         try:
-            self.engine.resolve(self._miss, self.reduction != NONE)
+            self.engine.resolve(self.scratch, self.reduction != NONE)
         except Restart:
             self.engine.accesses += 1
             if not self._warming:

@@ -37,6 +37,13 @@ SHARED, PRIVATE, DETACHED, ATTACHED = 1, 2, 61, 62  # the last two of page table
 BLOCKED = -2
 VIOLATION = -3  # and below: index of the message
 
+# What a thread may yet do from a node on (`future`): bits of cells, for reading, writing, trying a lock, freeing the
+# object that the cell is the ghost of, and letting an RCU callback free it.
+F_READ, F_WRITE, F_TRY, F_FREE, F_LATE = range(5)
+INDICES = 128
+FUTURE_WORDS = INDICES // 64
+FUTURE_ROW = 5 * FUTURE_WORDS
+
 # cells of each thread, from address 1 on
 PER_THREAD = 5
 RCU, IRQ, INSN, RCU_WAIT, IPI_WAIT = range(PER_THREAD)
@@ -71,6 +78,7 @@ _SHAPES = {
     "path": (4096, 8),
     "pool": (512, 32),
     "lock": (4096, 1),
+    "future": (MAX_NODES + 1, FUTURE_ROW),
 }
 
 
@@ -84,8 +92,8 @@ def _offsets() -> dict[str, int]:
 
 _AT = _offsets()
 DIMS, OP, EDGE, CELLS, DECODE, NCODE = (_AT[n] for n in ("dims", "op", "edge", "cell", "decode", "ncode"))
-POINTERS, CLASS_LOCKS, GUARDS, PATHS, POOLS, LOCKS = (
-    _AT[n] for n in ("pointers", "class_locks", "guard", "path", "pool", "lock")
+POINTERS, CLASS_LOCKS, GUARDS, PATHS, POOLS, LOCKS, FUTURE = (
+    _AT[n] for n in ("pointers", "class_locks", "guard", "path", "pool", "lock", "future")
 )
 NR_THREADS, NR_SLOTS, NR_LOCKS, FIRST_COLUMN, TABLE_CLASS, TABLE_ENTRY, EMPTY_TABLES = (
     DIMS + i for i in range(7)
@@ -95,8 +103,9 @@ NR_THREADS, NR_SLOTS, NR_LOCKS, FIRST_COLUMN, TABLE_CLASS, TABLE_ENTRY, EMPTY_TA
 E_CODE, E_TO, E_NEW, E_LINK = range(4)
 
 # columns of `cell`; GHOST to FREER are of the object that begins there; AT_REST: the value when it is free; WR, RD and
-# TRIED: threads that write, read, or try to lock it
-COL, INIT, BASE, LOCKTYPE, RD, WR, LICENCE, GHOST, SIZE, CLS, FREER, AT_REST, TRIED = range(13)
+# TRIED: threads that write, read, or try to lock it; INDEX: its bit in the rows of `future`
+COL, INIT, BASE, LOCKTYPE, RD, WR, LICENCE, GHOST, SIZE, CLS, FREER, AT_REST, TRIED, INDEX = range(14)
+NO_INDEX, WITHOUT_INDEX = -1, -2  # none yet; none, since there are too many
 
 
 class Tables:
@@ -111,10 +120,20 @@ class Tables:
         self.dims, self.op, self.edge, self.cell = views["dims"][0], views["op"], views["edge"], views["cell"]
         self.decode, self.ncode = views["decode"], views["ncode"][:, 0]
         self.pointers, self.class_locks = views["pointers"], views["class_locks"]
+        self.future = views["future"]
         self.guard, self.path, self.pool, self.lock = views["guard"], views["path"], views["pool"], views["lock"][:, 0]
         self.op[:, HEAD] = -1
         self.cell[:, COL] = -1
+        self.cell[:, INDEX] = NO_INDEX
         self.dims[:4] = threads, slots, 0, 2 * (threads + slots)
+
+
+COUNTED = 8  # where a scratch array has, in rows like those of `future`, what is counted on not to be there
+
+
+def scratch() -> np.ndarray:
+    """What a step notes: what it misses, or breaks; and what it counts on."""
+    return np.zeros(COUNTED + (MAX_NODES + 1) * FUTURE_ROW, np.int64)
 
 
 class Bound(TablewalkError):

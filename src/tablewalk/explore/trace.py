@@ -15,6 +15,7 @@ from .learn import Node
 from .native import BROKEN, step
 from .rules import Rule, native_rule
 from .search import Found
+from .tables import scratch
 
 QUIET = frozenset(
     {"get", "might_sleep", "publish", "unpublish", "is_locked", "rwsem_is_locked", "map_read", "map_write"}
@@ -61,7 +62,7 @@ class Trace:
         start = engine.initial()
         self.state = np.zeros(2 * (engine.threads + engine.slots) + engine.columns + 16, np.uint8)
         self.state[: len(start)] = start
-        self._miss = np.zeros(8, np.int64)
+        self._miss = scratch()
         self._holds: list[list[str]] = [[] for _ in range(engine.threads + engine.slots)]
         done = all([self._step(actor) == native.OK for actor in schedule])
         if found.rule in range(native.V_MESSAGE, native.V_NOT_EMPTY + 1):
@@ -69,7 +70,7 @@ class Trace:
             broken = self._step(found.actor) == BROKEN and int(self._miss[0]) == found.rule
             last = self.events[-1] if self.events else Event(0, engine.learner.nodes[0], 0, 0)
             node = engine.learner.nodes[found.node]
-            self.events.append(replace(last, thread=found.actor, node=node, before=0, after=0))
+            self.events.append(replace(last, thread=node.thread, node=node, before=0, after=0))
         else:
             broken = all(self._step(t) in (native.WAITS, native.IDLE) for t in range(engine.threads))
         self.holds = done and broken  # the schedule leads to what was found
@@ -77,24 +78,23 @@ class Trace:
     def _step(self, actor: int) -> int:
         """One step of the search, operation by operation for the values in between; its status."""
         before = self.state.copy()
-        log, m, h = np.zeros(MAX_LOG, np.int64), np.zeros(8, np.int64), np.zeros(2, np.uint64)
+        log, m, h = np.zeros(MAX_LOG, np.int64), scratch(), np.zeros(2, np.uint64)
         outcome = int(step(self.engine.tables.all, self.state, h, self._miss, actor, self.reduction, log, False))
         for i in range(1, min(int(log[0]), MAX_LOG - 1) + 1):
             node = self.engine.learner.nodes[int(log[i])]
             old = self._value(before, node)
-            status = step(self.engine.tables.all, before, h, m, actor, native.NONE, np.zeros(2, np.int64), True)
+            status = step(self.engine.tables.all, before, h, m, node.thread, native.NONE, np.zeros(2, np.int64), True)
             if status == BROKEN:
                 break
             new = self._value(before, node)
-            self._hold(actor, node, old != new)
-            self.events.append(
-                Event(actor, node, old, new, tuple(self.engine.cells(before)), self._pending(before), self._held())
-            )
+            self._hold(node, old != new)
+            memory = tuple(self.engine.cells(before))
+            self.events.append(Event(node.thread, node, old, new, memory, self._pending(before), self._held()))
         return outcome
 
-    def _hold(self, actor: int, node: Node, changed: bool) -> None:
-        """Keep count of what an actor holds."""
-        held = self._holds[actor]
+    def _hold(self, node: Node, changed: bool) -> None:
+        """Keep count of what who does it holds."""
+        held = self._holds[node.thread]
         section = SECTIONS.get(node.name)
         what = section or self.engine.machine.name_of(node.address)
         if node.name in ("rcu_read_lock", "irq_save") or (node.name.startswith(TAKES) and changed):
@@ -140,18 +140,18 @@ class Trace:
             did = "freed" if rule.id == "I1" else "detached"
             text = f"{SINCE.sub('', text)} after {who(other.thread, names)} {did} it"
             place += f"; {other.place()}"
-        sentence = f"{who(found.actor, names)} {text} ({place})"
+        sentence = f"{who(node.thread, names)} {text} ({place})"
         return rule, sentence
 
     def _other_side(self, rule: Rule) -> Event | None:
         """The last operation of another thread that freed or detached what the rule is about."""
-        machine, found = self.engine.machine, self.found
-        address = self.engine.learner.nodes[found.node].address
+        machine, found, node = self.engine.machine, self.found, self.engine.learner.nodes[self.found.node]
+        culprit, address = node.thread, node.address
         if found.rule != native.V_MESSAGE:
             address = found.extra or address
         base = machine.base_of[address] if 0 < address < len(machine.base_of) else 0
         for event in reversed(self.events):
-            if event.thread == found.actor or base == 0:
+            if event.thread == culprit or base == 0:
                 continue
             if event.node.name == "free" and event.node.address == base and rule.id == "I1":
                 return event

@@ -16,6 +16,7 @@ import numpy as np
 from .engine import Engine
 from .loop import ACTOR_BITS, FINALS, HEAD, MISSED, OPERATIONS, RULES, STATES, TAIL, TRANSITIONS, absorb, expand
 from .search import Found, Limits, Progress, Search
+from .tables import COUNTED
 
 ROUND = 1 << 15  # states that one shard may find for another in a round
 
@@ -65,32 +66,33 @@ class ParallelSearch(Search):
         shards = self.shards
         with ThreadPoolExecutor(len(shards)) as pool:
             while True:
-                misses = [np.zeros(8, np.int64) for _ in shards]
-                done = list(pool.map(self._expand, range(len(shards)), misses))
+                done = list(pool.map(self._expand, range(len(shards))))
                 for shard in shards:
                     shard._grow()
                 list(pool.map(self._absorb, range(len(shards))))
                 self._total()
-                for miss in (m for status, m in zip(done, misses, strict=True) if status == MISSED):
+                for miss in [s.scratch[:COUNTED].copy() for s, how in zip(shards, done, strict=True) if how == MISSED]:
                     if not self._learned(miss):
                         break
                 self._check_limits(began)
+                if self._mistaken(self.io[HEAD] == self.io[TAIL]):
+                    continue
                 if self.io[HEAD] == self.io[TAIL] or (self.stop and self.io[RULES]):
                     return "exhausted"
 
     def _learned(self, miss: Any) -> bool:
         """Learn what was missed; false if the search begins anew for it."""
-        self._miss[:] = miss
+        self.scratch[:COUNTED] = miss
         restarts, width = self.result.restarts, self.width
         self._learn()
         return restarts == self.result.restarts and width == self.width
 
-    def _expand(self, i: int, miss: Any) -> int:
+    def _expand(self, i: int) -> int:
         s = self.shards[i]
         return int(
             expand(
                 self.engine.tables.all, s.queue, s.hashes, s.index, s.finals, s.ends, s.rules, s.io,
-                self._out[i], self._out_hashes[i], self._out_links[i], self._counts[i], miss, self.reduction, i,
+                self._out[i], self._out_hashes[i], self._out_links[i], self._counts[i], s.scratch, self.reduction, i,
             )
         )  # fmt: skip
 
@@ -109,6 +111,9 @@ class ParallelSearch(Search):
         """The sums over all shards, as a single search would have them."""
         for column in (HEAD, TAIL, STATES, TRANSITIONS, OPERATIONS, FINALS, RULES):
             self.io[column] = sum(int(s.io[column]) for s in self.shards)
+
+    def _scratch_arrays(self) -> list[Any]:
+        return [shard.scratch for shard in self.shards]
 
     def _collect(self) -> None:
         merged: dict[tuple[int, int], Found] = {}
