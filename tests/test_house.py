@@ -17,7 +17,7 @@ HOUSE = (
     ("cli",),
     ("report",),
     ("scenarios",),
-    ("record", "replay", "inspect", "explore", "validate", "audit"),
+    ("record", "replay", "inspect", "explore", "simulate", "validate", "audit"),
     ("patches",),
     ("kernel",),
     ("arch",),

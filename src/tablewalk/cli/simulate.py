@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The verb `simulate`: who waits for which lock, for how long, on how many CPUs."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from tablewalk.errors import TablewalkError, escape
+from tablewalk.machine.drivers import NEWEST, KernelConfig
+from tablewalk.report.latency import show
+from tablewalk.simulate.profile import Profile
+from tablewalk.simulate.run import as_object, simulate
+from tablewalk.simulate.threads import Stuck
+from tablewalk.simulate.workloads import CPUS, PARAMETERS, WORKLOADS
+
+
+@click.command()
+@click.argument("workload")
+@click.option("--kernel", "kernels", multiple=True, metavar="RELEASE", help="Linux release, as 6.1; may be repeated.")
+@click.option("--cpus", type=int, default=CPUS.default, show_default=True,
+              help=f"CPUs, {CPUS.least} to {CPUS.most}.")
+@click.option("--seed", type=int, default=1, show_default=True, help="What is random is drawn from it.")
+@click.option("--with", "values", multiple=True, metavar="NAME=NUMBER",
+              help="A parameter of the workload; may be repeated.")
+@click.option("--arch", default="x86_64", show_default=True, help="Architecture.")
+@click.option("--set", "options", multiple=True, metavar="NAME=VALUE", help="Kconfig or sysfs option, as PT_RECLAIM=n.")
+@click.option("--without", multiple=True, metavar="PATCH", help="Leave a patch out; may be repeated.")
+@click.option("--profile", type=click.Path(path_type=Path), metavar="FILE",
+              help="What things cost on another machine (docs/simulate.md).")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object.")
+def command(
+    workload: str,
+    kernels: tuple[str, ...],
+    cpus: int,
+    seed: int,
+    values: tuple[str, ...],
+    arch: str,
+    options: tuple[str, ...],
+    without: tuple[str, ...],
+    profile: Path | None,
+    as_json: bool,
+) -> int:
+    """Run WORKLOAD in virtual time under one or several kernels.
+
+    Tells how long its operations take and who makes whom wait for which lock. Without --kernel it is the newest.
+    Exit status 1 if nobody gets on any more: a deadlock, told with who waits for whom.
+    """
+    costs = Profile.read(profile) if profile else Profile()
+    parameters = dict(_parameter(text) for text in values)
+    settings = tuple(_option(text) for text in options)
+    try:
+        results = [
+            simulate(workload, KernelConfig(kernel, arch, settings, without), cpus, seed, parameters, costs)
+            for kernel in kernels or (NEWEST,)
+        ]
+    except Stuck as e:
+        click.echo(f"tablewalk: {escape(str(e))}", err=True)
+        return 1
+    if as_json:
+        click.echo(json.dumps({"simulations": [as_object(r) for r in results]}, separators=(",", ":")))
+    else:
+        show(results, Console(highlight=False, width=None if os.isatty(1) or os.environ.get("COLUMNS") else 140))
+    return 0
+
+
+def _option(text: str) -> tuple[str, str]:
+    name, is_set, value = text.partition("=")
+    if not is_set:
+        raise TablewalkError(f"--set {text}: OPTION=VALUE is wanted")
+    return name, value
+
+
+def _parameter(text: str) -> tuple[str, int]:
+    name, _, value = text.partition("=")
+    if name not in PARAMETERS or not value.isdecimal():
+        raise TablewalkError(f"--with {text}: NAME=NUMBER is wanted, with NAME one of {', '.join(PARAMETERS)}")
+    return name, int(value)
+
+
+command.epilog = "Workloads: " + ", ".join(WORKLOADS) + ". Parameters: " + "; ".join(
+    f"{name}: {p.help} ({p.least} to {p.most}, default {p.default})" for name, p in PARAMETERS.items()
+) + "."

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""One simulation: a workload on a kernel and a machine, and what came of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tablewalk.errors import TablewalkError
+from tablewalk.machine.drivers import KernelConfig, load
+
+from .profile import Profile
+from .waits import Waits
+from .workloads import CPUS, WORKLOADS, checked, in_range
+from .world import World
+
+PERCENTILES = (50.0, 99.0, 99.9, 100.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a simulation showed; times in picoseconds."""
+
+    workload: str
+    config: KernelConfig
+    cpus: int
+    seed: int
+    time: int
+    latencies: dict[str, list[int]]  # by operation, sorted
+    waits: Waits
+    flushes: int
+    ipis: list[int]  # received, by CPU
+    switches: int
+
+    def percentile(self, operation: str, p: float) -> int:
+        """The latency that `p` percent of an operation's calls do not exceed."""
+        found = self.latencies[operation]
+        return found[max(0, -int(-len(found) * p // 100) - 1)]
+
+
+def simulate(
+    workload: str,
+    config: KernelConfig,
+    cpus: int,
+    seed: int = 1,
+    values: dict[str, int] | None = None,
+    profile: Profile | None = None,
+) -> Result:
+    """Run a workload.  Raises TablewalkError for wrong parameters, and Stuck where nobody gets on."""
+    body = WORKLOADS.get(workload)
+    if body is None:
+        raise TablewalkError(f"{workload}: no such workload; there are {', '.join(WORKLOADS)}")
+    in_range("--cpus", cpus, CPUS)
+    all_values = checked(values or {})
+    model = load("timed")
+    model.configure(config)
+    world = World(model, cpus, profile or Profile())
+    body(world, seed, all_values)
+    return _result(workload, config, world, seed)
+
+
+def _result(workload: str, config: KernelConfig, world: World, seed: int) -> Result:
+    latencies = {name: sorted(found) for name, found in sorted(world.latencies.items())}
+    ipis = [cpu.ipis for cpu in world.cpus]
+    return Result(workload, config, len(world.cpus), seed, world.clock[0], latencies, world.waits, world.flushes,
+                  ipis, world.switches)  # fmt: skip
+
+
+def as_object(r: Result) -> dict[str, Any]:
+    """For --json; times in nanoseconds."""
+    operations = {
+        name: {"count": len(found), **{f"p{p:g}": r.percentile(name, p) / 1000 for p in PERCENTILES[:-1]},
+               "max": found[-1] / 1000}
+        for name, found in r.latencies.items()
+    }  # fmt: skip
+    waits = [
+        {"lock": lock, "waiter": waiter, "holder": holder, "held_in": held, "times": w.times,
+         "ns": w.total / 1000, "longest_ns": w.longest / 1000}
+        for (lock, waiter, holder, held), w in sorted(r.waits.by.items(), key=lambda item: (-item[1].total, item[0]))
+    ]  # fmt: skip
+    return {
+        "workload": r.workload, "kernel": str(r.config), "cpus": r.cpus, "seed": r.seed, "ns": r.time / 1000,
+        "operations": operations, "waits": waits, "flushes": r.flushes, "ipis": r.ipis, "switches": r.switches,
+    }  # fmt: skip

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Who made whom wait: waits by lock, by the function that waited, and by the holder with its function."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+
+WAKEUP = ("", "(waking up)")  # the part of a wait after the lock was free or given
+
+# who takes a lock for somebody else: the caller is meant
+WRAPPERS = frozenset({
+    "mmap_read_lock", "mmap_write_lock", "mmap_write_lock_nested", "mmap_write_trylock",
+    "lock_mm_and_find_vma", "pte_offset_map_lock", "pte_alloc_map_lock", "pmd_lock", "__enter__",
+    "vma_mark_detached", "vma_start_write", "madvise_lock", "anon_vma_lock_write", "anon_vma_lock_read",
+    "filemap_lock_folio", "spin_lock", "spin_trylock", "down_read", "down_write", "down_read_trylock",
+    "down_write_trylock", "mutex_lock", "mutex_trylock", "wait_until", "lock_vma_under_rcu",
+})
+
+
+def function(depth: int) -> str:
+    """The function of the model that takes a lock, `depth` frames up, without those that only wrap the lock."""
+    frame: Any = sys._getframe(depth)
+    while frame.f_code.co_name in WRAPPERS and frame.f_back is not None:
+        frame = frame.f_back
+    return str(frame.f_code.co_name)
+
+
+@dataclass(slots=True)
+class Wait:
+    """Waits with all in common but the time, in picoseconds."""
+
+    times: int = 0
+    total: int = 0
+    longest: int = 0
+
+
+@dataclass(slots=True)
+class Waits:
+    """All waits of a run."""
+
+    by: dict[tuple[str, str, str, str], Wait] = field(default_factory=dict)  # lock, waiter's, holder, holder's
+
+    def add(self, lock: str, waiter: str, holder: tuple[str, str], time: int) -> None:
+        """`waiter` (a function) waited for what `holder` (a thread, a function) held."""
+        found = self.by.setdefault((lock, waiter, *holder), Wait())
+        found.times += 1
+        found.total += time
+        found.longest = max(found.longest, time)
+
+    def by_lock(self) -> dict[str, int]:
+        """Picoseconds waited, by lock class."""
+        sums: dict[str, int] = {}
+        for (lock, *_), wait in self.by.items():
+            sums[lock] = sums.get(lock, 0) + wait.total
+        return sums

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A machine with N CPUs on which the model runs in virtual time: locks, RCU, interrupts, and what things cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from tablewalk.machine.drivers import Model
+
+from .locks import Locks
+from .profile import Profile
+from .threads import Cpu, Thread
+from .waits import WAKEUP, Waits
+
+FULL_FLUSH: Final = 33  # pages: x86's tlb_single_page_flush_ceiling
+IPI, BROADCAST = 1, 2
+PRIMITIVES: Final = ("FIELD", "LOAD", "STORE", "ATOMIC", "TREE", "TREE_STORE", "LOCK", "BARRIER")
+UNCLEARED: Final = ("collapse_file", "collapse_huge_page")  # who allocates folios to copy into all of them
+
+
+class GracePeriod:
+    """One that began: the readers that it waits for, and what comes after it."""
+
+    __slots__ = ("after", "passed", "readers")
+
+    def __init__(self, readers: set[Thread], after: list[Callable[[], object]]) -> None:
+        self.readers, self.after, self.passed = readers, after, False
+
+
+class World(Locks):
+    """The scheduler that `machine.timed` asks, for a configured model."""
+
+    def __init__(self, model: Model, cpus: int, profile: Profile) -> None:
+        machine = model.machine
+        super().__init__(machine.clock, cpus, profile, name_of=machine.lock_class)
+        self.model, self.machine = model, machine
+        self.latencies: dict[str, list[int]] = {}
+        self.on_operation: Callable[[Thread, str, int, int], None] | None = None
+        self.flushes = 0
+        self._page = int(model.module("arch").arch.page_size)
+        self._sleepers: dict[int, list[tuple[Thread, int, int]]] = {}  # cell -> thread, value wanted, since
+        self._after: list[Callable[[], object]] = []  # for the grace period after this one
+        self._grace: GracePeriod | None = None
+        self._callbacks: list[Callable[[], object]] = []
+        self._rcu_thread: Thread | None = None
+        self._rcu_sleeps = False
+
+    def __enter__(self) -> World:
+        self.machine.attach(self)
+        self.machine.use_costs({name: self.profile.ps(name.lower()) for name in PRIMITIVES})
+        self.clock[0] = 0
+        self._charge_what_the_text_leaves_out()
+        self._rcu_thread = self.spawn("rcu", self._run_callbacks, daemon=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.machine.attach(None)
+        for thread in self.threads:
+            if not thread.done:
+                thread.greenlet.throw()
+
+    # --- operations --------------------------------------------------------------------------------------
+
+    def spend(self, cost: str) -> None:
+        """The running thread's time goes on."""
+        self.clock[0] += self.profile.ps(cost)
+
+    def operation(self, name: str, entry: str, call: Callable[..., Any], *arguments: Any) -> Any:
+        """Do a system call or a fault, and note how long it took."""
+        self.sync()
+        me, begun, outer = self.current, self.clock[0], self.current.operation
+        me.operation = name
+        self.spend(entry)
+        result = call(*arguments)
+        self.sync()
+        me.operation = outer
+        now = self.clock[0]
+        self.latencies.setdefault(name, []).append(now - begun)
+        self.retries = 0
+        if self.on_operation:
+            self.on_operation(me, name, begun, now)
+        return result
+
+    def syscall(self, name: str, call: Callable[..., Any], *arguments: Any) -> Any:
+        """A system call."""
+        return self.operation(name, "syscall", call, *arguments)
+
+    def think(self, ps: int) -> None:
+        """User code that touches nothing of interest."""
+        self.clock[0] += ps
+        self.sync()
+
+    def _charge_what_the_text_leaves_out(self) -> None:
+        """Exceptions, and copying of pages: the model's text has one cell for what a page holds."""
+        fault = self.model.kernel("fault").do_user_addr_fault
+
+        def page_fault(*arguments: Any) -> Any:
+            return self.operation("page fault", "exception", fault, *arguments)
+
+        copy = self.model.kernel("page_alloc").copy_page
+        copying = self.profile.of_bytes("copy", self._page)
+
+        def copy_page(to: int, from_: int) -> None:
+            self.clock[0] += copying
+            copy(to, from_)
+
+        self.model.replace("fault.do_user_addr_fault", page_fault)
+        self.model.replace("page_alloc.copy_page", copy_page)
+        alloc = self.model.kernel("page_alloc").folio_alloc
+        clearing = self.profile.of_bytes("zero", self._page)
+
+        def folio_alloc_uncleared(order: int) -> Any:
+            new = alloc(order)
+            self.clock[0] -= clearing << order
+            return new
+
+        for module in UNCLEARED:
+            self.model.replace(f"{module}:folio_alloc", folio_alloc_uncleared)
+
+    def allocated(self, struct: str, nr: int) -> None:
+        self.spend("alloc")
+        if struct == "folio":
+            self.clock[0] += self.profile.of_bytes("zero", self._page * nr)
+        elif struct == "ptdesc":
+            self.clock[0] += self.profile.of_bytes("zero", 8 * nr)
+
+    # --- sleeping on a cell ------------------------------------------------------------------------------
+
+    def wait_until(self, address: int, value: int) -> None:
+        self.sync()
+        w = self._waiter(address, True)
+        while self.machine.mem[address] != value:
+            self.machine.watched.add(address)
+            self._sleepers.setdefault(address, []).append((w.thread, value, self.clock[0]))
+            self.block()
+        if self.clock[0] > w.told:
+            self.waits.add("vm_area_struct.vm_refcnt", w.function, WAKEUP, self.clock[0] - w.told)
+        w.thread.waits_for = 0
+
+    def changed(self, address: int) -> None:
+        now = self.machine.mem[address]
+        left = []
+        for thread, value, since in self._sleepers.pop(address, []):
+            if value == now:
+                holder = (self.current.name, self.current.operation)
+                self.waits.add("vm_area_struct.vm_refcnt", thread.waits_in, holder, max(0, self.clock[0] - since))
+                self.wake(thread, self.clock[0])
+            else:
+                left.append((thread, value, since))
+        if left:
+            self._sleepers[address] = left
+        else:
+            self.machine.watched.discard(address)
+
+    # --- RCU ---------------------------------------------------------------------------------------------
+
+    def rcu_read(self, change: int) -> None:
+        me = self.current
+        me.rcu += change
+        grace = self._grace
+        if me.rcu == 0 and grace and me in grace.readers:
+            grace.readers.discard(me)
+            self._end_grace_period(grace)
+
+    def call_rcu(self, func: Callable[[int], None], obj: int) -> None:
+        self._defer(lambda: self._callbacks.append(lambda: func(obj)))
+
+    def synchronize_rcu(self) -> None:
+        self.sync()
+        me = self.current
+        self._defer(lambda: self.wake(me, self.clock[0]))
+        self.block()
+
+    def _defer(self, what: Callable[[], object]) -> None:
+        self._after.append(what)
+        if self._grace is None:
+            self._begin_grace_period()
+
+    def _begin_grace_period(self) -> None:
+        grace = self._grace = GracePeriod({t for t in self.threads if t.rcu}, self._after)
+        self._after = []
+
+        def passed() -> None:
+            grace.passed = True
+            self._end_grace_period(grace)
+
+        self.at(self.clock[0] + self.profile.ps("grace_period"), passed)
+
+    def _end_grace_period(self, grace: GracePeriod) -> None:
+        if not grace.passed or grace.readers or self._grace is not grace:
+            return
+        self._grace = None
+        for what in grace.after:
+            what()
+        if self._callbacks and self._rcu_sleeps:
+            self._rcu_sleeps = False
+            assert self._rcu_thread
+            self.wake(self._rcu_thread, self.clock[0])
+        if self._after:
+            self._begin_grace_period()
+
+    def _run_callbacks(self) -> None:
+        """The thread that calls what waited for a grace period."""
+        while True:
+            while self._callbacks:
+                self._callbacks.pop(0)()
+                self.sync()
+            self._rcu_sleeps = True
+            self.block()
+
+    # --- interrupts --------------------------------------------------------------------------------------
+
+    def irqs(self, change: int) -> None:
+        self.current.irqs_off += change
+
+    def interrupt(self, mm: int, start: int, end: int, freed_tables: bool, others: int) -> None:
+        self.flushes += 1
+        pages = (end - start) // self._page
+        flush = self.profile.ps("flush_all") if pages > FULL_FLUSH else max(1, pages) * self.profile.ps("flush_page")
+        self.clock[0] += flush
+        if others == BROADCAST:
+            self.spend("broadcast")
+        elif others == IPI:
+            mine = self.current.cpu
+            running = [c for c in self.cpus if c.mm == mm and c is not mine]
+            for cpu in running:
+                if cpu.thread is None and not freed_tables:
+                    cpu.mm = 0  # lazy: it drops everything before it uses the mm again
+            self._send([c for c in running if c.mm == mm], flush)
+
+    def interrupt_all(self) -> None:
+        self._send([c for c in self.cpus if c is not self.current.cpu], 0)
+
+    def _send(self, targets: list[Cpu], flush: int) -> None:
+        """Interrupt CPUs, and wait until all have done `flush`."""
+        if not targets:
+            return
+        self.sync()
+        profile = self.profile
+        self.clock[0] += profile.ps("ipi_send") + profile.ps("ipi_each") * len(targets)
+        handler = profile.ps("ipi_handler") + flush
+        acknowledged = self.clock[0] + profile.ps("ipi_latency") + handler
+        for cpu in targets:
+            cpu.ipis += 1
+            if cpu.thread is not None:
+                cpu.thread.debt += handler
+        self.clock[0] = acknowledged
+        self.sync()
+        while any(cpu.thread is not None and cpu.thread.irqs_off for cpu in targets):
+            self.again()
+
+
+def total(waits: Waits) -> int:
+    """Picoseconds waited in all."""
+    return sum(w.total for w in waits.by.values())

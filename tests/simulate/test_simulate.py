@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Simulations as a whole: the same seed gives the same, another one another; parameters out of range are refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from tablewalk.errors import TablewalkError
+from tablewalk.machine.drivers import KernelConfig
+from tablewalk.simulate.run import Result, as_object, simulate
+
+SMALL = {"threads": 3, "extents": 2, "rounds": 1}
+
+
+def small(kernel: str = "7.x", seed: int = 1, cpus: int = 4) -> Result:
+    return simulate("shmem-collapse", KernelConfig(kernel), cpus, seed, SMALL)
+
+
+@pytest.mark.parametrize("kernel", ["6.1", "7.x"])
+@pytest.mark.parametrize("cpus", [1, 4])
+def test_a_seed_determines_everything(kernel: str, cpus: int) -> None:
+    one, other, third = small(kernel, 1, cpus), small(kernel, 1, cpus), small(kernel, 2, cpus)
+    assert as_object(one) == as_object(other)
+    assert one.latencies == other.latencies
+    assert one.time != third.time
+
+
+def test_collapse_takes_mmap_lock_for_writing_in_6_1_only() -> None:
+    """What the series of 2023 was about: 1d65b771bc08 and 1043173eb5eb."""
+    def made_wait(kernel: str) -> set[str]:
+        r = simulate("shmem-collapse", KernelConfig(kernel), 8, 1, {"threads": 6, "mappings": 2, "extents": 4})
+        return {held for (lock, _, holder, held) in r.waits.by if lock == "mm_struct.mmap_lock" and holder}
+
+    assert made_wait("6.1") & {"collapse_mapped_thp", "retract_locked"}
+    assert not made_wait("7.x") & {"collapse_mapped_thp", "retract_locked"}
+
+
+@pytest.mark.parametrize(
+    ("values", "cpus", "told"),
+    [({"threads": 0}, 4, "threads 0: 1 to 1024"), ({"extents": 65}, 4, "1 to 64"), ({}, 257, "--cpus 257: 1 to 256")],
+)
+def test_impossible_parameters_are_refused_with_the_range(values: dict[str, int], cpus: int, told: str) -> None:
+    with pytest.raises(TablewalkError, match=told):
+        simulate("shmem-collapse", KernelConfig(), cpus, 1, values)
+
+
+def test_more_cpus_wait_less_for_a_cpu() -> None:
+    assert small(cpus=1).time > 1.3 * small(cpus=4).time
