@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import NamedTuple
 
 from tablewalk.audit.flow import Constant
@@ -34,6 +35,7 @@ class Table(NamedTuple):
     recheck: str = ""  # for "rw": "", "weak" (pte_same of an entry that was none), "done"
 
 
+_BY_NAME = itemgetter(0)
 Frozen = tuple[
     tuple[tuple[str, Ref], ...], tuple[tuple[int, Table], ...], tuple[tuple[str, Constant | bool], ...], tuple[int, ...]
 ]
@@ -55,7 +57,7 @@ class State:
         return (
             tuple(sorted(self.env.items())),
             tuple(sorted(self.tables.items())),
-            tuple(sorted(self.facts.items(), key=_key)),
+            tuple(sorted(self.facts.items(), key=_BY_NAME)),
             self.order,
         )
 
@@ -90,7 +92,3 @@ class State:
         prefix = (place + "->", place + ".", "*" + place)
         for other in [p for p in self.env if p.startswith(prefix) and (p[0] != "*" or p == "*" + place)]:
             del self.env[other]
-
-
-def _key(item: tuple[str, Constant | bool]) -> str:
-    return item[0]
