@@ -8,6 +8,7 @@ from .gup import mm_populate
 from .mm_types import mm_struct, vm_area_struct
 from .mmap import NO_FILE, STACK_GUARD_GAP, mlock_future_ok, page_align
 from .mmap_lock import NO_VMA, mmap_write_lock, mmap_write_unlock
+from .pgtable import vma_set_soft_dirty
 from .vm_flags import (
     EAGAIN,
     ENOMEM,
@@ -91,8 +92,11 @@ def do_brk_flags(mm: mm_struct, prev: vm_area_struct, addr: int, length: int, vm
         return -ENOMEM
     pgoff = addr >> arch.page_shift
     vmg = vma_merge_struct(addr, addr + length, pgoff, vm_flags, NO_FILE)
-    if not vma_merge_new_range(vmg, prev, NO_VMA, just_expand=True):
-        vma_link(mm, vm_area_alloc(mm, addr, addr + length, pgoff, vm_flags))
+    vma = vma_merge_new_range(vmg, prev, NO_VMA, just_expand=True)
+    if not vma:
+        vma = vm_area_alloc(mm, addr, addr + length, pgoff, vm_flags)
+        vma_link(mm, vma)
+    vma_set_soft_dirty(vma)
     pages = length >> arch.page_shift
     mm.total_vm += pages
     if vm_flags & VM_LOCKED:

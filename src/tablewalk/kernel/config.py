@@ -23,6 +23,7 @@ class Kconfig:
     max_ptes_swap: int = 64  # khugepaged/max_ptes_swap
     max_ptes_shared: int = 256  # khugepaged/max_ptes_shared
     ksm: bool = True  # KSM
+    soft_dirty: bool = False  # MEM_SOFT_DIRTY, and pgtable_supports_soft_dirty()
     max_page_sharing: int = 256  # /sys/kernel/mm/ksm/max_page_sharing
     fault_around_bytes: int = 65536  # debugfs fault_around_bytes
     split_ptlocks: bool = True  # SPLIT_PTE_PTLOCKS and SPLIT_PMD_PTLOCKS

@@ -18,6 +18,7 @@ from .mmap_lock import NO_VMA, mmap_read_lock, mmap_read_unlock, mmap_write_lock
 from .mmu_gather import tlb_finish_mmu, tlb_gather_mmu
 from .move_page_tables import move_page_tables
 from .mprotect import mprotect_fixup
+from .pgtable import vma_set_soft_dirty
 from .vm_flags import (
     ENOMEM,
     PROT_EXEC,
@@ -76,7 +77,9 @@ def install_special_mapping(mm: mm_struct, start: int, length: int, vm_flags: in
         error = -ENOMEM
     else:
         vm_flags |= VM_SPECIAL_MAPPING | VM_DONTEXPAND | mm.def_flags & ~VM_LOCKED_MASK
-        vma_link(mm, vm_area_alloc(mm, start, start + length, 0, vm_flags))
+        vma = vm_area_alloc(mm, start, start + length, 0, vm_flags)
+        vma_set_soft_dirty(vma)
+        vma_link(mm, vma)
         mm.total_vm += length >> arch.page_shift
     mmap_write_unlock(mm)
     return error
@@ -117,6 +120,7 @@ def create_init_stack_vma(mm: mm_struct) -> vm_area_struct:
     end = arch.task_size & -arch.page_size
     start = end - arch.page_size
     vma = vm_area_alloc(mm, start, end, start >> arch.page_shift, STACK_FLAGS | VM_STACK_INCOMPLETE)
+    vma_set_soft_dirty(vma)
     vma_link(mm, vma)
     mm.total_vm = 1
     mm.start_stack = start

@@ -16,6 +16,7 @@ from .pgtable import (
     ACCESSED,
     DIRTY,
     LEAF,
+    MKDIRTY,
     PFN_SHIFT,
     PRESENT,
     PROTNONE,
@@ -116,7 +117,7 @@ def follow_huge_pmd(vma: vm_area_struct, address: int, pmd: pmd_p, gup_flags: in
     page = 0
     if entry & LEAF and serves(entry, gup_flags):
         page = (entry >> PFN_SHIFT) + PAGE_CELLS * pte_index(address)
-        touched = entry | ACCESSED | DIRTY if gup_flags & FOLL_WRITE else entry | ACCESSED
+        touched = entry | ACCESSED | MKDIRTY if gup_flags & FOLL_WRITE else entry | ACCESSED
         if touched != entry:
             store(pmd, touched)
         if gup_flags & FOLL_GET:

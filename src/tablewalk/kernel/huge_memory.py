@@ -57,6 +57,7 @@ from .pgtable import (
     ACCESSED,
     DIRTY,
     LEAF,
+    MKDIRTY,
     PFN_SHIFT,
     PRESENT,
     PROTNONE,
@@ -66,6 +67,7 @@ from .pgtable import (
     is_pmd_migration_entry,
     is_swap_pte,
     maybe_mkwrite,
+    move_soft_dirty,
     page_folio,
     pmd_p,
     pmd_page,
@@ -74,6 +76,7 @@ from .pgtable import (
     pmdp_get_lockless,
     pmdp_huge_get_and_clear,
     pmdp_invalidate,
+    pte_needs_soft_dirty_wp,
     vm_page_prot,
 )
 from .pgtable_generic import (
@@ -166,7 +169,7 @@ def map_anon_folio_pmd(f: folio, pmd: pmd_p, vma: vm_area_struct, haddr: int) ->
     store(page_flags(f.page), PAGE_ANON_EXCLUSIVE)
     folio_add_rmap_pmd(f, vma)
     publish(f.addr)
-    entry = f.page << PFN_SHIFT | vm_page_prot(vma.vm_flags) | LEAF | ACCESSED | DIRTY
+    entry = f.page << PFN_SHIFT | vm_page_prot(vma.vm_flags) | LEAF | ACCESSED | MKDIRTY
     store(pmd, maybe_mkwrite(entry, vma.vm_flags))
     add(vma.vm_mm.anon_huge, 1)
 
@@ -179,7 +182,7 @@ def huge_pmd_fault(vmf: vm_fault, pmdval: int) -> int:
         return wp_huge_pmd(vmf, pmdval)
     pml = pmd_lock(vmf.vma.vm_mm, vmf.pmd, vmf.address)
     if pmdp_get_lockless(vmf.pmd) == pmdval:
-        store(vmf.pmd, pmdval | ACCESSED | (DIRTY if vmf.flags & FAULT_FLAG_WRITE else 0))
+        store(vmf.pmd, pmdval | ACCESSED | (MKDIRTY if vmf.flags & FAULT_FLAG_WRITE else 0))
     spin_unlock(pml)
     return 0
 
@@ -230,7 +233,7 @@ def do_huge_pmd_wp_page(vmf: vm_fault, pmdval: int) -> int:
             __split_huge_pmd(vma, vmf.pmd, vmf.address)
             return VM_FAULT_FALLBACK
     if vmf.flags & FAULT_FLAG_UNSHARE == 0:
-        store(vmf.pmd, maybe_mkwrite(pmdval | ACCESSED | DIRTY, vma.vm_flags))
+        store(vmf.pmd, maybe_mkwrite(pmdval | ACCESSED | MKDIRTY, vma.vm_flags))
     spin_unlock(pml)
     return 0
 
@@ -287,7 +290,7 @@ def change_huge_pmd(
 
 def can_change_pmd_writable(vma: vm_area_struct, pmdval: int) -> bool:
     """Whether a write needs no fault: nobody tracks it, and the page is the VMA's own, or shared and dirty already."""
-    if pmdval & PROTNONE or userfaultfd_pte_wp(vma, pmdval):
+    if pmdval & PROTNONE or pte_needs_soft_dirty_wp(vma, pmdval) or userfaultfd_pte_wp(vma, pmdval):
         return False
     if vma.vm_flags & VM_SHARED:
         return pmdval & DIRTY != 0
@@ -312,6 +315,7 @@ def move_huge_pmd(vma: vm_area_struct, old_addr: int, new_addr: int, old_pmd: pm
     if arch.file_thp_deposits or vma_is_anonymous(vma):
         pgtable = pgtable_trans_huge_withdraw(mm, old_pmd, old_addr)
         pgtable_trans_huge_deposit(mm, new_pmd, new_addr, pgtable)
+    pmdval = move_soft_dirty(pmdval)
     if vma_has_uffd_without_event_remap(vma):
         pmdval &= ~UFFD_WP
     store(new_pmd, pmdval)

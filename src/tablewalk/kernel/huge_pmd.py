@@ -27,8 +27,10 @@ from .pgtable import (
     ACCESSED,
     DIRTY,
     LEAF,
+    MKDIRTY,
     PFN_SHIFT,
     RW,
+    SOFT_DIRTY,
     SPECIAL,
     UFFD_WP,
     is_swap_pte,
@@ -45,6 +47,7 @@ from .pgtable import (
     pmdp_invalidate,
     pte_page,
     vm_page_prot,
+    vma_soft_dirty_enabled,
 )
 from .pgtable_generic import (
     NO_TABLE,
@@ -99,9 +102,9 @@ def do_set_pmd(vmf: vm_fault, f: folio, prealloc: ptdesc) -> tuple[int, ptdesc]:
         return VM_FAULT_FALLBACK, prealloc
     entry = f.page << PFN_SHIFT | vm_page_prot(vma.vm_flags) | LEAF
     if vma.vm_flags & (VM_SHARED | VM_WRITE | VM_UFFD_WP) == VM_SHARED | VM_WRITE and f.flags & PG_SWAPBACKED:
-        entry |= RW
+        entry |= 0 if vma_soft_dirty_enabled(vma) else RW
     if vmf.flags & FAULT_FLAG_WRITE:
-        entry = maybe_mkwrite(entry | DIRTY, vma.vm_flags)
+        entry = maybe_mkwrite(entry | MKDIRTY, vma.vm_flags)
     add(mm_counter_file(mm, f), arch.hpage_pmd_nr)
     add(mm.file_huge, 1)
     folio_add_rmap_pmd(f, vma)
@@ -209,9 +212,15 @@ def split_anon_pmd(vma: vm_area_struct, pmd: pmd_p, haddr: int) -> None:
             store(page_flags(f.page + PAGE_CELLS * i), PAGE_ANON_EXCLUSIVE)
     folio_add_rmap_ptes(f, f.page, arch.hpage_pmd_nr, vma)
     add(vma.vm_mm.anon_huge, -1)
-    entry = f.page << PFN_SHIFT | vm_page_prot(vma.vm_flags) | pmdval & (RW | ACCESSED | DIRTY | UFFD_WP)
+    entry = f.page << PFN_SHIFT | vm_page_prot(vma.vm_flags) | split_pte_flags(pmdval)
     install_split_table(vma.vm_mm, pmd, haddr, entry, PAGE_CELLS)
     folio_remove_rmap_pmd(f, vma)
+
+
+def split_pte_flags(pmdval: int) -> int:
+    """What each entry of a split huge page takes from it; the dirty ones become soft-dirty, too."""
+    dirty = MKDIRTY if pmdval & DIRTY else 0
+    return pmdval & (RW | ACCESSED | SOFT_DIRTY | UFFD_WP) | dirty
 
 
 def split_migration_pmd(vma: vm_area_struct, pmd: pmd_p, haddr: int) -> None:

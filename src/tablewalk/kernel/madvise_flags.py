@@ -22,7 +22,6 @@ from .vm_flags import (
     VM_SEQ_READ,
     VM_SHARED,
     VM_SPECIAL,
-    VM_STICKY_FLAGS,
     VM_WIPEONFORK,
 )
 from .vma import vma_modify
@@ -96,7 +95,6 @@ def madvise_update_vma(vma: vm_area_struct, start: int, end: int, new_flags: int
     changed = vma_modify(vma, start, end, vm_flags=new_flags)
     if IS_ERR(changed):
         return modify_error(PTR_ERR(changed)), 0
-    new_flags |= changed.vm_flags & VM_STICKY_FLAGS
     vm_flags_reset(changed, new_flags)
     if new_flags & VM_HUGEPAGE:
         khugepaged_enter_vma(changed, new_flags)

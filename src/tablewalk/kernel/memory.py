@@ -45,13 +45,14 @@ from .page_alloc import (
 )
 from .pgtable import (
     ACCESSED,
-    DIRTY,
     LEAF,
+    MKDIRTY,
     PFN_SHIFT,
     PRESENT,
     PROTNONE,
     PTE_MARKER_UFFD_WP,
     RW,
+    SOFT_DIRTY,
     SPECIAL,
     UFFD_WP,
     maybe_mkwrite,
@@ -135,7 +136,7 @@ def handle_pte_fault(vmf: vm_fault) -> int:
         return 0
     if vmf.flags & (FAULT_FLAG_WRITE | FAULT_FLAG_UNSHARE) and entry & RW == 0:
         return do_wp_page(vmf, pte, ptl, entry)
-    young = entry | ACCESSED | (DIRTY if vmf.flags & FAULT_FLAG_WRITE else 0)
+    young = entry | ACCESSED | (MKDIRTY if vmf.flags & FAULT_FLAG_WRITE else 0)
     if young != entry:
         store(pte, young)
     pte_unmap_unlock(pte, ptl)
@@ -172,7 +173,7 @@ def do_anonymous_page(vmf: vm_fault) -> int:
     new = folio_alloc(0)
     entry = new.page << PFN_SHIFT | vm_page_prot(vma.vm_flags) | ACCESSED
     if vma.vm_flags & VM_WRITE:
-        entry |= RW | DIRTY
+        entry |= RW | MKDIRTY
     if vmf.orig_pte:
         entry = pte_mkuffd_wp(entry)
     pte, ptl = pte_offset_map_lock(mm, vmf.pmd, vmf.address)
@@ -237,7 +238,7 @@ def wp_is_exclusive(page: int, vma: vm_area_struct) -> bool:
 
 def wp_page_reuse(vma: vm_area_struct, pte: int, entry: int) -> None:
     """Make the entry writable in place; under ptl."""
-    store(pte, maybe_mkwrite(entry | DIRTY | ACCESSED, vma.vm_flags))
+    store(pte, maybe_mkwrite(entry | MKDIRTY | ACCESSED, vma.vm_flags))
 
 
 def wp_page_shared(vmf: vm_fault, pte: int, ptl: int, entry: int, page: int) -> int:
@@ -339,9 +340,9 @@ def wp_page_install(vmf: vm_fault, pte: int, entry: int, old: folio, new: folio)
         add(mm.anon_rss, 1)
     copy = new.page << PFN_SHIFT | vm_page_prot(vma.vm_flags) | ACCESSED
     if vmf.flags & FAULT_FLAG_UNSHARE:
-        copy |= entry & UFFD_WP
+        copy |= entry & (SOFT_DIRTY | UFFD_WP)
     else:
-        copy = maybe_mkwrite(copy | DIRTY, vma.vm_flags)
+        copy = maybe_mkwrite(copy | MKDIRTY, vma.vm_flags)
     ptep_get_and_clear(pte)
     flush_tlb_range(mm, vmf.address, vmf.address + arch.page_size)
     folio_add_new_anon_rmap(new, vma, vmf.address)

@@ -37,6 +37,7 @@ from .page_alloc import (
 from .pgtable import (
     ACCESSED,
     DIRTY,
+    MKDIRTY,
     PRESENT,
     PROTNONE,
     PTE_MARKER_GUARD,
@@ -297,7 +298,7 @@ def copy_present_page(dst_vma: vm_area_struct, dst_pte: pte_p, entry: int, addre
     copy_page(new.page, pte_page(entry))
     folio_add_new_anon_rmap(new, dst_vma, address)
     add(dst_vma.vm_mm.anon_rss, 1)
-    copied = maybe_mkwrite(mk_pte(new.page, vm_page_prot(dst_vma.vm_flags) | DIRTY), dst_vma.vm_flags)
+    copied = maybe_mkwrite(mk_pte(new.page, vm_page_prot(dst_vma.vm_flags) | MKDIRTY), dst_vma.vm_flags)
     if dst_vma.vm_flags & VM_UFFD_WP:
         copied = pte_mkuffd_wp(copied) if entry & UFFD_WP else copied
     store(dst_pte, copied)

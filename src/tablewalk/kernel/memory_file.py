@@ -33,7 +33,7 @@ from .page_alloc import (
 )
 from .pgtable import (
     ACCESSED,
-    DIRTY,
+    MKDIRTY,
     PFN_SHIFT,
     SPECIAL,
     maybe_mkwrite,
@@ -159,7 +159,7 @@ def finish_cow_fault(vmf: vm_fault, cow: folio) -> int:
         pte_unmap_unlock(pte, ptl)
         return VM_FAULT_NOPAGE
     folio_add_new_anon_rmap(cow, vma, vmf.address)
-    entry = maybe_mkwrite(cow.page << PFN_SHIFT | vm_page_prot(vma.vm_flags) | ACCESSED | DIRTY, vma.vm_flags)
+    entry = maybe_mkwrite(cow.page << PFN_SHIFT | vm_page_prot(vma.vm_flags) | ACCESSED | MKDIRTY, vma.vm_flags)
     store(pte, pte_mkuffd_wp(entry) if vmf.orig_pte else entry)
     add(mm.anon_rss, 1)
     pte_unmap_unlock(pte, ptl)
@@ -258,7 +258,7 @@ def set_pte_range(vmf: vm_fault, f: folio, page: page_t, nr: int, pte: int) -> N
     vma = vmf.vma
     entry = page << PFN_SHIFT | file_pte_flags(vma)
     if vmf.flags & FAULT_FLAG_WRITE:
-        entry = maybe_mkwrite(entry | DIRTY, vma.vm_flags)
+        entry = maybe_mkwrite(entry | MKDIRTY, vma.vm_flags)
     if vmf.orig_pte:
         entry = pte_mkuffd_wp(entry)
     folio_add_rmap_ptes(f, page, nr, vma)

@@ -17,6 +17,7 @@ from .pgtable import (
     PRESENT,
     PROTNONE,
     UFFD_WP,
+    move_soft_dirty,
     p4d_offset,
     pgd_offset,
     pmd_clear,
@@ -291,7 +292,7 @@ def move_entries(vma: vm_area_struct, old_pte: pte_p, new_pte: pte_p, nr: int) -
             continue
         if seen & (PRESENT | PROTNONE):
             present = True
-        entry = ptep_get_and_clear(old_pte + i)
+        entry = move_soft_dirty(ptep_get_and_clear(old_pte + i))
         if clear_uffd_wp:
             entry = 0 if pte_is_uffd_wp_marker(entry) else entry & ~UFFD_WP
         store(new_pte + i, entry)

@@ -46,11 +46,13 @@ from .pgtable import (
     pmd_p,
     pmdp_get_lockless,
     pte_marker,
+    pte_needs_soft_dirty_wp,
     pte_p,
     pud_addr_end,
     pud_offset,
     swp_type,
     vm_page_prot,
+    vma_soft_dirty_enabled,
 )
 from .pgtable_generic import (
     p4d_alloc,
@@ -99,10 +101,10 @@ CP_NX_CHANGES: Final = 1 << 8  # beside MM_CP_*: entries get another NX or key, 
 
 
 def vma_wants_writenotify(vma: vm_area_struct) -> bool:
-    """Whether file system or userfaultfd wants to know of the first write to each page of shared memory."""
+    """Whether the first write to each page of shared memory is to be seen: by file system, userfaultfd, soft-dirty."""
     if vma.vm_flags & (VM_WRITE | VM_SHARED) != VM_WRITE | VM_SHARED:
         return False
-    return vma.vm_flags & VM_UFFD_WP != 0 or not vma.vm_file.f_mapping.shmem
+    return vma_soft_dirty_enabled(vma) or vma.vm_flags & VM_UFFD_WP != 0 or not vma.vm_file.f_mapping.shmem
 
 
 def vma_page_prot(vma: vm_area_struct) -> int:
@@ -122,7 +124,7 @@ def vma_wants_manual_pte_write_upgrade(vma: vm_area_struct) -> bool:
 
 def can_change_pte_writable(vma: vm_area_struct, pte: int) -> bool:
     """Whether a write fault would do nothing but make the entry writable."""
-    if pte & PROTNONE or userfaultfd_pte_wp(vma, pte):
+    if pte & PROTNONE or pte_needs_soft_dirty_wp(vma, pte) or userfaultfd_pte_wp(vma, pte):
         return False
     if vma.vm_flags & VM_SHARED:
         return pte & DIRTY != 0

@@ -10,6 +10,7 @@ from typing import Final
 
 from ..arch import arch
 from ..machine import forget, load, load_range, spin_unlock, store
+from .config import config
 from .huge_pmd import __split_huge_pmd, pmd_trans_huge_lock
 from .mm_types import mm_struct, vm_area_struct
 from .mmap_lock import mmap_read_lock, mmap_read_unlock
@@ -22,6 +23,7 @@ from .pgtable import (
     PROTNONE,
     PTE_MARKER_GUARD,
     PTE_MARKER_UFFD_WP,
+    SOFT_DIRTY,
     SPECIAL,
     UFFD_WP,
     make_pte_marker,
@@ -35,7 +37,7 @@ from .pgtable_generic import pte_offset_map_lock, pte_unmap_unlock
 from .tlb import flush_tlb_range
 from .userfaultfd import uffd_wp_range
 from .userfaultfd_k import pte_mkuffd_wp, userfaultfd_wp, userfaultfd_wp_async, userfaultfd_wp_use_markers
-from .vm_flags import EFAULT, EINVAL, ENOSPC, EPERM, VM_HUGETLB, VM_PFNMAP
+from .vm_flags import EFAULT, EINVAL, ENOSPC, EPERM, VM_HUGETLB, VM_PFNMAP, VM_SOFTDIRTY
 from .vma import find_vma_intersection
 
 PAGE_IS_WPALLOWED: Final = 1
@@ -118,8 +120,6 @@ def check_scan_arg(arg: pm_scan_arg) -> int:
         return -EINVAL
     if not arch.own_user_space and (arg.end < arg.start or arg.end > arch.task_size):
         return -EFAULT
-    if asked & PAGE_IS_SOFT_DIRTY:
-        raise NotModelled("soft-dirty pages")
     if arg.vec_len > WALK_PAGES:
         raise NotModelled("PAGEMAP_SCAN of more than 512 ranges")
     return 0
@@ -155,6 +155,8 @@ def scan_test_walk(vma: vm_area_struct, arg: pm_scan_arg) -> tuple[int, int]:
     if vma.vm_flags & VM_PFNMAP or (not wp_allowed and arg.flags & PM_SCAN_WP_MATCHING):
         return 0, -1
     category = PAGE_IS_WPALLOWED if wp_allowed else 0
+    if vma.vm_flags & VM_SOFTDIRTY:
+        category |= PAGE_IS_SOFT_DIRTY
     if arg.mask & PAGE_IS_WPALLOWED & ~(category ^ arg.inverted):
         return 0, -1
     return 0, category
@@ -267,11 +269,16 @@ def uffd_wp_any(entry: int) -> bool:
     return entry & UFFD_WP != 0 or pte_marker(entry) & PTE_MARKER_UFFD_WP != 0
 
 
+def soft_dirty_category(entry: int) -> int:
+    """Whether an entry that is not none was written."""
+    return PAGE_IS_SOFT_DIRTY if config.soft_dirty and entry & SOFT_DIRTY else 0
+
+
 def page_category(entry: int) -> int:
     """Categories of an entry of a PTE table (pagemap_page_category)."""
     if entry == 0:
         return PAGE_IS_WRITTEN
-    category = 0 if uffd_wp_any(entry) else PAGE_IS_WRITTEN
+    category = (0 if uffd_wp_any(entry) else PAGE_IS_WRITTEN) | soft_dirty_category(entry)
     if entry & (PRESENT | PROTNONE) == 0:
         return category | PAGE_IS_SWAPPED | (PAGE_IS_GUARD if pte_marker(entry) & PTE_MARKER_GUARD else 0)
     if entry & SPECIAL:
@@ -284,6 +291,7 @@ def huge_category(pmdval: int) -> int:
     if pmdval & (PRESENT | PROTNONE) == 0:
         raise NotModelled("migration of a huge page")
     category = PAGE_IS_HUGE | PAGE_IS_PRESENT | (0 if pmdval & UFFD_WP else PAGE_IS_WRITTEN)
+    category |= soft_dirty_category(pmdval)
     if pmdval & SPECIAL:
         return category | PAGE_IS_PFNZERO
     return category | (0 if folio_test_anon(page_folio(pmd_page(pmdval))) else PAGE_IS_FILE)

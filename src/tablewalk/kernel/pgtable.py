@@ -15,8 +15,9 @@ from ..machine import cmpxchg, forget, load, load_range, store, xchg
 from ..machine import load as pmdp_get_lockless
 from ..machine import load as ptep_get  # noqa: F401
 from ..machine import load as ptep_get_lockless  # noqa: F401
-from .mm_types import folio, mm_struct, ptdesc
-from .vm_flags import VM_ACCESS_FLAGS, VM_WRITE
+from .config import config
+from .mm_types import folio, mm_struct, ptdesc, vm_area_struct
+from .vm_flags import VM_ACCESS_FLAGS, VM_SOFTDIRTY, VM_WRITE
 
 pte_t = int  # value of an entry
 pmd_t = int
@@ -35,7 +36,8 @@ LEAF: Final = 16  # _PAGE_PSE
 SPECIAL: Final = 256
 UFFD_WP: Final = 512
 PROTNONE: Final = 1024
-SOFT_DIRTY: Final = 2048
+SOFT_DIRTY: Final = 2048  # means nothing without config.soft_dirty
+MKDIRTY: Final = DIRTY | SOFT_DIRTY  # of pte_mkdirty(); the hardware sets DIRTY alone
 PFN_SHIFT: Final = 12
 FLAGS_MASK: Final = (1 << PFN_SHIFT) - 1
 
@@ -284,3 +286,24 @@ def vm_page_prot(vm_flags: int) -> int:
 def maybe_mkwrite(pte: int, vm_flags: int) -> int:
     """Writable if the VMA is."""
     return pte | RW if vm_flags & VM_WRITE else pte
+
+
+def vma_soft_dirty_enabled(vma: vm_area_struct) -> bool:
+    """Whether it matters which pages of the VMA are written (mm/internal.h)."""
+    return config.soft_dirty and vma.vm_flags & VM_SOFTDIRTY == 0
+
+
+def pte_needs_soft_dirty_wp(vma: vm_area_struct, pte: int) -> bool:
+    """Whether an entry, of a huge page or not, must stay read-only so that its first write is seen (mm/internal.h)."""
+    return config.soft_dirty and vma.vm_flags & VM_SOFTDIRTY == 0 and pte & SOFT_DIRTY == 0
+
+
+def move_soft_dirty(pte: int) -> int:
+    """What becomes of an entry that moves to another address (mm/mremap.c, mm/huge_memory.c)."""
+    return pte | SOFT_DIRTY if config.soft_dirty else pte
+
+
+def vma_set_soft_dirty(vma: vm_area_struct) -> None:
+    """New memory, or memory that has grown, counts as written."""
+    if config.soft_dirty:
+        vma.vm_flags |= VM_SOFTDIRTY

@@ -163,7 +163,7 @@ def unmap_page(f: folio, vma: vm_area_struct, pte: pte_p, migrate: bool) -> bool
         WRITE_ONCE(f, "flags", f.flags | PG_DIRTY)
     if migrate:
         page = pte_page(entry)
-        kept = entry & (RW | ACCESSED | DIRTY | UFFD_WP)
+        kept = entry & (RW | ACCESSED | DIRTY | SOFT_DIRTY | UFFD_WP)
         if load(page_flags(page)) & PAGE_ANON_EXCLUSIVE:
             kept |= MIGRATION_EXCLUSIVE
             store(page_flags(page), 0)
@@ -250,7 +250,8 @@ def remove_migration_table(
         if is_swap_pte(entry) and swp_type(entry) == SWP_MIGRATION and page_folio(swp_offset(entry)) == old:
             page = pages[folio_page_idx(old, swp_offset(entry))]
             if use_zero_page and may_map_zero_page(vma, page):
-                store(pte + i, zero_page() << PFN_SHIFT | vm_page_prot(vma.vm_flags) | SPECIAL | entry & UFFD_WP)
+                kept = SPECIAL | entry & (SOFT_DIRTY | UFFD_WP)
+                store(pte + i, zero_page() << PFN_SHIFT | vm_page_prot(vma.vm_flags) | kept)
                 add(vma.vm_mm.anon_rss, -1)
             else:
                 remove_migration_pte(vma, pte + i, entry, page)
@@ -263,10 +264,14 @@ def remove_migration_pte(vma: vm_area_struct, pte: pte_p, entry: int, page: int)
     folio_add_rmap_ptes(page_folio(page), page, 1, vma)
     if entry & MIGRATION_EXCLUSIVE:
         store(page_flags(page), PAGE_ANON_EXCLUSIVE)
-    kept = entry & (RW | ACCESSED | DIRTY | UFFD_WP)
-    store(pte, page << PFN_SHIFT | vm_page_prot(vma.vm_flags) | kept)
+    store(pte, page << PFN_SHIFT | vm_page_prot(vma.vm_flags) | migration_pte_flags(entry))
     if vma.vm_flags & VM_LOCKED:
         mlock_drain_local()
+
+
+def migration_pte_flags(entry: int) -> int:
+    """What of a migration entry the new entry has."""
+    return entry & (RW | ACCESSED | DIRTY | SOFT_DIRTY | UFFD_WP)
 
 
 def may_map_zero_page(vma: vm_area_struct, page: int) -> bool:

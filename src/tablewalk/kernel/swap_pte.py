@@ -20,7 +20,7 @@ from .page_alloc import (
 )
 from .pgtable import (
     ACCESSED,
-    DIRTY,
+    MKDIRTY,
     PFN_SHIFT,
     PTE_MARKER_GUARD,
     PTE_MARKER_POISONED,
@@ -31,6 +31,7 @@ from .pgtable import (
     SWP_MARKER,
     SWP_MIGRATION,
     UFFD_WP,
+    pte_needs_soft_dirty_wp,
     ptep_get,
     swp_offset,
     swp_type,
@@ -84,7 +85,7 @@ def map_swapped_in(vmf: vm_fault, entry: int, f: folio) -> bool:
     exclusive = swapin_exclusive(f, entry)
     if exclusive:
         if swapin_writable(vmf, new):
-            new |= RW | (DIRTY if vmf.flags & FAULT_FLAG_WRITE else 0)
+            new |= RW | (MKDIRTY if vmf.flags & FAULT_FLAG_WRITE else 0)
         store(page_flags(page), PAGE_ANON_EXCLUSIVE)
     if not folio_test_anon(f):
         __folio_set_anon(f, vmf, exclusive)
@@ -104,7 +105,8 @@ def swapin_exclusive(f: folio, entry: int) -> bool:
 
 def swapin_writable(vmf: vm_fault, new: int) -> bool:
     """Whether the new entry of a page that is the mapping's own shall be writable."""
-    return vmf.vma.vm_flags & VM_WRITE != 0 and not userfaultfd_pte_wp(vmf.vma, new)
+    vma = vmf.vma
+    return vma.vm_flags & VM_WRITE != 0 and not userfaultfd_pte_wp(vma, new) and not pte_needs_soft_dirty_wp(vma, new)
 
 
 def __folio_set_anon(f: folio, vmf: vm_fault, exclusive: bool) -> None:

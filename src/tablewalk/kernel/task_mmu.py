@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What /proc/PID/smaps and /proc/PID/pagemap say of a process's memory (fs/proc/task_mmu.c; 7.2).
 
-Of what they say that is here which page tables and mappings decide; not what is young, dirty or soft-dirty.
+Of what they say that is here which page tables and mappings decide; not what is young or dirty.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ from .pgtable import (
     PROTNONE,
     PTE_MARKER_GUARD,
     PTE_MARKER_UFFD_WP,
+    SOFT_DIRTY,
     SPECIAL,
     SWP_MARKER,
     SWP_MIGRATION,
@@ -93,6 +94,7 @@ from .vm_flags import (
     VM_SEALED,
     VM_SEQ_READ,
     VM_SHARED,
+    VM_SOFTDIRTY,
     VM_SYNC,
     VM_UFFD_MINOR,
     VM_UFFD_MISSING,
@@ -103,15 +105,17 @@ from .vm_flags import (
 
 PSS_SHIFT: Final = 12
 
-# a pagemap_entry_t from bit 56 on; bit 55 is soft-dirty, below is the page's number, which only root is told
+# a pagemap_entry_t from bit 56 on; below is the page's number, which only root is told
 PM_MMAP_EXCLUSIVE: Final = 1 << 0
 PM_UFFD_WP: Final = 1 << 1
 PM_GUARD_REGION: Final = 1 << 2
+PM_SOFT_DIRTY: Final = 1 << 3  # which is bit 55
 PM_FILE: Final = 1 << 5
 PM_SWAP: Final = 1 << 6
 PM_PRESENT: Final = 1 << 7
 
-Pagemap = tuple[tuple[int, int, int], ...]  # (address, pages, their entry), but for entries that are 0
+# (address, pages, their entry), but for where nothing is mapped: that is 0, or as soft-dirty as the VMA
+Pagemap = tuple[tuple[int, int, int], ...]
 
 MNEMONICS: Final = (
     (VM_READ, "rd"), (VM_WRITE, "wr"), (VM_EXEC, "ex"), (VM_SHARED, "sh"), (VM_MAYREAD, "mr"), (VM_MAYWRITE, "mw"),
@@ -119,8 +123,8 @@ MNEMONICS: Final = (
     (VM_MAYBE_GUARD, "gu"), (VM_UFFD_WP, "uw"), (VM_LOCKED, "lo"), (VM_IO, "io"), (VM_SEQ_READ, "sr"),
     (VM_RAND_READ, "rr"), (VM_DONTCOPY, "dc"), (VM_DONTEXPAND, "de"), (VM_LOCKONFAULT, "lf"), (VM_ACCOUNT, "ac"),
     (VM_NORESERVE, "nr"), (VM_HUGETLB, "ht"), (VM_SYNC, "sf"), (VM_WIPEONFORK, "wf"), (VM_DONTDUMP, "dd"),
-    (VM_MIXEDMAP, "mm"), (VM_HUGEPAGE, "hg"), (VM_NOHUGEPAGE, "nh"), (VM_MERGEABLE, "mg"), (VM_UFFD_MINOR, "ui"),
-    (VM_SEALED, "sl"),
+    (VM_SOFTDIRTY, "sd"), (VM_MIXEDMAP, "mm"), (VM_HUGEPAGE, "hg"), (VM_NOHUGEPAGE, "nh"), (VM_MERGEABLE, "mg"),
+    (VM_UFFD_MINOR, "ui"), (VM_SEALED, "sl"),
 )  # fmt: skip
 
 
@@ -359,7 +363,7 @@ def pagemap_read(mm: mm_struct, start: int, end: int) -> Pagemap:
 
 
 def pagemap_pte_hole(vma: vm_area_struct, addr: int, end: int, runs: Pagemap) -> Pagemap:
-    """All entries are 0."""
+    """Nothing is mapped."""
     return runs
 
 
@@ -368,7 +372,7 @@ def pagemap_pmd_range(vma: vm_area_struct, pmd: pmd_p, addr: int, end: int, runs
     if pmd_is_huge(load(pmd)):
         pml = pmd_trans_huge_lock(vma.vm_mm, pmd, addr)
         if pml:
-            runs += pagemap_pmd_range_thp(pmdp_get_lockless(pmd), addr, end - addr >> arch.page_shift)
+            runs += pagemap_pmd_range_thp(vma, pmdp_get_lockless(pmd), addr, end - addr >> arch.page_shift)
             spin_unlock(pml)
             return runs
     pte, ptl = pte_offset_map_lock(vma.vm_mm, pmd, addr)
@@ -377,7 +381,8 @@ def pagemap_pmd_range(vma: vm_area_struct, pmd: pmd_p, addr: int, end: int, runs
     nr = end - addr >> arch.page_shift
     entries = load_range(pte, nr)
     if entries.count(0) < nr:
-        runs += pagemap_runs(addr, bytes([pte_to_pagemap_entry(pte) if pte else 0 for pte in entries]))
+        found = bytes([pte_to_pagemap_entry(pte) if pte else 0 for pte in entries])
+        runs += pagemap_runs(addr, pagemap_soft_dirty(vma, entries, found) if config.soft_dirty else found)
     pte_unmap_unlock(pte, ptl)
     return runs
 
@@ -385,6 +390,15 @@ def pagemap_pmd_range(vma: vm_area_struct, pmd: pmd_p, addr: int, end: int, runs
 def pagemap_runs(addr: int, entries: bytes) -> Pagemap:
     """The entries of the pages from address `addr` on (add_to_pagemap)."""
     return tuple([(addr + (i << arch.page_shift), nr, entry) for i, nr, entry in runs_of_equal(entries) if entry])
+
+
+def pagemap_soft_dirty(vma: vm_area_struct, ptes: list[int], found: bytes) -> bytes:
+    """What was found of entries, with the bits of those that count as written."""
+    always = vma.vm_flags & VM_SOFTDIRTY
+    return bytes([
+        entry | PM_SOFT_DIRTY if pte and (always or pte & SOFT_DIRTY) else entry
+        for pte, entry in zip(ptes, found, strict=True)
+    ])  # fmt: skip
 
 
 def pte_to_pagemap_entry(pte: int) -> int:
@@ -417,12 +431,14 @@ def pagemap_marker(marker: int) -> int:
     return flags | PM_UFFD_WP if marker & PTE_MARKER_UFFD_WP else flags
 
 
-def pagemap_pmd_range_thp(pmdval: int, addr: int, nr: int) -> Pagemap:
+def pagemap_pmd_range_thp(vma: vm_area_struct, pmdval: int, addr: int, nr: int) -> Pagemap:
     """`nr` pages of a huge page; under pml."""
     f = page_folio(pmd_page(pmdval))
     flags = PM_PRESENT if pmd_present(pmdval) else PM_SWAP
     if pmdval & UFFD_WP:
         flags |= PM_UFFD_WP
+    if config.soft_dirty and (vma.vm_flags & VM_SOFTDIRTY or pmdval & SOFT_DIRTY):
+        flags |= PM_SOFT_DIRTY
     if not folio_test_anon(f):
         flags |= PM_FILE
     if not pmd_present(pmdval):

@@ -28,8 +28,8 @@ from .not_modelled import NotModelled
 from .page_alloc import NO_FOLIO, folio_alloc, folio_put, folio_test_anon, page_content, zero_page
 from .pgtable import (
     ACCESSED,
-    DIRTY,
     LEAF,
+    MKDIRTY,
     PFN_SHIFT,
     PRESENT,
     PTE_MARKER_POISONED,
@@ -364,7 +364,7 @@ def mfill_atomic_install_pte(vma: vm_area_struct, pmd: pmd_p, address: int, page
     mm = vma.vm_mm
     f = page_folio(page)
     in_cache = f.mapping != 0 and not folio_test_anon(f)
-    entry = page << PFN_SHIFT | vm_page_prot(vma.vm_flags) | ACCESSED | DIRTY
+    entry = page << PFN_SHIFT | vm_page_prot(vma.vm_flags) | ACCESSED | MKDIRTY
     if vma.vm_flags & VM_WRITE and (vma.vm_flags & VM_SHARED or not in_cache):
         entry |= RW
     if wp:

@@ -52,6 +52,7 @@ from .pgtable import (
     ACCESSED,
     DIRTY,
     LEAF,
+    MKDIRTY,
     PFN_SHIFT,
     PRESENT,
     PROTNONE,
@@ -62,6 +63,7 @@ from .pgtable import (
     SWP_SWAP,
     UFFD_WP,
     mm_find_pmd,
+    move_soft_dirty,
     page_folio,
     pmd_addr_end,
     pmd_p,
@@ -346,10 +348,17 @@ def move_huge_pmd_locked(
         return -EBUSY
     if f:
         folio_moves_to(f, dst_vma, dst)
-        pmdval = f.page << PFN_SHIFT | vm_page_prot(dst_vma.vm_flags) | LEAF | ACCESSED | DIRTY | RW
-    store(dst_pmd, pmdval & ~UFFD_WP)
+        pmdval = f.page << PFN_SHIFT | vm_page_prot(dst_vma.vm_flags) | LEAF | ACCESSED | MKDIRTY | RW
+    else:
+        pmdval = moved_huge_zero_pmd(pmdval)
+    store(dst_pmd, pmdval)
     pgtable_trans_huge_deposit(mm, dst_pmd, dst, pgtable_trans_huge_withdraw(mm, src_pmd, src))
     return 0
+
+
+def moved_huge_zero_pmd(pmdval: int) -> int:
+    """The entry of the huge zero page where it moves to."""
+    return move_soft_dirty(pmdval) & ~UFFD_WP
 
 
 # --- entries ---------------------------------------------------------------------------------------------
@@ -567,7 +576,8 @@ def move_present_pte(dst_vma: vm_area_struct, dst: int, dst_pte: pte_p, src_pte:
         store(src_pte, entry)
         return False
     folio_moves_to(f, dst_vma, dst)
-    store(dst_pte, f.page << PFN_SHIFT | vm_page_prot(dst_vma.vm_flags) | ACCESSED | entry & DIRTY | RW)
+    dirty = move_soft_dirty(MKDIRTY if entry & DIRTY else 0)
+    store(dst_pte, f.page << PFN_SHIFT | vm_page_prot(dst_vma.vm_flags) | ACCESSED | dirty | RW)
     return True
 
 
@@ -636,7 +646,7 @@ def move_swap_pte(
     if stable:
         if f:
             folio_moves_to(f, dst_vma, dst)
-        store(dst_pte, ptep_get_and_clear(src_pte))
+        store(dst_pte, move_soft_dirty(ptep_get_and_clear(src_pte)))
     double_pt_unlock(dst_ptl, src_ptl)
     release_folio(f)
     return arch.page_size if stable else -EAGAIN

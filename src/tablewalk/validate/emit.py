@@ -60,6 +60,15 @@ static long touch(unsigned long addr, unsigned long len, unsigned long step, uns
 	return 0;
 }}
 
+static long clear_refs(int kind)
+{{
+	int fd = open("/proc/self/clear_refs", O_WRONLY);
+	long ret = dprintf(fd, "%d", kind) < 0 ? -1 : 0;
+
+	close(fd);
+	return ret;
+}}
+
 static int on_tmpfs(const char *option, long size)
 {{
 	char directory[] = "/tmp/tablewalk-XXXXXX";
@@ -177,6 +186,7 @@ _CALLS = {
     "set_mempolicy": "syscall(SYS_set_mempolicy, {0}, {1} ? &(unsigned long){{ {1} }} : NULL, {1} ? 64 : 0)",
     "get_mempolicy": "syscall(SYS_get_mempolicy, core, NULL, 0, {0}, {1})",
     "pagemap_scan": "0 /* PAGEMAP_SCAN of {1} bytes at {0} with flags {2} */",
+    "clear_refs": "clear_refs({0})",
     "mseal": "syscall(462 /* mseal */, {0}, {1}, {2})",
     **emit_uffd.CALLS,
     "ksm": "0 /* {0} whole passes of ksmd */",

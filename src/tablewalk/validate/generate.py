@@ -70,6 +70,8 @@ class Generator:
             weights["mseal"] = SEALS
         if not geometry.ksmd:
             weights["ksmd"] = 0
+        if not geometry.soft_dirty:
+            weights["clear_refs"] = 0
         self.uffd = generate_uffd.UffdChoices(self)
         self.pending: list[Op] = []  # what comes next
         self.kinds = [self._maker(kind) for kind in weights]
@@ -314,6 +316,9 @@ class Generator:
         sets = rng.choice((0, 0, 0, 2, 8)), rng.choice(SCAN_SETS), rng.choice(SCAN_SETS)
         returned = rng.choice((ALL_CATEGORIES, ALL_CATEGORIES, 2, 8 | 16, rng.randrange(128)))
         return Op(process, "pagemap_scan", (addr, length, flags, rng.choice(SCAN_PAGES), nr, *sets, returned))
+
+    def _clear_refs(self) -> Op:
+        return Op(self._process(), "clear_refs", (4,))
 
     def _set_mempolicy(self) -> Op:
         return Op(self._process(), "set_mempolicy", self._policy())

@@ -64,6 +64,7 @@ WEIGHTS = {
     "get_mempolicy": 1.3,
     "mseal": 0,
     "pagemap_scan": 3.4,
+    "clear_refs": 2.5,
 }
 
 # What a focus makes more likely
@@ -102,12 +103,12 @@ WITH_UFFD = 0.5
 WITH_SEALS = 0.25
 SEALS = 5.5
 
-# Of PAGEMAP_SCAN: flags, pages at most, ranges at most, and sets of categories (all but soft-dirty: 0x17F)
+# Of PAGEMAP_SCAN: flags, pages at most, ranges at most, and sets of categories
 SCAN_FLAGS = (0, 0, 0, 0, 1, 1, 1, 2, 3)
 SCAN_PAGES = (0, 0, 0, 1, 5, 100, 513)
 SCAN_RANGES = (64, 64, 64, 1, 2, 5)
 SCAN_SETS = (0, 0, 0, 0, 2, 8, 4, 10, 1, 16, 0x100, 0x40)
-ALL_CATEGORIES = 0x17F
+ALL_CATEGORIES = 0x1FF
 
 # How often an argument is wrong, and of what is seldom done
 WRONG = 0.05
@@ -115,7 +116,7 @@ WRONG_OF = {
     "pread": 0.2, "pwrite": 0.1, "fallocate": 0.14,
     "thp_disable": 0.12, "mlockall": 0.12, "madvise": 0.1, "mincore": 0.12, "mseal": 0.1, "pagemap_scan": 0.1,
     "get_mempolicy": 0.14, "process_madvise": 0.08, "process_madvise_ranges": 0.1, "uffd_open": 0.1, "uffd_close": 0.15,
-    "uffd_wake": 0.16, "mmap": 0.04,
+    "uffd_wake": 0.16, "mmap": 0.04, "clear_refs": 0.1,
 }  # fmt: skip
 
 # How often an operation is another thread's
@@ -138,6 +139,7 @@ SPOILERS: dict[str, tuple[tuple[int, tuple[int, ...]], ...]] = {
     "get_mempolicy": ((1, (8, 5, 1)),),
     "mseal": ((0, (1, 2048)), (1, (HUGE,)), (2, (1,))),
     "pagemap_scan": ((0, (1, 2048)), (1, (HUGE,)), (2, (4, 8)), (8, (1 << 9, 1 << 20))),
+    "clear_refs": ((0, (0, 6, 99)),),
     "msync": ((0, (1, 2048)), (2, (5, 8)), (1, (HUGE,))),
     "mincore": ((0, (1, 2048)),),
     "pread": ((1, (1 << 63,)), (0, (9,))),

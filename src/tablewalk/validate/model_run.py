@@ -325,6 +325,9 @@ class ModelRun:
             self.k("mm_init").mmput(mm)
         return 0
 
+    def _clear_refs(self, p: int, kind: int) -> int:
+        return int(self.k("soft_dirty").clear_refs_write(self.mms[p], kind))
+
     def _ksm(self, _: int, passes: int) -> int:
         for _ in range(passes):
             self.k("ksm_scan").ksmd_pass()

@@ -15,9 +15,9 @@ from tablewalk.machine.drivers import Model
 # VmFlags that the agent tells
 TOLD = frozenset({
     "rd", "wr", "ex", "sh", "mr", "mw", "me", "ms", "gd", "um", "gu", "uw", "lo", "sr", "rr", "dc", "de", "lf", "ac",
-    "nr", "wf", "dd", "hg", "nh", "mg", "ui", "sl",
+    "nr", "wf", "dd", "sd", "hg", "nh", "mg", "ui", "sl",
 })  # fmt: skip
-PAGEMAP_LETTERS = "xwg__fsp"  # of an entry's bits from 56 on
+PAGEMAP_LETTERS = "xwgd_fsp"  # of an entry's bits from 56 on
 
 Run = tuple[int, int, int]  # address, pages, what they are
 

@@ -46,6 +46,7 @@ class Geometry(NamedTuple):
     tables: int = 24
     ksmd: bool = False  # whether programs may let ksmd run: the whole machine's memory is scanned
     uffd: bool = True  # whether programs may open userfaultfds
+    soft_dirty: bool = False  # whether programs may clear soft-dirty bits
     endless: int = 1 << 62  # a length that no address space has, and the last offset that an off_t has
     last_offset: int = (1 << 63) - 4096
 
@@ -119,6 +120,7 @@ ARGUMENTS = {
     "uffd_continue": "addr length mode uffd",
     "uffd_poison": "addr length mode uffd",
     "uffd_writeprotect": "addr length mode uffd",
+    "clear_refs": "kind",
     "ksm": "passes",  # of ksmd, whole ones
 }
 

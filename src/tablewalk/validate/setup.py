@@ -46,6 +46,7 @@ def setup(kernel: Kernel) -> Setup:
     config = KernelConfig(_stable_release(kernel), name, tuple(sorted(options.items())))
     ksmd = options.get("ksm", "y") == "y" and not kernel.is_host
     geometry = Geometry(arch.page_size, arch.ptrs_per_pte, _arena(arch), ksmd=ksmd, uffd=name == "x86_64")
+    geometry = geometry._replace(soft_dirty=options.get("soft_dirty") == "y")
     if arch.task_size > geometry.endless:  # s390: programs would unmap the agent
         geometry = geometry._replace(endless=ENDLESS_64BIT)
     elif arch.long_bits == 32:
@@ -74,7 +75,12 @@ def _arena(arch: Any) -> int:
 def _built_in(kernel: Kernel) -> dict[str, str]:
     """Kconfig options that the model has no release or architecture for, where the kernel's are known."""
     found = kernel.config()
-    return {name: "y" if name.upper() in found else "n" for name in ("numa", "ksm")} if found else {}
+    if not found:
+        return {}
+    options = {name: "y" if name.upper() in found else "n" for name in ("numa", "ksm")}
+    # riscv has the bits only with an extension that QEMU's CPU lacks
+    options["soft_dirty"] = "y" if "MEM_SOFT_DIRTY" in found and not kernel.arch.startswith("riscv") else "n"
+    return options
 
 
 def _host_options() -> dict[str, str]:

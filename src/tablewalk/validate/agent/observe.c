@@ -23,7 +23,7 @@ static const char *const field_names[] = {
 enum { NR_FIELDS = sizeof(field_names) / sizeof(*field_names) };
 
 /* VmFlags that the model has */
-static const char flags[] = "rd wr ex sh mr mw me ms gd um gu uw lo sr rr dc de lf ac nr wf dd hg nh mg ui sl ";
+static const char flags[] = "rd wr ex sh mr mw me ms gd um gu uw lo sr rr dc de lf ac nr wf dd sd hg nh mg ui sl ";
 
 static struct {
 	int status, smaps, pagemap;
@@ -323,15 +323,20 @@ static void add_run(struct text *t, const char *what, struct run *run, struct ru
 	*run = more;
 }
 
-static const char pagemap_letters[] = "xwgfsp";
+static const char pagemap_letters[] = "xwgdfsp";
 
-/* exclusive, uffd-wp, guard, file or shared, swapped, present: bits 56, 57, 58, 61, 62, 63 */
+/*
+ * exclusive, uffd-wp, guard, soft-dirty, file or shared, swapped, present: bits 56, 57, 58, 55, 61, 62, 63.
+ * Where nothing is mapped a page is as soft-dirty as its VMA, of which VmFlags tells.
+ */
 static unsigned pagemap_kind(uint64_t e)
 {
-	return (e >> 56 & 7) | (e >> 61 & 7) << 3;
+	unsigned kind = (e >> 56 & 7) | (e >> 61 & 7) << 4;
+
+	return kind ? kind | (e >> 55 & 1) << 3 : 0;
 }
 
-enum { SWAPPED = 1 << 4, PRESENT = 1 << 5 };
+enum { SWAPPED = 1 << 5, PRESENT = 1 << 6 };
 
 /* Pages that mincore is not asked for although some before and after them are: asking once more would take longer. */
 enum { NEAR = 128 };

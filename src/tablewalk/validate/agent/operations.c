@@ -128,6 +128,22 @@ static struct result do_mincore(word addr, word len)
 	return (struct result){ pages, 0 };
 }
 
+static struct result do_clear_refs(word kind)
+{
+	char digits[20];
+	struct text t = { digits, 0, sizeof(digits) };
+	int fd = open("/proc/self/clear_refs", O_WRONLY | O_CLOEXEC);
+	ssize_t n;
+
+	if (fd < 0)
+		fail("/proc/self/clear_refs cannot be opened");
+	put_dec(&t, kind);
+	n = write(fd, digits, t.len);
+	n = n < 0 ? -errno : 0;
+	close(fd);
+	return (struct result){ n < 0 ? -1 : 0, -n };
+}
+
 static struct result do_brk(word addr)
 {
 	word is = syscall(SYS_brk, addr);
@@ -222,7 +238,7 @@ enum kind {
 	FORK, EXIT, MBIND, REMAP_FILE_PAGES, FTRUNCATE, PUNCH, PROCESS_MADVISE, PROCESS_MADVISE_RANGES, THP_DISABLE,
 	VFORK, BRK, FALLOCATE, PREAD, PWRITE, MSYNC, MINCORE, SET_MEMPOLICY, GET_MEMPOLICY, LOOK_IN_CORE,
 	UFFD_OPEN, UFFD_CLOSE, UFFD_REGISTER, UFFD_UNREGISTER, UFFD_WAKE, UFFD_COPY, UFFD_MOVE, UFFD_ZEROPAGE,
-	UFFD_CONTINUE, UFFD_POISON, UFFD_WRITEPROTECT, KSM, MSEAL, SCAN,
+	UFFD_CONTINUE, UFFD_POISON, UFFD_WRITEPROTECT, KSM, MSEAL, CLEAR_REFS, SCAN,
 };
 
 static const char *const kinds[] = {
@@ -239,7 +255,7 @@ static const char *const kinds[] = {
 	[UFFD_UNREGISTER] = "uffd_unregister", [UFFD_WAKE] = "uffd_wake", [UFFD_COPY] = "uffd_copy",
 	[UFFD_MOVE] = "uffd_move", [UFFD_ZEROPAGE] = "uffd_zeropage", [UFFD_CONTINUE] = "uffd_continue",
 	[UFFD_POISON] = "uffd_poison", [UFFD_WRITEPROTECT] = "uffd_writeprotect",
-	[KSM] = "ksm", [MSEAL] = "mseal",
+	[KSM] = "ksm", [MSEAL] = "mseal", [CLEAR_REFS] = "clear_refs",
 	[SCAN] = "pagemap_scan",
 };
 
@@ -363,6 +379,8 @@ struct result execute(const struct operation *op)
 		return do_pwrite(a[0], a[1], a[2]);
 	case MSYNC:
 		return returned(msync((void *)a[0], a[1], a[2]));
+	case CLEAR_REFS:
+		return do_clear_refs(a[0]);
 	case MINCORE:
 		return do_mincore(a[0], a[1]);
 	case SET_MEMPOLICY:
