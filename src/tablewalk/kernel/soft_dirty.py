@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..arch import arch
-from ..machine import WRITE_ONCE, load, load_range, mt_values, spin_unlock, store
+from ..machine import WRITE_ONCE, add, load, load_range, mt_values, spin_unlock, store
 from .config import config
 from .huge_pmd import pmd_trans_huge_lock
 from .memory_copy import is_cow_mapping
@@ -53,13 +53,13 @@ def clear_refs_write(mm: mm_struct, kind: int) -> int:
         if vma.vm_flags & VM_SOFTDIRTY:
             vma_start_write(vma)
             WRITE_ONCE(vma, "vm_flags", vma.vm_flags & ~VM_SOFTDIRTY)
-    WRITE_ONCE(mm, "tlb_flush_pending", mm.tlb_flush_pending + 1)
+    add(mm.tlb_flush_pending, 1)
     for vma in vmas:
         if vma.vm_flags & VM_PFNMAP == 0:
             vma_start_write(vma)
             walk_page_range_vma(vma, vma.vm_start, vma.vm_end, clear_refs_pte_range, 0)
     flush_tlb_mm(mm)
-    WRITE_ONCE(mm, "tlb_flush_pending", mm.tlb_flush_pending - 1)
+    add(mm.tlb_flush_pending, -1)
     mmap_write_unlock(mm)
     return 0
 
