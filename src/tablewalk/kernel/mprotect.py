@@ -11,6 +11,7 @@ from typing import Final
 
 from ..arch import arch
 from ..machine import forget, load, load_range, store, xchg
+from .config import config
 from .gup import populate_vma_page_range
 from .huge_memory import change_huge_pmd
 from .huge_mm import vma_is_anonymous
@@ -20,10 +21,19 @@ from .mmap import calc_vm_prot_bits, page_align
 from .mmap_lock import mmap_write_lock, mmap_write_unlock
 from .mmu_gather import mmu_gather, tlb_finish_mmu, tlb_flush_range, tlb_gather_mmu
 from .not_modelled import NotModelled
-from .page_alloc import PAGE_ANON_EXCLUSIVE, folio_test_anon, page_flags
+from .page_alloc import (
+    PAGE_ANON_EXCLUSIVE,
+    PAGE_CELLS,
+    folio_nr_pages,
+    folio_page_idx,
+    folio_test_anon,
+    page_flags,
+)
 from .pgtable import (
+    ACCESSED,
     DIRTY,
     LEAF,
+    MKDIRTY,
     PFN_SHIFT,
     PRESENT,
     PROTNONE,
@@ -48,6 +58,7 @@ from .pgtable import (
     pte_marker,
     pte_needs_soft_dirty_wp,
     pte_p,
+    pte_page,
     pud_addr_end,
     pud_offset,
     swp_type,
@@ -94,6 +105,7 @@ PROT_SEM: Final = 8
 PROT_GROWSDOWN: Final = 0x01000000
 PROT_GROWSUP: Final = 0x02000000
 
+NEXT_PAGE: Final = PAGE_CELLS << PFN_SHIFT  # between the entries of two pages of a folio
 CP_NX_CHANGES: Final = 1 << 8  # beside MM_CP_*: entries get another NX or key, so each of them has to be flushed
 
 
@@ -134,9 +146,31 @@ def can_change_pte_writable(vma: vm_area_struct, pte: int) -> bool:
     return folio_test_anon(page_folio(page)) and load(page_flags(page)) & PAGE_ANON_EXCLUSIVE != 0
 
 
-def change_present_pte(vma: vm_area_struct, ptep: pte_p, newprot: int, cp_flags: int) -> bool:
-    """Give a present entry other permissions; whether it has to be flushed."""
-    old = xchg(ptep, 0)
+def mprotect_folio_pte_batch(entries: list[int], i: int) -> int:
+    """How many entries from `i` on map consecutive pages of a large folio alike, but for what is young or dirty."""
+    entry = entries[i]
+    if entry & SPECIAL:
+        return 1
+    f = page_folio(pte_page(entry))
+    end = min(len(entries), i + folio_nr_pages(f) - folio_page_idx(f, pte_page(entry)))
+    ignored = ~(ACCESSED | DIRTY if config.soft_dirty else ACCESSED | MKDIRTY)
+    nr = 1
+    while i + nr < end and (entries[i + nr] ^ entry + nr * NEXT_PAGE) & ignored == 0:
+        nr += 1
+    return nr
+
+
+def modify_prot_start_ptes(ptep: pte_p, nr: int) -> int:
+    """Take `nr` entries out; the first, young or dirty if any is.  What others have makes it soft-dirty, too."""
+    pte = xchg(ptep, 0)
+    for i in range(1, nr):
+        other = xchg(ptep + i, 0)
+        pte |= other & ACCESSED | (MKDIRTY if other & DIRTY else 0)
+    return pte
+
+
+def change_present_pte(vma: vm_area_struct, ptep: pte_p, old: int, newprot: int, cp_flags: int) -> bool:
+    """Put a present entry that was taken out back with other permissions; whether it has to be flushed."""
     new = old & ~(PRESENT | PROTNONE | RW) | newprot
     if cp_flags & MM_CP_UFFD_WP:
         new = pte_mkuffd_wp(new)
@@ -174,15 +208,24 @@ def change_pte_range(
         return False
     first = last = -1
     mark = pgtable_populate_needed(vma, cp_flags)
-    for i, entry in enumerate(load_range(pte, end - addr >> arch.page_shift)):
+    entries = load_range(pte, end - addr >> arch.page_shift)
+    batch_end = old = 0
+    for i, entry in enumerate(entries):
         if entry == 0:
             if mark:
                 store(pte + i, make_pte_marker(PTE_MARKER_UFFD_WP))
-        elif entry & (PRESENT | PROTNONE) == 0:
+            continue
+        if entry & (PRESENT | PROTNONE) == 0:
             change_nonpresent_pte(pte + i, entry, cp_flags)
-        elif change_present_pte(vma, pte + i, newprot, cp_flags):
+            continue
+        if i >= batch_end:
+            nr = mprotect_folio_pte_batch(entries, i)
+            batch_end = i + nr
+            old = modify_prot_start_ptes(pte + i, nr)
+        if change_present_pte(vma, pte + i, old, newprot, cp_flags):
             first = i if first < 0 else first
             last = i
+        old += NEXT_PAGE
     if first >= 0:
         tlb_flush_range(tlb, addr + (first << arch.page_shift), addr + (last + 1 << arch.page_shift))
     pte_unmap_unlock(pte, ptl)

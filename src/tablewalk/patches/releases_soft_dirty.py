@@ -68,3 +68,15 @@ def migration_pte_flags(entry: int) -> int:
 def moved_huge_zero_pmd(pmdval: int) -> int:
     """It is not soft-dirty where it comes to be."""
     return pmdval & ~(SOFT_DIRTY | UFFD_WP)
+
+
+@patch(
+    "R-mprotect-batch",
+    title="mm: optimize mprotect() by PTE batching",
+    since="6.17",
+    site="mprotect.mprotect_folio_pte_batch",
+    files=("mm/mprotect.c",),
+)
+def mprotect_folio_pte_batch(entries: list[int], i: int) -> int:
+    """Each entry is changed by itself, and none becomes dirty as others are."""
+    return 1
