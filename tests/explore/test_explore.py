@@ -33,7 +33,7 @@ def finals_and_rules(engine: Engine, reduction: str, depth_first: bool = False) 
     search = Search(engine, reduction, depth_first, stop=False)
     result = search.run()
     assert result.verdict in ("exhausted", "violation")
-    width = 2 * (engine.threads + engine.slots) + engine.columns
+    width = len(engine.initial()) + engine.columns
     return {bytes(state[:width]).rstrip(b"\0") for state in result.finals}, {f.rule for f in result.found}
 
 
@@ -134,6 +134,56 @@ def leaky(s):
 def test_limits_are_told(programs: dict[str, Program]) -> None:
     outcome = explore(programs["shmem-collapse-fault"], options=Options("none", limits=Limits(states=1000)))
     assert (outcome.verdict, outcome.bound) == ("bounded", "1000 states")
+
+
+def test_bound_on_preemptions_is_told(programs: dict[str, Program]) -> None:
+    def within(switches: int) -> Outcome:
+        return explore(programs["fault-and-dontneed"], options=Options(limits=Limits(switches=switches)))
+
+    outcomes = [within(n) for n in (0, 1, 2, 200)]
+    assert [(o.verdict, o.bound) for o in outcomes[:2]] == [
+        ("bounded", "0 preemptions"), ("bounded", "1 preemptions"),
+    ]  # fmt: skip
+    assert outcomes[0].result.states < outcomes[1].result.states < outcomes[2].result.states
+    assert outcomes[-1].verdict == "exhausted"
+    assert outcomes[-1].finals == explore(programs["fault-and-dontneed"]).finals
+
+
+def test_a_bug_needs_so_many_preemptions() -> None:
+    found = [explored(NO_RESCAN, limits=Limits(switches=n)).verdict for n in (0, 1)]
+    assert found == ["bounded", "violation"]
+
+
+LOOP = """
+@scenario()
+def waiting(s):
+    p = s.process()
+    machine = s.model.machine
+    def wait():
+        while machine.load(p.mm.mm_users) == 1:
+            machine.forget(())
+        return 1
+    def release():
+        machine.store(p.mm.mm_users, 2)
+        return 1
+    s.thread("wait", wait)
+    s.thread("release", release)
+"""
+
+
+def test_bound_on_rounds_is_told(tmp_path: Path) -> None:
+    path = scenario_file(tmp_path, LOOP)
+    outcome = explored(path, limits=Limits(rounds=2))
+    assert (outcome.verdict, outcome.bound) == ("bounded", "the number of rounds of a loop")
+    assert outcome.finals == explored(path).finals
+
+
+@pytest.mark.parametrize("how", [{}, {"reduction": "none"}, {"depth_first": True}, {"workers": 2}])
+def test_exact_states_are_those_that_hashes_tell_apart(programs: dict[str, Program], how: dict[str, Any]) -> None:
+    hashed, exact = (explore(programs["shmem-collapse-fault"], options=Options(exact=e, **how)) for e in (False, True))
+    assert exact.verdict == hashed.verdict == "exhausted"
+    assert (exact.result.states, exact.result.transitions) == (hashed.result.states, hashed.result.transitions)
+    assert exact.finals == hashed.finals
 
 
 def test_promise_that_is_not_kept(tmp_path: Path) -> None:

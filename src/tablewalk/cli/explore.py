@@ -31,9 +31,13 @@ from tablewalk.report import schedule
               "futures: m1, and what others will not interfere with any more.")
 @click.option("--depth-first", is_flag=True, help="Depth first; counterexamples are longer then.")
 @click.option("--wide", is_flag=True, help="Tell states apart by 128 bits, not 64.")
+@click.option("--exact", is_flag=True, help="Tell states apart by all that they are, not by hashes.")
 @click.option("--all", "everything", is_flag=True, help="Go on after the first violation.")
 @click.option("--states", type=click.IntRange(0), default=0, help="Stop after so many states.")
 @click.option("--seconds", type=click.FloatRange(0), default=0.0, help="Stop after so many seconds.")
+@click.option("--preemptions", type=click.IntRange(-1, 250), default=-1, show_default=True,
+              help="Leave out schedules in which threads that could go on are made to wait more often; -1: none.")
+@click.option("--rounds", type=click.IntRange(0), default=0, help="Leave out schedules with more rounds of a loop.")
 @click.option("--checkpoint", type=click.Path(path_type=Path), metavar="FILE",
               help="Keep the search of one scenario here every 10 seconds, and go on from what is here.")
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Native threads.")
@@ -55,9 +59,12 @@ def command(
     reduction: str,
     depth_first: bool,
     wide: bool,
+    exact: bool,
     everything: bool,
     states: int,
     seconds: float,
+    preemptions: int,
+    rounds: int,
     checkpoint: Path | None,
     workers: int,
     paranoid: bool,
@@ -84,8 +91,8 @@ def command(
     if workers > 1 and (depth_first or checkpoint):
         raise TablewalkError("--workers: breadth first and without --checkpoint only")
     config = KernelConfig(release, options=tuple(map(_option, options)), without=without)
-    limits = Limits(states, seconds)
-    search = Options(reduction, depth_first, wide, not everything, limits, checkpoint, workers, paranoid)
+    limits = Limits(states, seconds, switches=preemptions, rounds=rounds)
+    search = Options(reduction, depth_first, wide, not everything, limits, checkpoint, workers, paranoid, exact)
     outcomes = []
     for program in programs.values():
         outcome = _explored(program, config, search)

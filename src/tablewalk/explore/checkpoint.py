@@ -19,7 +19,7 @@ from tablewalk.errors import TablewalkError, escape
 if TYPE_CHECKING:
     from .search import Search
 
-ARRAYS = ("queue", "hashes", "index", "table", "second", "parent", "finals", "ends", "rules", "io", "scratch")
+ARRAYS = ("queue", "hashes", "index", "table", "second", "kept", "parent", "finals", "ends", "rules", "io", "scratch")
 
 
 def save(path: Path, search: Search, identity: str) -> None:

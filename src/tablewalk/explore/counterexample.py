@@ -17,7 +17,7 @@ from tablewalk.machine.drivers import KernelConfig
 
 from .loop import V_DEADLOCK, V_END
 from .run import Options, Outcome, Program, engine_of, fingerprint, in_the_end, prepare
-from .search import Found
+from .search import Found, Limits
 from .trace import Trace
 
 FORMAT = "tablewalk counterexample 1"
@@ -40,6 +40,7 @@ def save(path: Path, program: Program, config: KernelConfig, outcome: Outcome) -
         "sentence": outcome.sentence,
         "schedule": trace.schedule,
         "reduction": trace.reduction,
+        "rounds": trace.engine.learner.rounds,
         "found": asdict(trace.found),
         "learned": trace.engine.misses,
     }
@@ -69,7 +70,8 @@ def replay(path: Path, kept: dict[str, Any], program: Program) -> Outcome:
         config = KernelConfig(kernel["release"], options=options, without=tuple(kernel["without"]))
         found, schedule, reduction = Found(**kept["found"]), list(map(int, kept["schedule"])), int(kept["reduction"])
         setup = prepare(program, config)
-        engine = engine_of(program, config, setup, Options())
+        limits = Limits(rounds=int(kept["rounds"]))
+        engine = engine_of(program, config, setup, Options(limits=limits))
         for miss in kept["learned"]:
             engine.learn(miss)
         steps = schedule if found.rule >= V_DEADLOCK else schedule[:-1]

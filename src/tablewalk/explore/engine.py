@@ -131,7 +131,7 @@ class Restart(Exception):
 class Engine:
     """The automata of `threads` over the memory as it is now, in tables.  `pool` is how many objects of a kind a thread
     can have allocated at a time, `slots` how many RCU callbacks can be pending; `empty_tables`: tables are empty when
-    they are freed, as they are since 6.6."""
+    they are freed, as they are since 6.6; `rounds`: how often a loop may go round."""
 
     def __init__(
         self,
@@ -142,6 +142,7 @@ class Engine:
         max_nodes: int,
         empty_tables: bool = True,
         paranoid: bool = False,
+        rounds: int = 0,
     ) -> None:
         instrument(model)
         self.machine = model.machine
@@ -172,7 +173,7 @@ class Engine:
         self.tables.dims[6] = empty_tables
         void = self.machine.effects.NO_RESULT | {"set", "clear_unreachable", "call_rcu", *OWN_CELL, *KINDS}
         self.learner = Learner(self.machine, void.__contains__, self._add_node, min(max_nodes, MAX_NODES))
-        self.learner.paranoid = paranoid
+        self.learner.paranoid, self.learner.rounds = paranoid, rounds
         self.roots = [self.learner.start(t, body).number for t, body in enumerate(threads)]
         self._futures.publish([])
 
@@ -333,6 +334,8 @@ class Engine:
             row[KIND] = EXIT
         elif node.name == "error":
             row[:3] = (ERROR, 0, self._message(f"{node.operands[0]}: {node.operands[1]}"))
+        elif node.name == "rounds":
+            row[KIND], row[ARGUMENT2] = ERROR, 1
         else:
             operands = [*(int(o) for o in node.operands), 0, 0]
             row[:3] = (KINDS[node.name], node.address, operands[0])
@@ -536,7 +539,7 @@ class Engine:
 
     def initial(self) -> Any:
         """The packed state in which every thread stands at its beginning."""
-        state = np.zeros(2 * (self.threads + self.slots), np.uint8)
+        state = np.zeros(int(self.tables.dims[3]), np.uint8)
         for t, root in enumerate(self.roots):
             state[2 * t], state[2 * t + 1] = root & 255, root >> 8
         return state

@@ -47,6 +47,7 @@ class Activation:
     pos: int = 0
     calls: int = 0
     consumed: bool = False
+    rounds: int = 0
     seen: list[Any] = field(default_factory=list)
     full: list[tuple[Any, ...]] = field(default_factory=list)
 
@@ -107,6 +108,7 @@ class Learner:
     """
 
     paranoid = False
+    rounds = 0  # of a loop that forgets, after which a thread does not go on; 0 is no limit
 
     def __init__(
         self, machine: Any, is_void: Callable[[str], bool], on_node: Callable[[Node], None], max_nodes: int
@@ -236,7 +238,11 @@ class Learner:
         """An operation is done: its result comes from the history, or nothing is known beyond this point."""
         act = self._stack[-1]
         if name == "forget":
-            act.seen[:] = [("forget", operands[0])]
+            act.rounds += 1
+            if self.rounds and act.rounds > self.rounds:
+                self._end("rounds", (act.name,))
+                raise Stop
+            act.seen[:] = [("forget", operands[0], act.rounds if self.rounds else 0)]
             return None
         self.operations += 1
         if act.pos < len(act.recorded):

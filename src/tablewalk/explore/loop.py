@@ -6,30 +6,45 @@ from __future__ import annotations
 import numpy as np
 
 from .jit import jit
-from .native import BROKEN, IDLE, MISS, OK, get_node, step, toggle
-from .tables import EXIT, KIND, NR_SLOTS, NR_THREADS, OP
+from .native import BROKEN, IDLE, MISS, OK, V_POOL, V_ROUNDS, V_SLOTS, get_node, note_turn, step, toggle
+from .tables import EXIT, FIRST_COLUMN, KIND, NR_SLOTS, NR_THREADS, OP
 
 V_DEADLOCK, V_END = 100, 101  # the latter: something is wrong when all threads have ended
 DONE, MISSED, FOUND, GROW, PAUSED = range(5)
-HEAD, TAIL, STATES, TRANSITIONS, OPERATIONS, FINALS, RULES = range(7)  # columns of `io`
+# columns of `io`; VIOLATIONS: rules broken that are no bounds; CUT: steps left out as beyond the bound on switches
+HEAD, TAIL, STATES, TRANSITIONS, OPERATIONS, FINALS, RULES, VIOLATIONS, CUT = range(9)
 MAX_RULES = 1000
 ACTOR_BITS = 4
 MAX_WALK = 3000  # steps
 
 
 @jit
-def insert(table: np.ndarray, second: np.ndarray, h: np.ndarray) -> bool:
-    """Put a hash into the visited set; false if it was there."""
+def insert(
+    table: np.ndarray, second: np.ndarray, kept: np.ndarray, h: np.ndarray, state: np.ndarray, number: int
+) -> bool:
+    """Put a state into the visited set; false if it was there.
+
+    It is known by 64 bits of its hash, or 128, the others in `second`; or by itself, in `kept` by its number, which is
+    in `second` then.
+    """
     key = h[0] if h[0] else np.uint64(1)
     mask = np.uint64(table.shape[0] - 1)
     i = np.int64(key & mask)
+    exact = kept.shape[0] > 1
     wide = second.shape[0] > 1
     while table[i]:
-        if table[i] == key and (not wide or second[i] == h[1]):
-            return False
+        if table[i] == key:
+            if exact:
+                if np.array_equal(kept[second[i]], state):
+                    return False
+            elif not wide or second[i] == h[1]:
+                return False
         i = np.int64(np.uint64(i + 1) & mask)
     table[i] = key
-    if wide:
+    if exact:
+        second[i] = number
+        kept[number] = state
+    elif wide:
         second[i] = h[1]
     return True
 
@@ -42,6 +57,8 @@ def note_rule(rules: np.ndarray, io: np.ndarray, rule: int, node: int, extra: in
             rules[i, 5] += 1
             return
     i = io[RULES]
+    if rule not in (V_POOL, V_SLOTS, V_ROUNDS):
+        io[VIOLATIONS] += 1
     if i < rules.shape[0]:
         rules[i, 0] = rule
         rules[i, 1] = node
@@ -97,6 +114,32 @@ def successors(
     found[2] = waiting
     found[3] = operations
     return True
+
+
+@jit
+def keep_turn(
+    A: np.ndarray, state: np.ndarray, buf: np.ndarray, hb: np.ndarray, who: np.ndarray, found: np.ndarray, bound: int
+) -> int:
+    """Leave out of the steps from a state those that preempt a thread once too often; how many those are."""
+    threads = A[NR_THREADS]
+    last = int(state[A[FIRST_COLUMN] - 2]) - 1
+    goes_on = False
+    for i in range(found[0]):
+        goes_on = goes_on or who[i] == last
+    n = 0
+    for i in range(found[0]):
+        preempts = goes_on and who[i] != last and who[i] < threads
+        if preempts and state[A[FIRST_COLUMN] - 1] == bound:
+            continue
+        if who[i] < threads:  # callbacks need no CPU
+            note_turn(A, buf[i], hb[i], who[i], preempts)
+        buf[n] = buf[i]
+        hb[n] = hb[i]
+        who[n] = who[i]
+        n += 1
+    cut = found[0] - n
+    found[0] = n
+    return cut
 
 
 @jit
@@ -168,6 +211,7 @@ def search(
     index: np.ndarray,
     table: np.ndarray,
     second: np.ndarray,
+    kept: np.ndarray,
     parent: np.ndarray,
     finals: np.ndarray,
     ends: np.ndarray,
@@ -175,6 +219,7 @@ def search(
     io: np.ndarray,
     m: np.ndarray,
     reduction: int,
+    switches: int,
     depth_first: bool,
     stop: bool,
     budget: int,
@@ -201,10 +246,12 @@ def search(
         else:
             io[HEAD] += 1
         note_state(A, queue[pos], here, bad, found, finals, ends, rules, io)
+        if switches >= 0:
+            io[CUT] += keep_turn(A, queue[pos], buf, hb, who, found, switches)
         for i in range(found[0]):
-            if insert(table, second, hb[i]):
+            if insert(table, second, kept, hb[i], buf[i], io[STATES]):
                 enqueue(queue, hashes, index, parent, io, buf[i], hb[i], here << ACTOR_BITS | who[i])
-        if stop and io[RULES]:
+        if stop and io[VIOLATIONS]:
             return FOUND
     return DONE
 
@@ -225,6 +272,7 @@ def expand(
     out_counts: np.ndarray,
     m: np.ndarray,
     reduction: int,
+    switches: int,
     shard: int,
 ) -> int:
     """As `search`, breadth first, for one of several shards: what it finds goes to the shards that own it."""
@@ -247,6 +295,8 @@ def expand(
         here = index[pos] * shards + shard
         io[HEAD] += 1
         note_state(A, queue[pos], here, bad, found, finals, ends, rules, io)
+        if switches >= 0:
+            io[CUT] += keep_turn(A, queue[pos], buf, hb, who, found, switches)
         for i in range(found[0]):
             to = np.int64((hb[i, 0] >> np.uint64(40)) % np.uint64(shards))
             n = out_counts[to]
@@ -264,6 +314,7 @@ def absorb(
     index: np.ndarray,
     table: np.ndarray,
     second: np.ndarray,
+    kept: np.ndarray,
     parent: np.ndarray,
     io: np.ndarray,
     new: np.ndarray,
@@ -273,7 +324,7 @@ def absorb(
 ) -> None:
     """Take over states that another shard found and this one owns; there is room for them."""
     for i in range(count):
-        if insert(table, second, new_hashes[i]):
+        if insert(table, second, kept, new_hashes[i], new[i], io[STATES]):
             enqueue(queue, hashes, index, parent, io, new[i], new_hashes[i], new_links[i])
 
 
@@ -312,22 +363,22 @@ def walk(A: np.ndarray, start: np.ndarray, h0: np.ndarray, m: np.ndarray, reduct
 @jit
 def rehash(table: np.ndarray, second: np.ndarray, new: np.ndarray, new_second: np.ndarray) -> None:
     """Put all of a visited set into a larger one."""
-    h = np.zeros(2, np.uint64)
+    mask = np.uint64(new.shape[0] - 1)
     for i in range(table.shape[0]):
         if table[i]:
-            h[0] = table[i]
+            to = np.int64(table[i] & mask)
+            while new[to]:
+                to = np.int64(np.uint64(to + 1) & mask)
+            new[to] = table[i]
             if second.shape[0] > 1:
-                h[1] = second[i]
-            insert(new, new_second, h)
+                new_second[to] = second[i]
 
 
 @jit
-def hash_state(st: np.ndarray, threads: int, h: np.ndarray) -> None:
-    """The hash of a state, from nothing."""
+def hash_initial(st: np.ndarray, threads: int, h: np.ndarray) -> None:
+    """The hash of the initial state: all columns are 0."""
     h[:] = 0
     for t in range(threads):
         toggle(h, t, get_node(st, t))
-    for i in range(2 * threads, st.shape[0]):
-        toggle(h, 1000 + i - 2 * threads, int(st[i]))
 
 

@@ -138,11 +138,13 @@ M_EDGE, M_VALUE, M_ACCESS, M_FREER, M_LICENCE, M_INDEX = range(6)
     V_DEAD_TABLE,
     V_ATTACHED_TWICE,
     V_NOT_EMPTY,
-) = range(16)
+    V_ROUNDS,
+) = range(17)
 
 NONE, M1, M2 = range(3)  # reductions: how steps are joined, and
 JOINS, FUTURES = 3, 4  # the bits for that; whether what others may still do is looked at
 MAX_STEPS = 5000
+TURN = 20  # place in a state's hash of whose turn it was, and of how often threads were preempted
 WRITER_SHIFT = 40
 
 PRESENT, LEAF, PFN_SHIFT = 1, 16, 12  # kernel/pgtable.py
@@ -180,6 +182,17 @@ def set_node(st: np.ndarray, h: np.ndarray, t: int, node: int) -> None:
     toggle(h, t, node)
     st[2 * t] = node & 255
     st[2 * t + 1] = node >> 8
+
+
+@jit
+def note_turn(A: np.ndarray, st: np.ndarray, h: np.ndarray, t: int, preempts: bool) -> None:
+    """Note in the state that it is thread `t` whose turn it was; `preempts`: another could have gone on."""
+    at = A[FIRST_COLUMN] - 2
+    toggle(h, TURN, int(st[at]) << 8 | int(st[at + 1]))
+    st[at] = t + 1
+    if preempts:
+        st[at + 1] += 1
+    toggle(h, TURN, int(st[at]) << 8 | int(st[at + 1]))
 
 
 @jit
@@ -811,7 +824,7 @@ def joined(
         if mover == UNSAFE:
             return BROKEN
         if kind == ERROR:
-            m[0] = V_MESSAGE
+            m[0] = V_ROUNDS if A[OP + node * 8 + ARGUMENT2] else V_MESSAGE
             m[2] = A[OP + node * 8 + ARGUMENT]
             return BROKEN
         status = advance(A, st, h, m, node, t, log)

@@ -57,7 +57,11 @@ _NATIVE = {
     native.V_NOT_EMPTY: (DETACHED, "frees a table with {cell} in use"),
     V_DEADLOCK: (DEADLOCK, "waits for ever"),
 }
-BOUNDS = {native.V_POOL: "objects of a kind that a thread may have allocated", native.V_SLOTS: "pending RCU callbacks"}
+BOUNDS = {
+    native.V_POOL: "the number of objects of a kind that a thread may have allocated",
+    native.V_SLOTS: "the number of pending RCU callbacks",
+    native.V_ROUNDS: "the number of rounds of a loop",
+}
 
 
 def native_rule(rule: int, message: str) -> tuple[Rule, str]:

@@ -54,6 +54,7 @@ class Options:
     checkpoint: Path | None = None
     workers: int = 1
     paranoid: bool = False
+    exact: bool = False
 
 
 @dataclass(slots=True)
@@ -191,9 +192,9 @@ def explore(
             kept = Checkpoint(options.checkpoint, _identity(program, config, options))
         o = options
         if o.workers > 1:
-            search: Search = ParallelSearch(engine, o.reduction, o.workers, o.wide, o.stop, o.limits, progress)
+            search: Search = ParallelSearch(engine, o.reduction, o.workers, o.wide, o.stop, o.limits, progress, o.exact)
         else:
-            search = Search(engine, o.reduction, o.depth_first, o.wide, o.stop, o.limits, progress, kept)
+            search = Search(engine, o.reduction, o.depth_first, o.wide, o.stop, o.limits, progress, kept, o.exact)
         outcome.result = search.run()
         if kept and outcome.result.verdict != "bounded":
             kept.path.unlink(missing_ok=True)
@@ -209,7 +210,8 @@ def explore(
 
 def _identity(program: Program, config: KernelConfig, options: Options) -> str:
     """Changes with whatever makes a checkpoint useless: scenario, kernel, way of searching, and the text of all."""
-    how = (options.reduction, options.depth_first, options.wide, options.stop)
+    bounds = (options.limits.switches, options.limits.rounds)
+    how = (options.reduction, options.depth_first, options.wide, options.stop, options.exact, bounds)
     return f"{program.scenario.name} {config} {how} {fingerprint(program)}"
 
 
@@ -228,7 +230,10 @@ def engine_of(program: Program, config: KernelConfig, setup: Setup, options: Opt
     """The automata of a scenario that is set up."""
     s, bodies = program.scenario, [body for _, body in setup.threads]
     empty_tables = drivers.release_of(config.release) >= EMPTY_TABLES
-    return Engine(setup.model, bodies, s.pool, s.slots, options.limits.nodes, empty_tables, options.paranoid)
+    limits = options.limits
+    return Engine(
+        setup.model, bodies, s.pool, s.slots, limits.nodes, empty_tables, options.paranoid, limits.rounds
+    )
 
 
 def _judge(outcome: Outcome, search: Search, setup: Setup, options: Options) -> None:
@@ -239,7 +244,7 @@ def _judge(outcome: Outcome, search: Search, setup: Setup, options: Options) -> 
     for found in result.found:
         if found.rule in BOUNDS:
             outcome.verdict = "bounded"
-            outcome.bound = f"the number of {BOUNDS[found.rule]}"
+            outcome.bound = BOUNDS[found.rule]
             continue
         trace = Trace(engine, found, search.schedule(found.state), search.reduction)
         rule, sentence = trace.conflict(outcome.threads)

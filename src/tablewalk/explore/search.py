@@ -15,6 +15,7 @@ from .checkpoint import restore, save
 from .engine import Engine, Restart
 from .loop import (
     ACTOR_BITS,
+    CUT,
     DONE,
     FINALS,
     FOUND,
@@ -28,7 +29,7 @@ from .loop import (
     STATES,
     TAIL,
     TRANSITIONS,
-    hash_state,
+    hash_initial,
     insert,
     rehash,
     search,
@@ -50,6 +51,8 @@ class Limits:
     states: int = 0
     seconds: float = 0.0
     nodes: int = 65_000
+    switches: int = -1  # how often a thread that could go on may have to wait for another; -1 is no limit
+    rounds: int = 0  # of a loop
 
 
 @dataclass(slots=True)
@@ -106,17 +109,23 @@ class Search:
         limits: Limits = Limits(),
         progress: Progress | None = None,
         checkpoint: Checkpoint | None = None,
+        exact: bool = False,
     ) -> None:
         self.engine, self.depth_first, self.wide, self.stop = engine, depth_first, wide, stop
+        self.exact = exact
         self.reduction = REDUCTIONS[reduction]
         self.limits, self._progress, self._checkpoint = limits, progress, checkpoint
         self.result = Result()
-        self.width = 64
+        self.width = max(64, -(-self._bytes() // 16) * 16)
         self._warming = False
         self._patience = 0  # states until the search begins anew
         self._began = self._saved = self._checked = 0.0
         self.scratch = scratch()
         self._allocate()
+
+    def _bytes(self) -> int:
+        """Of a state, as far as is known."""
+        return int(self.engine.tables.dims[3]) + self.engine.columns
 
     def _allocate(self) -> None:
         size = 1 << 14
@@ -124,12 +133,13 @@ class Search:
         self.hashes = np.zeros((size, 2), np.uint64)
         self.index = np.zeros(size, np.int64)
         self.table = np.zeros(1 << 16, np.uint64)
-        self.second = np.zeros(1 << 16 if self.wide else 1, np.uint64)
+        self.second = np.zeros(1 << 16 if self.wide or self.exact else 1, np.uint64)
+        self.kept = np.zeros((1 << 15 if self.exact else 1, self.width), np.uint8)
         self.parent = np.zeros(1 << 15, np.int64)
         self.finals = np.zeros((1 << 10, self.width), np.uint8)
         self.ends = np.zeros(1 << 10, np.int64)
         self.rules = np.zeros((MAX_RULES, 6), np.int64)
-        self.io = np.zeros(8, np.int64)
+        self.io = np.zeros(10, np.int64)
         self._begin()
 
     def _begin(self) -> None:
@@ -141,8 +151,8 @@ class Search:
         start = self.engine.initial()
         self.queue[0] = 0
         self.queue[0, : len(start)] = start
-        hash_state(self.queue[0], self.engine.threads + self.engine.slots, self.hashes[0])
-        insert(self.table, self.second, self.hashes[0])
+        hash_initial(self.queue[0], self.engine.threads + self.engine.slots, self.hashes[0])
+        insert(self.table, self.second, self.kept, self.hashes[0], self.queue[0], 0)
         self.index[0] = 0
         self.parent[0] = -1
         self.io[TAIL] = self.io[STATES] = 1
@@ -157,6 +167,8 @@ class Search:
             if not (kept and restore(kept.path, self, kept.identity)) and self.reduction != NONE:
                 self._warm_up()
             result.verdict = self._loop(began)
+            if self.io[CUT]:
+                raise Bound(f"{self.limits.switches} preemptions")
         except Bound as e:
             result.verdict, result.bound = "bounded", e.what
         result.seconds = time.perf_counter() - began
@@ -195,9 +207,9 @@ class Search:
     def _loop(self, began: float) -> str:
         while True:
             status = search(
-                self.engine.tables.all, self.queue, self.hashes, self.index, self.table, self.second, self.parent,
-                self.finals, self.ends, self.rules, self.io, self.scratch, self.reduction, self.depth_first, self.stop,
-                self._budget(),
+                self.engine.tables.all, self.queue, self.hashes, self.index, self.table, self.second, self.kept,
+                self.parent, self.finals, self.ends, self.rules, self.io, self.scratch, self.reduction,
+                self.limits.switches, self.depth_first, self.stop, self._budget(),
             )  # fmt: skip
             if status == MISSED:
                 self._learn()
@@ -252,7 +264,7 @@ class Search:
             if not self._warming:
                 self.result.restarts += 1
                 self._begin()
-        if 2 * (self.engine.threads + self.engine.slots) + self.engine.columns > self.width:
+        if self._bytes() > self.width:
             self.width += 16
             self._allocate()
         self.result.learning += time.perf_counter() - began
@@ -277,12 +289,14 @@ class Search:
             io[HEAD], io[TAIL] = 0, count
         while io[STATES] + new > len(self.parent):
             self.parent = np.concatenate([self.parent, np.zeros_like(self.parent)])
+            if self.exact:
+                self.kept = np.concatenate([self.kept, np.zeros_like(self.kept)])
         size = len(self.table)
         while (io[STATES] + new) * 10 > size * 7:
             size *= 4
         if size > len(self.table):
             table = np.zeros(size, np.uint64)
-            second = np.zeros(size if self.wide else 1, np.uint64)
+            second = np.zeros(size if self.wide or self.exact else 1, np.uint64)
             rehash(self.table, self.second, table, second)
             self.table, self.second = table, second
         if io[FINALS] >= len(self.finals):

@@ -125,7 +125,7 @@ class Tables:
         self.op[:, HEAD] = -1
         self.cell[:, COL] = -1
         self.cell[:, INDEX] = NO_INDEX
-        self.dims[:4] = threads, slots, 0, 2 * (threads + slots)
+        self.dims[:4] = threads, slots, 0, 2 * (threads + slots) + 2
 
 
 COUNTED = 8  # where a scratch array has, in rows like those of `future`, what is counted on not to be there

@@ -60,7 +60,7 @@ class Trace:
         self.events: list[Event] = []
         self.schedule = list(schedule)
         start = engine.initial()
-        self.state = np.zeros(2 * (engine.threads + engine.slots) + engine.columns + 16, np.uint8)
+        self.state = np.zeros(len(start) + engine.columns + 16, np.uint8)
         self.state[: len(start)] = start
         self._miss = scratch()
         self._holds: list[list[str]] = [[] for _ in range(engine.threads + engine.slots)]

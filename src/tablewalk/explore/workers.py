@@ -14,7 +14,21 @@ from typing import Any
 import numpy as np
 
 from .engine import Engine
-from .loop import ACTOR_BITS, FINALS, HEAD, MISSED, OPERATIONS, RULES, STATES, TAIL, TRANSITIONS, absorb, expand
+from .loop import (
+    ACTOR_BITS,
+    CUT,
+    FINALS,
+    HEAD,
+    MISSED,
+    OPERATIONS,
+    RULES,
+    STATES,
+    TAIL,
+    TRANSITIONS,
+    VIOLATIONS,
+    absorb,
+    expand,
+)
 from .search import Found, Limits, Progress, Search
 from .tables import COUNTED
 
@@ -33,9 +47,10 @@ class ParallelSearch(Search):
         stop: bool = True,
         limits: Limits | None = None,
         progress: Progress | None = None,
+        exact: bool = False,
     ) -> None:
-        self.shards = [Search(engine, reduction, False, wide, stop) for _ in range(workers)]
-        super().__init__(engine, reduction, False, wide, stop, limits or Limits(), progress)
+        self.shards = [Search(engine, reduction, False, wide, stop, exact=exact) for _ in range(workers)]
+        super().__init__(engine, reduction, False, wide, stop, limits or Limits(), progress, exact=exact)
 
     def _allocate(self) -> None:
         for shard in self.shards:
@@ -77,7 +92,7 @@ class ParallelSearch(Search):
                 self._check_limits(began)
                 if self._mistaken(self.io[HEAD] == self.io[TAIL]):
                     continue
-                if self.io[HEAD] == self.io[TAIL] or (self.stop and self.io[RULES]):
+                if self.io[HEAD] == self.io[TAIL] or (self.stop and self.io[VIOLATIONS]):
                     return "exhausted"
 
     def _learned(self, miss: Any) -> bool:
@@ -92,7 +107,8 @@ class ParallelSearch(Search):
         return int(
             expand(
                 self.engine.tables.all, s.queue, s.hashes, s.index, s.finals, s.ends, s.rules, s.io,
-                self._out[i], self._out_hashes[i], self._out_links[i], self._counts[i], s.scratch, self.reduction, i,
+                self._out[i], self._out_hashes[i], self._out_links[i], self._counts[i], s.scratch, self.reduction,
+                self.limits.switches, i,
             )
         )  # fmt: skip
 
@@ -102,14 +118,14 @@ class ParallelSearch(Search):
             count = int(self._counts[other, i])
             s.make_room(count)
             absorb(
-                s.queue, s.hashes, s.index, s.table, s.second, s.parent, s.io,
+                s.queue, s.hashes, s.index, s.table, s.second, s.kept, s.parent, s.io,
                 self._out[other, i], self._out_hashes[other, i], self._out_links[other, i], count,
             )  # fmt: skip
             self._counts[other, i] = 0
 
     def _total(self) -> None:
         """The sums over all shards, as a single search would have them."""
-        for column in (HEAD, TAIL, STATES, TRANSITIONS, OPERATIONS, FINALS, RULES):
+        for column in (HEAD, TAIL, STATES, TRANSITIONS, OPERATIONS, FINALS, RULES, VIOLATIONS, CUT):
             self.io[column] = sum(int(s.io[column]) for s in self.shards)
 
     def _scratch_arrays(self) -> list[Any]:
