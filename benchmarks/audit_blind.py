@@ -156,12 +156,19 @@ def new_rules(run: Audit, path: Path, data: bytes) -> set[str]:
     other = Audit(run.names, run.root, run.annotations)
     other.contracts = {name: dict(known) for name, known in run.contracts.items()}
     other.entries = [copy.copy(e) for e in run.entries if e.file != str(path)]
-    before = {id(e.result) for e in other.entries}
+    before = {id(e.result) for e in run.entries}
     kept = len(other.entries)
     add_file(other, parse(str(path), data))
+    as_it_was = {(e.function.name, e.function.body): e for e in run.entries if e.file == str(path)}
+    fresh = []
     for entry in other.entries[kept:]:
-        prepare(other, entry)
-    infer(other, other.entries[kept:])
+        old = as_it_was.get((entry.function.name, entry.function.body))
+        if old is None:
+            prepare(other, entry)
+            fresh.append(entry)
+        else:
+            entry.unit, entry.result, entry.calls = old.unit, old.result, old.calls
+    infer(other, fresh)
     touched = {e.function.name for e in other.entries if id(e.result) not in before}
     then, now = (
         collections.Counter(
