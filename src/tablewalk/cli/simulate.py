@@ -30,6 +30,8 @@ from tablewalk.simulate.workloads import CPUS, PARAMETERS, WORKLOADS
 @click.option("--arch", default="x86_64", show_default=True, help="Architecture.")
 @click.option("--set", "options", multiple=True, metavar="NAME=VALUE", help="Kconfig or sysfs option, as PT_RECLAIM=n.")
 @click.option("--without", multiple=True, metavar="PATCH", help="Leave a patch out; may be repeated.")
+@click.option("--against", multiple=True, metavar="NAME=VALUE|PATCH",
+              help="Each kernel again with that option, or without that patch; may be repeated.")
 @click.option("--profile", type=click.Path(path_type=Path), metavar="FILE",
               help="What things cost on another machine (docs/simulate.md).")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object.")
@@ -42,6 +44,7 @@ def command(
     arch: str,
     options: tuple[str, ...],
     without: tuple[str, ...],
+    against: tuple[str, ...],
     profile: Path | None,
     as_json: bool,
 ) -> int:
@@ -53,11 +56,14 @@ def command(
     costs = Profile.read(profile) if profile else Profile()
     parameters = dict(_parameter(text) for text in values)
     settings = tuple(_option(text) for text in options)
+    configs = []
+    for kernel in kernels or (NEWEST,):
+        configs.append(KernelConfig(kernel, arch, settings, without))
+        for change in against:
+            extra = ((_option(change),), ()) if "=" in change else ((), (change,))
+            configs.append(KernelConfig(kernel, arch, settings + extra[0], without + extra[1]))
     try:
-        results = [
-            simulate(workload, KernelConfig(kernel, arch, settings, without), cpus, seed, parameters, costs)
-            for kernel in kernels or (NEWEST,)
-        ]
+        results = [simulate(workload, config, cpus, seed, parameters, costs) for config in configs]
     except Stuck as e:
         click.echo(f"tablewalk: {escape(str(e))}", err=True)
         return 1
@@ -82,6 +88,10 @@ def _parameter(text: str) -> tuple[str, int]:
     return name, int(value)
 
 
-command.epilog = "Workloads: " + ", ".join(WORKLOADS) + ". Parameters: " + "; ".join(
-    f"{name}: {p.help} ({p.least} to {p.most}, default {p.default})" for name, p in PARAMETERS.items()
-) + "."
+command.epilog = "\n\n".join(
+    ["\b\nParameters:\n" + "\n".join(
+        f"  {name:9} {p.help} ({p.least} to {p.most}, default {p.default})" for name, p in PARAMETERS.items()
+    )]
+    + ["Workloads, by what their threads do:"]
+    + [f"{name}: {(setup.__doc__ or '').strip()}" for name, setup in WORKLOADS.items()]
+)  # fmt: skip

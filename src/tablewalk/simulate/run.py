@@ -11,7 +11,7 @@ from tablewalk.machine.drivers import KernelConfig, load
 
 from .profile import Profile
 from .waits import Waits
-from .workloads import CPUS, WORKLOADS, checked, in_range
+from .workloads import CPUS, WORKLOADS, checked, in_range, run
 from .world import World
 
 PERCENTILES = (50.0, 99.0, 99.9, 100.0)
@@ -31,6 +31,7 @@ class Result:
     flushes: int
     ipis: list[int]  # received, by CPU
     switches: int
+    tables: list[tuple[int, int]]  # PTE tables over time, at each change
 
     def percentile(self, operation: str, p: float) -> int:
         """The latency that `p` percent of an operation's calls do not exceed."""
@@ -47,15 +48,14 @@ def simulate(
     profile: Profile | None = None,
 ) -> Result:
     """Run a workload.  Raises TablewalkError for wrong parameters, and Stuck where nobody gets on."""
-    body = WORKLOADS.get(workload)
-    if body is None:
+    if workload not in WORKLOADS:
         raise TablewalkError(f"{workload}: no such workload; there are {', '.join(WORKLOADS)}")
     in_range("--cpus", cpus, CPUS)
     all_values = checked(values or {})
     model = load("timed")
     model.configure(config)
     world = World(model, cpus, profile or Profile())
-    body(world, seed, all_values)
+    run(workload, world, seed, all_values)
     return _result(workload, config, world, seed)
 
 
@@ -63,7 +63,7 @@ def _result(workload: str, config: KernelConfig, world: World, seed: int) -> Res
     latencies = {name: sorted(found) for name, found in sorted(world.latencies.items())}
     ipis = [cpu.ipis for cpu in world.cpus]
     return Result(workload, config, len(world.cpus), seed, world.clock[0], latencies, world.waits, world.flushes,
-                  ipis, world.switches)  # fmt: skip
+                  ipis, world.switches, world.tables)  # fmt: skip
 
 
 def as_object(r: Result) -> dict[str, Any]:
@@ -81,4 +81,5 @@ def as_object(r: Result) -> dict[str, Any]:
     return {
         "workload": r.workload, "kernel": str(r.config), "cpus": r.cpus, "seed": r.seed, "ns": r.time / 1000,
         "operations": operations, "waits": waits, "flushes": r.flushes, "ipis": r.ipis, "switches": r.switches,
+        "pte_tables": [[t / 1000, nr] for t, nr in r.tables],
     }  # fmt: skip

@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any
 
-WAKEUP = ("", "(waking up)")  # the part of a wait after the lock was free or given
+WAKEUP = ("", "(hand-over)")  # the part of a wait after the lock was free or given: until the waiter ran
 
 # who takes a lock for somebody else: the caller is meant
 WRAPPERS = frozenset({

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What is simulated: parametrised workloads, each a few threads that make system calls and touch memory."""
+"""What is simulated: parametrised workloads, each a few threads that make system calls and touch memory.
+
+The docstring of a workload says what its threads do.
+"""
 
 from __future__ import annotations
 
@@ -79,55 +82,156 @@ class Process:
             raise TablewalkError(f"a write to {address:#x} is refused")
 
 
-def shmem_collapse(world: World, seed: int, values: dict[str, int]) -> None:
-    """Threads write all over mappings of a shared-memory file while another collapses it by MADV_COLLAPSE."""
-    arch = world.model.module("arch").arch
-    huge, page, extents = int(arch.pmd_size), int(arch.page_size), values["extents"]
-    if not arch.has_thp:
-        raise TablewalkError(f"{arch.name}: has no huge pages to collapse into")
-    p = Process(world, world.model.kernel("mm_init").mm_alloc())
-    p.mm.nr_cpus = min(values["threads"] + 1, len(world.cpus))
-    file = world.model.kernel("shmem").shmem_file_setup(extents * huge)
-    stride = (extents + 1) * huge
-    bases = [16 * huge + i * stride for i in range(values["mappings"])]
-    for base in bases:
-        p.mmap(base, extents * huge, file, MAP_SHARED)
-    for i in range(0, extents * huge, page):
-        p.write(bases[0] + i)  # all is cached when it begins
+@dataclass(slots=True)
+class Setup:
+    """What a workload's function is given: an empty process, the parameters, and the seed."""
 
-    def toucher(number: int) -> Callable[[], None]:
-        rng = Random(f"{seed}/{number}")
-        base = bases[number % len(bases)]
+    world: World
+    p: Process
+    seed: int
+    values: dict[str, int]
+    huge: int  # bytes of a huge page
+    page: int
+
+    def rng(self, thread: int) -> Random:
+        """A thread's own random numbers."""
+        return Random(f"{self.seed}/{thread}")
+
+    def base(self, i: int) -> int:
+        """Where the i-th mapping begins: there is a gap between two."""
+        return (16 + i * (self.values["extents"] + 1)) * self.huge
+
+    @property
+    def length(self) -> int:
+        """Bytes of a mapping."""
+        return self.values["extents"] * self.huge
+
+    def anonymous(self, i: int) -> int:
+        """Map anonymous memory as the i-th mapping; returns where."""
+        no_file = self.world.model.kernel("mm_types").file(0)
+        return self.p.mmap(self.base(i), self.length, no_file, MAP_PRIVATE | MAP_ANONYMOUS)
+
+    def fill(self, base: int) -> None:
+        """Write every page of a mapping."""
+        for at in range(0, self.length, self.page):
+            self.p.write(base + at)
+
+    def touches(self, base: int, rng: Random, nr: int = 64) -> None:
+        """Write some pages of a huge page's range, evenly spread, with thought between."""
+        step = self.huge // self.page // nr
+        for at in range(rng.randrange(step), self.huge // self.page, step):
+            self.p.write(base + at * self.page)
+            self.world.think(rng.randrange(THINK // 2, 3 * THINK // 2))
+
+    def toucher(self, number: int, base: int, give_back: bool = True) -> Body:
+        """A thread that goes through a mapping, huge page by huge page, and gives each back after it."""
+        rng, extents = self.rng(number), self.values["extents"]
 
         def body() -> None:
-            for _ in range(values["rounds"]):
+            for _ in range(self.values["rounds"]):
                 for extent in rng.sample(range(extents), extents):
-                    start = base + extent * huge
-                    for at in range(rng.randrange(8), huge // page, 8):
-                        p.write(start + at * page)
-                        world.think(rng.randrange(THINK // 2, 3 * THINK // 2))
-                    p.madvise("MADV_DONTNEED", start, huge, MADV_DONTNEED)
+                    start = base + extent * self.huge
+                    self.touches(start, rng)
+                    if give_back:
+                        self.p.madvise("MADV_DONTNEED", start, self.huge, MADV_DONTNEED)
 
         return body
 
-    def collapser() -> None:
-        for extent in range(extents):
-            world.sleep(100 * THINK)
-            p.madvise("MADV_COLLAPSE", bases[0] + extent * huge, huge, MADV_COLLAPSE)
+    def collapser(self, base: int) -> Body:
+        """A thread that makes huge pages of a mapping, one after the other, with a pause before each."""
+        def body() -> None:
+            for extent in range(self.values["extents"]):
+                self.world.sleep(100 * THINK)
+                self.p.madvise("MADV_COLLAPSE", base + extent * self.huge, self.huge, MADV_COLLAPSE)
 
-    with_time(world, p, [*(toucher(i) for i in range(values["threads"]))], {"collapser": collapser})
-
-
-def with_time(world: World, p: Process, bodies: list[Body], others: dict[str, Body]) -> None:
-    """Let threads of a process begin: time is on from here."""
-    with world:
-        for i, body in enumerate(bodies):
-            world.spawn(f"thread{i}", body, p.mm.addr)
-        for name, body in others.items():
-            world.spawn(name, body, p.mm.addr)
-        world.run()
+        return body
 
 
-WORKLOADS: Final[dict[str, Callable[[World, int, dict[str, int]], None]]] = {
+Bodies = dict[str, Body]
+
+
+def shmem_collapse(s: Setup) -> Bodies:
+    """write all over mappings of a shared-memory file and give them back by MADV_DONTNEED; one collapses the file"""
+    file = s.world.model.kernel("shmem").shmem_file_setup(s.length)
+    bases = [s.p.mmap(s.base(i), s.length, file, MAP_SHARED) for i in range(s.values["mappings"])]
+    s.fill(bases[0])  # all is cached when it begins
+    return {**_touchers(s, bases), "collapser": s.collapser(bases[0])}
+
+
+def anon_collapse(s: Setup) -> Bodies:
+    """write all over anonymous memory; one makes huge pages of it by MADV_COLLAPSE"""
+    bases = [s.anonymous(i) for i in range(s.values["mappings"])]
+    s.fill(bases[0])
+    touchers = {f"thread{i}": s.toucher(i, bases[i % len(bases)], False) for i in range(s.values["threads"])}
+    return {**touchers, "collapser": s.collapser(bases[0])}
+
+
+def dontneed_storm(s: Setup) -> Bodies:
+    """as those of an allocator: write to anonymous memory of their own, and give it back by MADV_DONTNEED"""
+    return _touchers(s, [s.anonymous(i) for i in range(s.values["threads"])])
+
+
+def mmap_churn(s: Setup) -> Bodies:
+    """every other one maps memory, writes to it and unmaps it; the others only write, and give back"""
+    def churner(number: int, base: int) -> Body:
+        rng = s.rng(number)
+
+        def body() -> None:
+            for _ in range(s.values["rounds"] * s.values["extents"] * 4):
+                s.world.syscall("mmap", s.anonymous, number)
+                s.touches(base, rng, 16)
+                s.world.syscall("munmap", s.world.model.kernel("mmap").sys_munmap, s.p.mm, base, s.length)
+
+        return body
+
+    bodies = {}
+    for i in range(s.values["threads"]):
+        bodies[f"thread{i}"] = s.toucher(i, s.anonymous(i)) if i % 2 else churner(i, s.base(i))
+    return bodies
+
+
+def fork_large(s: Setup) -> Bodies:
+    """write to memory that a fork has made copy-on-write; one forks again and again, and its children exit at once"""
+    bases = [s.anonymous(i) for i in range(s.values["mappings"])]
+    for base in bases:
+        s.fill(base)
+    fork, init = s.world.model.kernel("fork"), s.world.model.kernel("mm_init")
+
+    def forker() -> None:
+        for _ in range(s.values["rounds"]):
+            s.world.sleep(100 * THINK)
+            child = s.world.syscall("fork", fork.dup_mm, s.p.mm)
+            s.world.syscall("exit of the child", init.mmput, child)
+
+    touchers = {f"thread{i}": s.toucher(i, bases[i % len(bases)], False) for i in range(s.values["threads"])}
+    return {**touchers, "forker": forker}
+
+
+def _touchers(s: Setup, bases: list[int]) -> Bodies:
+    return {f"thread{i}": s.toucher(i, bases[i % len(bases)]) for i in range(s.values["threads"])}
+
+
+WORKLOADS: Final[dict[str, Callable[[Setup], Bodies]]] = {
     "shmem-collapse": shmem_collapse,
+    "anon-collapse": anon_collapse,
+    "dontneed-storm": dontneed_storm,
+    "mmap-churn": mmap_churn,
+    "fork": fork_large,
 }
+
+
+def run(workload: str, world: World, seed: int, values: dict[str, int]) -> None:
+    """Set a workload up, and let its threads run: time is on from there."""
+    arch = world.model.module("arch").arch
+    if "collapse" in workload and not arch.has_thp:
+        raise TablewalkError(f"{workload}: {arch.name} has no huge pages to collapse into")
+    p = Process(world, world.model.kernel("mm_init").mm_alloc())
+    s = Setup(world, p, seed, values, int(arch.pmd_size), int(arch.page_size))
+    bodies = WORKLOADS[workload](s)
+    p.mm.nr_cpus = min(len(bodies), len(world.cpus))
+    world.machine.quiescent()
+    with world:
+        for name, body in bodies.items():
+            world.spawn(name, body, p.mm.addr)
+        world.watch_tables(p.mm.nr_ptes)
+        world.run()

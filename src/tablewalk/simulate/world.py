@@ -11,7 +11,7 @@ from tablewalk.machine.drivers import Model
 from .locks import Locks
 from .profile import Profile
 from .threads import Cpu, Thread
-from .waits import WAKEUP, Waits
+from .waits import WAKEUP
 
 FULL_FLUSH: Final = 33  # pages: x86's tlb_single_page_flush_ceiling
 IPI, BROADCAST = 1, 2
@@ -38,6 +38,8 @@ class World(Locks):
         self.latencies: dict[str, list[int]] = {}
         self.on_operation: Callable[[Thread, str, int, int], None] | None = None
         self.flushes = 0
+        self.tables: list[tuple[int, int]] = []
+        self._nr_ptes = 0  # the address of the counter
         self._page = int(model.module("arch").arch.page_size)
         self._sleepers: dict[int, list[tuple[Thread, int, int]]] = {}  # cell -> thread, value wanted, since
         self._after: list[Callable[[], object]] = []  # for the grace period after this one
@@ -78,9 +80,21 @@ class World(Locks):
         now = self.clock[0]
         self.latencies.setdefault(name, []).append(now - begun)
         self.retries = 0
+        if self._nr_ptes:
+            self._note_tables()
         if self.on_operation:
             self.on_operation(me, name, begun, now)
         return result
+
+    def watch_tables(self, counter: int) -> None:
+        """Note how the number of PTE tables changes, operation by operation."""
+        self._nr_ptes = counter
+        self._note_tables()
+
+    def _note_tables(self) -> None:
+        nr = self.machine.mem[self._nr_ptes]
+        if not self.tables or self.tables[-1][1] != nr:
+            self.tables.append((self.clock[0], nr))
 
     def syscall(self, name: str, call: Callable[..., Any], *arguments: Any) -> Any:
         """A system call."""
@@ -249,8 +263,3 @@ class World(Locks):
         self.sync()
         while any(cpu.thread is not None and cpu.thread.irqs_off for cpu in targets):
             self.again()
-
-
-def total(waits: Waits) -> int:
-    """Picoseconds waited in all."""
-    return sum(w.total for w in waits.by.values())
