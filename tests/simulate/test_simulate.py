@@ -46,3 +46,24 @@ def test_impossible_parameters_are_refused_with_the_range(values: dict[str, int]
 
 def test_more_cpus_wait_less_for_a_cpu() -> None:
     assert small(cpus=1).time > 1.3 * small(cpus=4).time
+
+
+def longest_fault(workload: str, *options: tuple[str, str]) -> int:
+    r = simulate(workload, KernelConfig(options=options), 8, 1)
+    return r.percentile("page fault", 99.0)
+
+
+def test_faults_wait_for_those_who_map_only_without_per_vma_locks() -> None:
+    assert longest_fault("mmap-churn", ("PER_VMA_LOCK", "n")) > 2 * longest_fault("mmap-churn")
+
+
+def test_table_reclaim_gives_back_the_tables_of_what_is_not_needed() -> None:
+    with_it = simulate("dontneed-storm", KernelConfig(), 4, 1, SMALL)
+    without = simulate("dontneed-storm", KernelConfig(options=(("PT_RECLAIM", "n"),)), 4, 1, SMALL)
+    assert with_it.tables[-1][1] < without.tables[-1][1] == max(nr for _, nr in without.tables)
+
+
+def test_a_fork_makes_faults_wait_for_as_long_as_it_copies() -> None:
+    r = simulate("fork", KernelConfig(), 8, 1, SMALL)
+    assert any(held == "dup_mmap" for _, _, _, held in r.waits.by)
+    assert r.percentile("page fault", 100.0) > r.percentile("fork", 50.0) // 2

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What things cost on a machine: a small table, in nanoseconds.
 
-The values that come with it are those of an x86-64 server of about 3 GHz; `benchmarks/calibrate.py` measures some of
-them on the machine it runs on, and writes a file that `--profile` takes.
+The values that come with it are estimates for an x86-64 server of about 3 GHz; a file with others is read by `read`.
 """
 
 from __future__ import annotations
