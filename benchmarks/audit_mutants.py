@@ -62,6 +62,7 @@ class Mutants:
     def caught(self, entry: Entry, mutant: Mutant) -> set[str]:
         """The rules of the findings that are new with it."""
         run = Audit(self.run.names, self.run.root, self.run.annotations)
+        run.sleepers = self.run.sleepers
         run.contracts = {name: dict(known) for name, known in self.run.contracts.items()}
         run.entries = [copy.copy(e) for e in self.run.entries]
         changed = []

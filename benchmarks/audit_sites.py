@@ -22,6 +22,7 @@ CORRECTED = {
     ("mm/memory.c", "apply_to_pte_range", "pte_alloc_map_lock"): "already-checked",
     ("mm/memory.c", "copy_pte_range", "pte_alloc_map_lock"): "already-checked",
     ("mm/ksm.c", "ksm_next_page_pmd_entry", "pte_offset_map_lock"): "already-checked",
+    ("mm/userfaultfd.c", "__mcopy_atomic_hugetlb", "huge_pte_alloc"): "function-renamed",  # the call is as it was
 }
 CHANGED = ("null-check-added", "deprecated-removed", "lockptr->nolock", "lockptr-removed", "call-removed", "func-gone")
 UNMAPS = ("pte_unmap", "pte_unmap_unlock")

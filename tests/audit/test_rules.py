@@ -74,6 +74,13 @@ EXAMPLES = {
         RW + "spin_lock(ptl);\nset_pte_at(mm, addr, pte, entry);\n" + DONE,
         RW + "spin_lock(ptl);\n" + CHECK + "set_pte_at(mm, addr, pte, entry);\nout:\n" + DONE,
     ),
+    "none-recheck": (
+        RW + "if (!pte_none(old))\n\tgoto unmap;\nspin_lock(ptl);\nif (pte_same(ptep_get(pte), old))\n"
+        "\tset_pte_at(mm, addr, pte, entry);\nspin_unlock(ptl);\nunmap:\npte_unmap(pte);\n",
+        RW + "if (!pte_none(old))\n\tgoto unmap;\nspin_lock(ptl);\nif (pmd_same(pmdval, pmdp_get_lockless(pmd)) &&\n"
+        "    pte_same(ptep_get(pte), old))\n\tset_pte_at(mm, addr, pte, entry);\nspin_unlock(ptl);\nunmap:\n"
+        "pte_unmap(pte);\n",
+    ),
     "read-only-write": (
         RO + "set_pte_at(mm, addr, pte, entry);\npte_unmap(pte);\n",
         RO + "ret = pte_young(ptep_get(pte));\npte_unmap(pte);\n",
@@ -85,6 +92,10 @@ EXAMPLES = {
     "kernel-table": (
         "pte = pte_alloc_map(&init_mm, pmd, addr);\nif (!pte)\n\treturn 0;\npte_unmap(pte);\n",
         "pte = pte_alloc_kernel(pmd, addr);\nif (!pte)\n\treturn 0;\n",
+    ),
+    "user-table": (
+        "pmd = pmd_off(vma->vm_mm, addr);\npte = pte_offset_kernel(pmd, addr);\nret = pte_young(*pte);\n",
+        "pmd = pmd_off_k(addr);\npte = pte_offset_kernel(pmd, addr);\nret = pte_young(*pte);\n",
     ),
     "undeferred-free": (
         "pmdval = pmdp_collapse_flush(vma, addr, pmd);\npte_free(mm, pmd_pgtable(pmdval));\n",
@@ -110,8 +121,54 @@ def test_the_good_example_breaks_none(rule: str, tmp_path: Path) -> None:
     assert rules_of(tmp_path, EXAMPLES[rule][1]) == set()
 
 
-def test_examples_are_of_rules_that_exist() -> None:
-    assert EXAMPLES.keys() <= RULES.keys()
+def test_every_rule_is_complete() -> None:
+    """huge-api's examples are whole functions of a certain name, in a test of their own."""
+    assert EXAMPLES.keys() | {"huge-api"} == RULES.keys()
+    assert all(r.statement and r.source and r.unless for r in RULES.values())
+    without = {name for name, r in RULES.items() if not r.invariant}
+    assert without == {"unmap-moved", "unmap-order", "kernel-table", "huge-api", "deprecated-name"}  # no HIGHPTE there
+
+
+def test_every_table_is_named_by_the_rule_that_it_can_break() -> None:
+    assert {scenario_of(rule, "move_ptes") for rule in ("user-table", "none-recheck")} == {"shmem-collapse-mremap-page"}
+
+
+SLEEPER = """\
+static void third(struct folio *folio)
+{
+	%s
+}
+
+static int second(struct folio *folio)
+{
+	third(folio);
+	return 0;
+}
+
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "rules"),
+    [
+        ("cond_resched();", {"sleep-while-mapped"}),
+        ("kmalloc(8, GFP_KERNEL);", {"sleep-while-mapped"}),
+        ("kmalloc(8, GFP_ATOMIC);", set()),
+        ("cpu_relax();", set()),
+    ],
+)
+def test_a_callee_of_a_callee_that_sleeps(body: str, rules: set[str], tmp_path: Path) -> None:
+    source = tmp_path / "sleeper.c"
+    user = HEAD + indent(LOCKED + "second(NULL);\n" + DONE, "\t") + "\treturn ret;\n}\n"
+    source.write_text(SLEEPER % body + user)
+    assert {f.rule for f in audit([source]).findings} == rules
+
+
+def test_what_sleeps_is_said_with_the_calls_to_it(tmp_path: Path) -> None:
+    source = tmp_path / "sleeper.c"
+    source.write_text(SLEEPER % "cond_resched();" + HEAD + LOCKED + "second(NULL);\n" + DONE + "\treturn ret;\n}\n")
+    (finding,) = audit([source]).findings
+    assert "second() may sleep (by third(), cond_resched())" in finding.message
 
 
 def test_invariants_and_scenarios_are_the_explorers() -> None:

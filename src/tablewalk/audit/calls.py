@@ -21,7 +21,6 @@ from tablewalk.audit.names import (
     PMD_SAME,
     READS,
     SAME,
-    SLEEPS,
     UNLOCKS,
     UNMAPS,
     WRITES,
@@ -280,17 +279,20 @@ class Calls(Engine):
                 self.report("no-recheck", op.line, f"{op.name}() without pmd_same() of what was mapped", t.line)
 
     def _sleep(self, op: Call, contract: Contract | None, s: State) -> None:
-        if not (op.name in SLEEPS or _allocates(op) or (contract is not None and contract.sleeps)):
+        way = self.lookup.sleeps(op.name)
+        if not way and not _allocates(op):
             return
         given: set[int] = set()
         for slot in contract.takes if contract is not None else ():
             place = place_of(slot, op.args, op.result)
-            given |= {r.table for p, r in s.env.items() if p == place}
+            lock = (place or "").replace("pte", "ptl")
+            given |= {r.table for p, r in s.env.items() if p == place or (p == lock and r.kind in ("lock", "live"))}
         for i, t in s.tables.items():
             held = t.lock == HELD and t.status != MAPPED
             if (t.status == MAPPED or held) and i not in given:
+                by = f" (by {'(), '.join(way[1:])}())" if len(way) > 1 else ""
                 what = "the page table is mapped" if t.status == MAPPED else f"{t.ptl or 'its lock'} is held"
-                self.report("sleep-while-mapped", op.line, f"{op.name}() may sleep while {what}", t.line)
+                self.report("sleep-while-mapped", op.line, f"{op.name}() may sleep{by} while {what}", t.line)
                 return
 
     # Other functions

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from tablewalk.audit.flow import Constant, Value
 from tablewalk.audit.text import Function
@@ -40,16 +40,25 @@ class Contract:
     writes: frozenset[int] = frozenset()  # parameters through which entries are written
     locks_and_writes: frozenset[int] = frozenset()  # likewise, under the lock that it takes itself
     recheck: str = ""  # "pte" or "pmd": it compares entries, or the pmd, with saved values
-    sleeps: bool = False
     stores: frozenset[tuple[str, int]] = frozenset()  # slots that another parameter is put into
 
     def matters(self) -> bool:
-        said = self.takes or self.writes or self.recheck or self.sleeps or self.stores
+        said = self.takes or self.writes or self.recheck or self.stores
         return bool(said) or any(o.effects for o in self.outcomes)
 
     def gives(self) -> frozenset[str]:
         """Slots that may be mapped when it returns and were not before."""
         return frozenset(e.slot for o in self.outcomes for e in o.effects if e.what == "mapped")
+
+
+class Lookup(Protocol):
+    """What is known of other functions, by name."""
+
+    def __call__(self, name: str, /) -> Contract | None: ...
+
+    def sleeps(self, name: str, /) -> tuple[str, ...]:
+        """The calls from `name` to what may sleep; nothing where it does not."""
+        ...
 
 
 _SLOT = re.compile(r"(\d+)(.*)")

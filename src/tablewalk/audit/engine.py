@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from tablewalk.audit.contracts import Contract, Effect, Outcome, slot_of
+from tablewalk.audit.contracts import Effect, Lookup, Outcome, slot_of
 from tablewalk.audit.flow import Call, Constant, Graph, Nop, Op, Return, Select, Set, Step, Test, Use, Value
 from tablewalk.audit.slices import changed, named, stable
 from tablewalk.audit.state import (
@@ -56,7 +56,7 @@ class Engine:
         function: Function,
         graph: Graph,
         live: list[frozenset[str]],
-        lookup: Callable[[str], Contract | None],
+        lookup: Lookup,
         seeds: Iterable[State],
     ) -> None:
         self.function = function
@@ -307,7 +307,9 @@ class Engine:
             self._left_to_the_caller(self.guards.get(op.text, frozenset()), s)
         followed = place in self.slots or s.env.get(place) is not None
         if self.remember is not None and op.text not in self.remember and not followed:
-            return
+            weakens = op.text.startswith("pte_none(") and any(t.kind == "rw" for t in s.tables.values())
+            if not weakens:  # a comparison that comes later
+                return
         if stable(op.text):
             s.facts["?" + op.text] = holds
         if op.op == "true" and place and not op.left.shift:

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 
 from tablewalk.audit.engine import Report
 from tablewalk.audit.flow import Call, Return, Select, Set, Stop, Test, Use, Value
-from tablewalk.audit.names import DEPRECATED, KERNEL_MM, LOCKS, MAPS, PMD_LOCKS, Names
+from tablewalk.audit.names import DEPRECATED, KEEPS_TABLES, KERNEL_MM, LOCKS, MAPS, PMD_LOCKS, UPPER, USER_MM, Names
 from tablewalk.audit.one import Unit
 from tablewalk.audit.slices import named
 
+_ENTRY = re.compile(r"\bpte_t \*$")
 _HUGE_DEFINITION = re.compile(r"huge_pte_(?:alloc|offset)$")
 
 
@@ -19,6 +20,7 @@ def local_reports(unit: Unit, names: Names) -> Iterator[Report]:
     for rule in (
         _deprecated,
         _kernel_table,
+        _user_table,
         _huge,
         _endless,
         _undeferred,
@@ -41,6 +43,38 @@ def _kernel_table(unit: Unit, names: Names) -> Iterator[Report]:
         if call.name in MAPS and any(KERNEL_MM.search(a.text) for a in call.args):
             said = f"{call.name}() of a kernel page table: pte_offset_kernel()"
             yield Report("kernel-table", call.line, said, call.line)
+
+
+def _user_table(unit: Unit, names: Names) -> Iterator[Report]:
+    """Tables looked up from the top of a user's mm, without anything that keeps the last one in place."""
+    lookups = [c for c in unit.calls if c.name == "pte_offset_kernel" and c.args]
+    if not lookups or any(KEEPS_TABLES.fullmatch(c.name) or c.name in MAPS for c in unit.calls):
+        return
+    given = any(_ENTRY.search(p.type) for p in unit.function.parameters)
+    if given or KERNEL_MM.search(unit.function.body):
+        return
+    for call in lookups:
+        mm = _address_space(unit, call.args[0])
+        if mm:
+            said = f"pte_offset_kernel() of a page table of {mm}, which is neither mapped nor kept in place"
+            yield Report("user-table", call.line, said)
+
+
+def _address_space(unit: Unit, pointer: Value) -> str:
+    """The user's mm from which `pointer` was looked up, or nothing."""
+    places, seen = [pointer.place], set()
+    for place in places:
+        if not place or place in seen:
+            continue
+        seen.add(place)
+        for op in unit.graph.ops:
+            if isinstance(op, Set) and op.place == place:
+                places.append(op.value.place)
+            elif isinstance(op, Call) and op.result == place and op.name in UPPER and op.args:
+                if USER_MM.search(op.args[0].text):
+                    return op.args[0].text
+                places.append(op.args[0].place)
+    return ""
 
 
 def _huge(unit: Unit, names: Names) -> Iterator[Report]:
@@ -106,12 +140,28 @@ def _undeferred(unit: Unit, names: Names) -> Iterator[Report]:
 
 def _second_look(unit: Unit, names: Names) -> Iterator[Report]:
     """A lock that is looked up by what the pmd is now."""
-    if any(c.name in PMD_LOCKS for c in unit.calls):
-        return
+    unlocked = _before_pmd_lock(unit)
     for call in unit.calls:
-        if call.name == "pte_lockptr" and len(call.args) > 1 and not call.args[-1].address:
+        if call.result in unlocked and call.name == "pte_lockptr" and len(call.args) > 1 and not call.args[-1].address:
             said = f"pte_lockptr() goes by what {call.args[-1].text} is now, not by what was mapped"
             yield Report("live-lockptr", call.line, said, call.line)
+
+
+def _before_pmd_lock(unit: Unit) -> set[str]:
+    """Results of the calls that some path comes to without a lock of the table above."""
+    found = set()
+    pending, seen = [0], {0}
+    for i in pending:
+        op = unit.graph.ops[i]
+        if isinstance(op, Call):
+            if op.name in PMD_LOCKS:
+                continue
+            found.add(op.result)
+        for to in unit.graph.next[i]:
+            if to >= 0 and to not in seen:
+                seen.add(to)
+                pending.append(to)
+    return found
 
 
 def _never_compared(unit: Unit, names: Names) -> Iterator[Report]:

@@ -38,6 +38,13 @@ UNMAPS = {"pte_unmap": False, "pte_unmap_nested": False, "pte_unmap_unlock": Tru
 IMPLEMENTATION = frozenset((*MAPS, *UNMAPS, "pte_lockptr"))  # the interface itself is not audited
 
 KERNEL_LOOKUPS = frozenset(("pte_offset_kernel", "pte_alloc_kernel", "pte_alloc_kernel_track", "virt_to_kpte"))
+UPPER = frozenset(
+    ("pgd_offset", "p4d_offset", "pud_offset", "pmd_offset", "pmd_off", "pgd_offset_pgd", "pmd_offset_lockless")
+)  # down the tables: the first argument says which
+USER_MM = re.compile(r"(?:^|->)(?:mm|vm_mm)$")
+KEEPS_TABLES = re.compile(
+    r"rcu_read_lock\w*|local_irq_(?:save|disable)|pte_lockptr|pmd_lock\w*|mmap_write_lock\w*|spin_lock_irq\w*"
+)
 HUGE_LOOKUPS = frozenset(
     ("pte_offset_huge", "pte_alloc_huge", "huge_pte_offset", "huge_pte_alloc", "hugetlb_walk", "lookup_address")
 )

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from tablewalk.audit.annotations import Annotation
 from tablewalk.audit.calls import Calls, gives
-from tablewalk.audit.contracts import Contract, Outcome, place_of, slot_of
+from tablewalk.audit.contracts import Contract, Lookup, Outcome, place_of, slot_of
 from tablewalk.audit.engine import Report
 from tablewalk.audit.flow import Call, Graph, Op, Set, Step, Test, Use
 from tablewalk.audit.grammar import errors
@@ -24,7 +24,6 @@ from tablewalk.audit.names import (
     PMD_LOCKS,
     READS,
     SAME,
-    SLEEPS,
     UNLOCKS,
     UNMAPS,
     WRITES,
@@ -33,7 +32,6 @@ from tablewalk.audit.slices import compress, liveness, named, tracked
 from tablewalk.audit.state import ASSUMED, LOCK, MAPPED, NEVER, Ref, State, Table
 from tablewalk.audit.text import Function
 
-Lookup = Callable[[str], Contract | None]
 _PTE_POINTER = re.compile(r"\bpte_t \*$")
 _LOCK_POINTER = re.compile(r"\bspinlock_t \*$")
 _KEPT = re.compile(r"\b(?:spinlock_t|pte_t) \*$")
@@ -144,7 +142,6 @@ def _follow(unit: Unit, lookup: Lookup, given: frozenset[str] | None, opaque: bo
         _writes(unit, lookup, locking=False),
         _writes(unit, lookup, locking=True),
         _recheck(unit),
-        function.name in SLEEPS,
         _stores(unit),
     )
     return Result(reports, contract, engine.complete, engine.states)
@@ -232,7 +229,7 @@ def _call_matters(op: Call, interesting: frozenset[str], lookup: Lookup) -> bool
     return (
         name in MAPS
         or name in UNMAPS
-        or name in SLEEPS
+        or lookup.sleeps(name) != ()
         or name in LOCKS
         or name in UNLOCKS
         or name in ERROR_TESTS

@@ -100,6 +100,13 @@ RULES = {
         "I26",
     ),
     "kernel-table": Rule("Kernel page tables are not mapped: pte_offset_kernel().", _SPLIT, "the mm is not init_mm"),
+    "user-table": Rule(
+        "A user's page table is not looked into by pte_offset_kernel(), which neither maps it nor keeps it in place.",
+        f"{_ADDRS}; {_SPLIT}",
+        "RCU, a page table's lock or switched-off interrupts protect it in the same function, or the caller gives an "
+        "entry of it; init_mm is named there; or the function is given the pmd, and whose it is cannot be told",
+        "I1",
+    ),
     "huge-api": Rule(
         "hugetlb's entries come from pte_alloc_huge() and pte_offset_huge(), which nobody unmaps.",
         "include/linux/hugetlb.h",
@@ -116,7 +123,7 @@ RULES = {
     ),
 }
 
-_LIFETIME = frozenset(("unchecked-null", "use-after-unmap", "live-lockptr", "no-recheck", "none-recheck"))
+_LIFETIME = frozenset(("unchecked-null", "use-after-unmap", "live-lockptr", "no-recheck", "none-recheck", "user-table"))
 SCENARIO_OF = {
     "madvise_free_pte_range": "free-and-dontneed",
     "change_pte_range": "shmem-collapse-mprotect",

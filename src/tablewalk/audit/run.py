@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tablewalk.audit.annotations import Annotation, read_annotations
-from tablewalk.audit.contracts import Contract
+from tablewalk.audit.contracts import Contract, Lookup
 from tablewalk.audit.engine import Waypoint
 from tablewalk.audit.local import local_reports
 from tablewalk.audit.names import IMPLEMENTATION, INTEREST, NEARBY, Names, tree_root
-from tablewalk.audit.one import Lookup, Result, Unit, follow
+from tablewalk.audit.one import Result, Unit, follow
 from tablewalk.audit.reader import Reader
+from tablewalk.audit.sleepers import Sleepers
 from tablewalk.audit.sources import CFile, Note, find
 from tablewalk.audit.text import Function
 
@@ -72,6 +73,7 @@ class Audit:
     entries: list[Entry] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     contracts: dict[str, dict[str, tuple[Contract, bool]]] = field(default_factory=dict)  # by name, file; if static
+    sleepers: Sleepers = field(default_factory=Sleepers)
 
 
 def audit(paths: Iterable[Path], annotations: Iterable[Path] = (), reader: Reader | None = None) -> Audit:
@@ -102,6 +104,7 @@ def add_file(run: Audit, file: CFile) -> None:
     for function in file.functions:
         if function.name in IMPLEMENTATION:
             continue
+        run.sleepers.add(file.name, _private(function, file.name), function)
         uses = INTEREST.search(function.body) is not None or NEARBY.search(function.body) is not None
         parameters = ",".join(p.type for p in function.parameters)
         if uses or _HELPER.search(parameters) or _FIELDS.search(function.body):
@@ -156,25 +159,40 @@ def infer(run: Audit, pending: list[Entry]) -> None:
 def _learn(run: Audit, entry: Entry, contract: Contract) -> bool:
     """Whether this is news."""
     known = run.contracts.setdefault(entry.function.name, {})
-    static = "static" in entry.function.returns.split() and not entry.file.endswith(".h")
+    static = _private(entry.function, entry.file)
     if known.get(entry.file, (Contract(), static))[0] == contract:
         return False
     known[entry.file] = (contract, static)
     return True
 
 
-def lookup(run: Audit, file: str) -> Lookup:
+def _private(function: Function, file: str) -> bool:
+    """Whether only its own file sees it."""
+    return "static" in function.returns.split() and not file.endswith(".h")
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
     """Contracts as `file` sees them: of its own functions first, then of those that are not static elsewhere."""
 
-    def find_contract(name: str) -> Contract | None:
-        known = run.contracts.get(name)
+    run: Audit
+    file: str
+
+    def __call__(self, name: str, /) -> Contract | None:
+        known = self.run.contracts.get(name)
         if known is None:
             return None
-        if file in known:
-            return known[file][0]
+        if self.file in known:
+            return known[self.file][0]
         return next((contract for contract, static in known.values() if not static), None)
 
-    return find_contract
+    def sleeps(self, name: str, /) -> tuple[str, ...]:
+        return self.run.sleepers.chain(name, self.file)
+
+
+def lookup(run: Audit, file: str) -> Lookup:
+    """What `file` sees of other functions."""
+    return _Seen(run, file)
 
 
 def judge(run: Audit, entry: Entry) -> list[Finding]:
@@ -184,7 +202,10 @@ def judge(run: Audit, entry: Entry) -> list[Finding]:
     if not entry.result.complete:
         said = f"{entry.function.name}() has too many paths: not all are followed"
         run.coverage.notes.append(Note(entry.file, entry.function.line, said))
-    reports = [*entry.result.reports, *local_reports(entry.unit, run.names)]
+    reports = [*entry.result.reports]
+    weak = {r.origin for r in reports if r.rule == "none-recheck"}
+    local = local_reports(entry.unit, run.names)
+    reports += [r for r in local if r.rule != "no-recheck" or r.origin not in weak]
     name = shown_name(run, entry.file)
     return [Finding(r.rule, name, r.line, entry.function.name, r.message, r.origin, r.path) for r in reports]
 
