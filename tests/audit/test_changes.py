@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tablewalk.audit.changes import of_patch
+from tablewalk.audit.changes import of_git, of_patch
 from tablewalk.audit.reader import Reader
 from tablewalk.audit.run import audit
 from tablewalk.cli import run
@@ -54,6 +54,30 @@ def test_what_is_mended_is_no_finding(repository: Path, capsys: pytest.CaptureFi
     assert run(["audit", "--diff", "HEAD..HEAD~", str(repository)]) == 0
     assert run(["audit", "--diff", "HEAD", str(repository)]) == 0
     assert capsys.readouterr().out == ""
+
+
+def test_between_two_commits_nothing_is_read_from_the_working_tree(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A callee that unmaps, in a file that does not change but that the working tree has otherwise."""
+    callee = "void done(pte_t *pte)\n{\n\t%s(pte);\n}\n"
+    user = "int f(pmd_t *pmd)\n{\n\tpte_t *pte = pte_offset_map(pmd, 0);\n\n\tif (!pte)\n\t\treturn 0;\n"
+    user += "%s\treturn 1;\n}\n"
+    (repository / "done.c").write_text(callee % "pte_unmap")
+    (repository / "user.c").write_text("\n")
+    git(repository, "add", "-A")
+    git(repository, "commit", "-qm", "c")
+    (repository / "user.c").write_text(user % "\tdone(pte);\n")
+    git(repository, "commit", "-qam", "c")
+    (repository / "done.c").write_text("void done(pte_t *pte)\n{\n}\n")
+    (repository / "new.c").write_text(user % "")
+    assert run(["audit", "--diff", "HEAD~..HEAD", str(repository)]) == 0
+    change = of_git("HEAD~..HEAD", repository)
+    rest = change.elsewhere([repository])
+    assert rest == {str(repository / "done.c"): (callee % "pte_unmap").encode(), str(repository / "new.c"): None}
+    assert of_git("HEAD~..", repository).elsewhere([repository]) == {}
+    assert run(["audit", "--diff", "HEAD~", str(repository)]) == 1
+    assert "leak" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("applied", [False, True])

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +22,19 @@ class Change:
 
     before: dict[str, bytes | None] = field(default_factory=dict)
     after: dict[str, bytes | None] = field(default_factory=dict)
+    end: tuple[Path, str] | None = None  # the repository and the commit that files which do not change are read from
+
+    def elsewhere(self, paths: Iterable[Path]) -> dict[str, bytes | None]:
+        """The C files at `paths` that do not change and are otherwise in the working tree than in the last commit."""
+        if self.end is None:
+            return {}
+        top, commit = self.end
+        where = ("--", *map(str, paths))
+        differ = _git(top, "diff", "--name-only", "-z", "--no-renames", commit, *where)
+        differ += _git(top, "ls-files", "--others", "-z", *where)
+        names = {raw.decode("utf-8", "surrogateescape") for raw in differ.split(b"\0")}
+        files = {str(top / n): n for n in sorted(names) if n.endswith(SUFFIXES)}
+        return {path: _blob(top, commit, n) for path, n in files.items() if path not in self.after}
 
 
 def of_git(spec: str, directory: Path) -> Change:
@@ -30,7 +43,7 @@ def of_git(spec: str, directory: Path) -> Change:
     top = Path(_git(directory, "rev-parse", "--show-toplevel").decode().rstrip("\n"))
     ends = [_git(directory, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{r}^{{commit}}", said=r).decode()
             .strip() for r in (old, new) if r]  # fmt: skip
-    change = Change()
+    change = Change(end=(top, ends[1]) if dots and new else None)
     for raw in _git(top, "diff", "--name-only", "-z", "--no-renames", *ends).split(b"\0"):
         name = raw.decode("utf-8", "surrogateescape")
         if name.endswith(SUFFIXES):

@@ -52,9 +52,10 @@ def introduced(
     `paths` is what is read besides, so that contracts of functions elsewhere are known.
     """
     paths, annotations = list(paths), list(annotations)
-    reader.overlay = change.before
+    elsewhere = change.elsewhere(paths)
+    reader.overlay = {**elsewhere, **change.before}
     before = audit(paths, annotations, reader)
-    reader.overlay = change.after
+    reader.overlay = {**elsewhere, **change.after}
     after = audit(paths, annotations, reader)
     return after, only_in(after.findings, before.findings)
 
