@@ -93,6 +93,12 @@ def test_sealing_itself_can_fail() -> None:
     assert errors("6.1", [Op(0, "reset"), mapped(0, 8), sealed(0, 8)]) == [0, 0, ENOSYS]
 
 
+@pytest.mark.parametrize(("release", "error"), [("6.12", EPERM), ("7.x", EINVAL)])
+def test_a_seal_or_a_wrong_place_whichever_is_looked_at_first(release: str, error: int) -> None:
+    onto_itself = Op(0, "mremap", (at(0), PAGE, PAGE, 3, at(0)))
+    assert errors(release, [Op(0, "reset"), mapped(0, 8), sealed(0, 8), onto_itself])[-1] == error
+
+
 @needs_host
 def test_the_host_agrees_about_seals() -> None:
     assert host_difference(HOST) == []

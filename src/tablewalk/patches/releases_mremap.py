@@ -137,9 +137,8 @@ def do_mremap_checked(
     mm: mm_struct, addr: int, old_len: int, new_len: int, flags: int, new_addr: int
 ) -> tuple[int, bool, bool]:
     """See check_mremap_flags."""
-    if not vma_lookup(mm, addr):
-        return -EFAULT, True, False
-    if implies_new_addr(flags):
+    vma = vma_lookup(mm, addr)
+    if vma and not vma_is_sealed(vma) and implies_new_addr(flags):
         error = new_place_error(addr, old_len, new_len, new_addr)
         if error:
             return error, True, False
