@@ -12,7 +12,7 @@ from tablewalk.validate.setup import setup
 
 from .test_matrix import kernel_here
 
-ANON, SHARED = 0x32, 0x31
+ANON, SHARED, FILE = 0x32, 0x31, 0x11
 NO_FILE = (1 << 64) - 1
 
 PROGRAMS = {
@@ -30,6 +30,40 @@ PROGRAMS = {
         Op(0, "mremap", (0x100041200000, 0x20000, 0x20000, 3, 0x100041400000)),
         Op(0, "mremap", (0x100041400000, 0x20000, 0x20000, 7, 0x100041600000)),
         Op(0, "mmap", (0x100041420000, 0x20000, 3, ANON, NO_FILE, 0)),
+        # A huge page of shmem is split although there is no swap to page it out to.
+        Op(0, "reset"),
+        Op(0, "mmap", (0x10003F400000, 0x400000, 3, SHARED, NO_FILE, 0)),
+        Op(0, "fill", (0x10003F400000, 0x200000, 0x40000, 7)),
+        Op(0, "madvise", (0x10003F400000, 0x200000, 25)),
+        Op(0, "madvise", (0x10003F400000, 0x400000, 21)),
+        Op(0, "mlock", (0x10003F400000, 0x400000)),
+    ],
+    # Whether others map a huge page is asked of its first page only.
+    "x86_64-6.1": [
+        op
+        for page, advice in ((0x2A8, 20), (0x200, 20), (0x204, 21))
+        for op in (
+            Op(0, "reset"),
+            Op(0, "mmap", (0x10003F400000, 0x200000, 3, FILE, 0, 0x200000)),
+            Op(0, "fill", (0x10003F400000, 0x200000, 0x40000, 7)),
+            Op(0, "madvise", (0x10003F400000, 0x200000, 25)),
+            Op(0, "mmap", (0x10003F800000, 0x1000, 3, FILE, 0, page << 12)),
+            Op(0, "read", (0x10003F800000,)),
+            Op(0, "madvise", (0x10003F403000, 0x1000, advice)),
+            Op(0, "read", (0x10003F404000,)),
+            Op(0, "madvise", (0x10003F400000, 0x200000, advice)),
+        )
+    ],
+    # A file without a name gets huge pages beyond its end, if a smaller folio lies within (huge=within_size).
+    "x86_64-7.x": [
+        op
+        for size in (1025, 1026, 1064, 1536)
+        for op in (
+            Op(0, "reset"),
+            Op(0, "ftruncate", (5, size << 12)),
+            Op(0, "mmap", (0x10003F400000, 0x401000, 7, FILE, 5, 0x200000)),
+            Op(0, "fill", (0x10003F400000, 0x400000, 0x200000, 0)),
+        )
     ],
     # Where the CPU has no huge pages there is advice about them nevertheless.
     "s390x-6.1": [
@@ -58,6 +92,11 @@ PROGRAMS = {
         Op(0, "mmap", (0x10003F000000, 0x10000, 3, ANON, NO_FILE, 0)),
         Op(0, "fill", (0x10003F000000, 0x10000, 0x1000, 5)),
         Op(0, "pagemap_scan", (0x10003F000000, 1 << 62, 0, 0, 5, 0, 0, 0, 0x18)),
+        # The heap has VM_MTE_ALLOWED, what is mapped has not, and they do not merge.
+        Op(0, "reset"),
+        Op(0, "brk", (0x100041405000,)),
+        Op(0, "mmap", (0x100041405000, 0x1000, 3, ANON, NO_FILE, 0)),
+        Op(0, "brk", (0x100041405000,)),
     ],
     # A huge page's bytes, in units of Pss, are more than a word has.
     "arm-lpae-6.1": [

@@ -21,6 +21,7 @@ def arm64(name: str, page_shift: int, va_bits: int) -> Arch:
         task_size=1 << va_bits,
         split_pmd_ptlock=va_bits - page_shift > 2 * width,
         pt_reclaim_since=(7, 0),
+        tagged_data=True,
         top_byte_ignored=True,
         broadcast_flush=True,
     )

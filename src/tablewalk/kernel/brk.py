@@ -18,6 +18,7 @@ from .vm_flags import (
     VM_MAYEXEC,
     VM_MAYREAD,
     VM_MAYWRITE,
+    VM_MTE_ALLOWED,
     VM_READ,
     VM_WRITE,
 )
@@ -88,6 +89,8 @@ def vm_start_gap(vma: vm_area_struct) -> int:
 def do_brk_flags(mm: mm_struct, prev: vm_area_struct, addr: int, length: int, vm_flags: int) -> int:
     """Map anonymous data, at the end of `prev` (or NULL) if it can be its continuation; 0 or -errno."""
     vm_flags |= DATA_DEFAULT_FLAGS | VM_ACCOUNT | mm.def_flags
+    if arch.tagged_data:  # and so do not merge with what is mapped
+        vm_flags |= VM_MTE_ALLOWED
     if mm.map_count > MAX_MAP_COUNT:
         return -ENOMEM
     pgoff = addr >> arch.page_shift

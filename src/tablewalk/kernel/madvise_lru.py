@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """MADV_FREE, MADV_COLD and MADV_PAGEOUT: advice that goes by pages and keeps the tables (mm/madvise.c; 7.2).
 
-There is no memory pressure.  Files are assumed to be the caller's to page out.  A folio counts as shared if it is
-mapped more often than it has pages.
+There is no memory pressure.  Files are assumed to be the caller's to page out.
 """
 
 from __future__ import annotations
@@ -51,6 +50,7 @@ from .pgtable import (
     SWP_HWPOISON,
     SWP_SWAP,
     page_folio,
+    page_t,
     pmd_p,
     pmd_page,
     pmd_trans_huge,
@@ -73,6 +73,12 @@ from .vmscan import reclaim_pages
 FREE: Final = 0
 COLD: Final = 1
 PAGEOUT: Final = 2
+
+# What becomes of a folio of which a table maps pages (advise_how).
+WHOLE: Final = 0
+SPLIT: Final = 1
+SKIP: Final = 2
+STOP: Final = 3
 
 
 def madvise_free_single_vma(tlb: mmu_gather, vma: vm_area_struct, start: int, end: int) -> int:
@@ -139,10 +145,15 @@ def exclusive_huge_folio(vma: vm_area_struct, pmd: pmd_p, addr: int) -> tuple[fo
     pmdval = pmdp_get_lockless(pmd)
     if pmd_trans_huge(pmdval) and pmdval & SPECIAL == 0:
         f = page_folio(pmd_page(pmdval))
-        if not folio_maybe_mapped_shared(f):
+        if not mapped_besides(f):
             return f, pml
     spin_unlock(pml)
     return NO_FOLIO, 0
+
+
+def mapped_besides(f: folio) -> bool:
+    """Whether others map the folio of a huge pmd, as far as counts tell."""
+    return folio_maybe_mapped_shared(f)
 
 
 def cold_huge_pmd(tlb: mmu_gather, vma: vm_area_struct, pmd: pmd_p, addr: int, end: int) -> bool:
@@ -224,17 +235,28 @@ def advise_ptes_locked(
         elif entry & SPECIAL == 0:
             f = page_folio(pte_page(entry))
             nr = folio_pte_batch(f, ptep, entry, end - addr >> arch.page_shift)
-            if nr < folio_nr_pages(f):
-                if not folio_maybe_mapped_shared(f) and mutex_trylock(f.lock):
+            how = advise_how(f, pte_page(entry), nr, advice)
+            if how == STOP:
+                break
+            if how == SPLIT:
+                if mutex_trylock(f.lock):
                     folio_get(f)
                     pte_unmap_unlock(pte, ptl)
                     return addr, nr << arch.page_shift, f, isolated
-            elif advise_folio(tlb, f, ptep, addr, nr, advice):
+            elif how == WHOLE and advise_folio(tlb, f, ptep, addr, nr, advice):
                 isolated += (f,)
         ptep += nr
         addr += nr << arch.page_shift
     pte_unmap_unlock(pte, ptl)
     return end, 0, NO_FOLIO, isolated
+
+
+def advise_how(f: folio, page: page_t, nr: int, advice: int) -> int:
+    """WHOLE if the entries map all `nr` pages of the folio, whose first one here is `page`; else SPLIT, if nobody else
+    maps it, or SKIP (STOP: nothing after it is looked at either)."""
+    if nr == folio_nr_pages(f):
+        return WHOLE
+    return SKIP if folio_maybe_mapped_shared(f) else SPLIT
 
 
 def free_nonpresent_pte(mm: mm_struct, ptep: pte_p, entry: int) -> None:

@@ -102,8 +102,13 @@ def shmem_mapping(i_size: int = SIZE_UNKNOWN, huge: int = SHMEM_HUGE_NEVER) -> a
     return mapping
 
 
-def shmem_huge_global_enabled(mapping: address_space, index: int, force: bool, vm_flags: int) -> bool:
-    """Whether mount options and the deny/force knob allow a huge page at `index` (`force`: MADV_COLLAPSE)."""
+def shmem_huge_global_enabled(
+    mapping: address_space, index: int, within: int, force: bool, vm_flags: int
+) -> bool:
+    """Whether mount options and the deny/force knob allow a huge page at `index` (`force`: MADV_COLLAPSE).
+
+    `within`: the pages there, aligned, that have to lie within a file with huge=within_size.
+    """
     if config.shmem_enabled == "deny" or not arch.has_thp:
         return False
     if force or config.shmem_enabled == "force":
@@ -113,21 +118,31 @@ def shmem_huge_global_enabled(mapping: address_space, index: int, force: bool, v
         huge = _KNOB[config.shmem_enabled]
     if huge == SHMEM_HUGE_ALWAYS:
         return True
-    if huge == SHMEM_HUGE_WITHIN_SIZE:
-        end = (index // arch.hpage_pmd_nr + 1) * arch.hpage_pmd_nr
-        if i_size_pages(mapping) >= end:
-            return True
+    if huge == SHMEM_HUGE_WITHIN_SIZE and i_size_pages(mapping) >= (index // within + 1) * within:
+        return True
     return huge in (SHMEM_HUGE_WITHIN_SIZE, SHMEM_HUGE_ADVISE) and vm_flags & VM_HUGEPAGE != 0
 
 
 def shmem_allowable_huge_pmd(mapping: address_space, vma: vm_area_struct, index: int, force: bool) -> bool:
-    """Whether a huge page may be allocated (or collapsed into) at page `index`; `vma` NULL where none is involved."""
+    """Whether a huge page may be allocated (or collapsed into) at page `index`; `vma` NULL where none is involved.
+
+    Files with huge= are unlinked when they are mapped, as shared anonymous memory and memfds are.
+    """
     vm_flags = 0
+    within = arch.hpage_pmd_nr
     if vma:
         vm_flags = vma.vm_flags
         if vma_thp_disabled(vma, vm_flags, force):
             return False
-    return shmem_huge_global_enabled(mapping, index, force, vm_flags)
+        if not force:
+            within = shmem_orders_inherited()
+    return shmem_huge_global_enabled(mapping, index, within, force, vm_flags)
+
+
+def shmem_orders_inherited() -> int:
+    """Pages of the least large folio that lets a mapping of unlinked memory inherit the mount's huge=, and with it
+    huge pages (huge_shmem_orders_inherit)."""
+    return 2
 
 
 def shmem_get_folio(vmf: vm_fault) -> tuple[int, folio]:

@@ -41,6 +41,7 @@ VM_PKEY_SHIFT: Final = 32
 VM_DROPPABLE: Final = 1 << 40
 VM_UFFD_MINOR: Final = 1 << 41
 VM_SEALED: Final = 1 << 42  # of 64-bit kernels
+VM_MTE_ALLOWED: Final = 1 << 43  # arm64
 VM_SPECIAL_MAPPING: Final = 1 << 50  # vdso, vvar: its own vm_ops (no real flag)
 
 VM_ACCESS_FLAGS: Final = VM_READ | VM_WRITE | VM_EXEC

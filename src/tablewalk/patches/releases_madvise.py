@@ -19,11 +19,12 @@ from ..kernel.madvise_flags import (
     MADV_PAGEOUT,
     MADV_WILLNEED,
 )
-from ..kernel.madvise_lru import madvise_free_single_vma
+from ..kernel.madvise_lru import FREE, SPLIT, STOP, WHOLE, madvise_free_single_vma
 from ..kernel.memory_zap import ZAP_RECLAIM_PT, zap_page_range_single
 from ..kernel.mm_types import folio, mm_struct, vm_area_struct
 from ..kernel.mmu_gather import mmu_gather, tlb_finish_mmu, tlb_gather_mmu
-from ..kernel.page_alloc import folio_mapcount, folio_nr_pages, page_mapcount
+from ..kernel.page_alloc import folio_mapcount, folio_nr_pages, folio_precise_page_mapcount, page_mapcount
+from ..kernel.pgtable import page_t
 from ..kernel.rmap import anon_vma_prepare
 from ..kernel.vm_flags import ENOMEM, VM_IO, VM_MAYWRITE
 from ..kernel.vma import find_vma
@@ -77,6 +78,32 @@ def guess_mapped_shared(f: folio) -> bool:
     if load(f._entire_mapcount) or mapcount > folio_nr_pages(f):
         return True
     return load(page_mapcount(f.page)) > 1
+
+
+@patch(
+    "R-madvise-whole",
+    title="mm: madvise: avoid split during MADV_PAGEOUT and MADV_COLD (and for MADV_FREE; as in 6.1)",
+    since="6.10",
+    site="madvise_lru.advise_how",
+    files=FILES,
+)
+def split_or_stop(f: folio, page: page_t, nr: int, advice: int) -> int:
+    """A large folio is always split; where its page (its first one, MADV_FREE) is mapped again all ends."""
+    if f.order == 0:
+        return WHOLE
+    return SPLIT if folio_precise_page_mapcount(f, f.page if advice == FREE else page) == 1 else STOP
+
+
+@patch(
+    "R-madvise-first-page",
+    title="madvise: convert madvise_cold_or_pageout_pte_range() to use folios",
+    since="6.3",
+    site="madvise_lru.mapped_besides",
+    files=FILES,
+)
+def first_page_mapped_besides(f: folio) -> bool:
+    """Of a huge page only the first page counts."""
+    return folio_precise_page_mapcount(f, f.page) != 1
 
 
 @patch(

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+from ..kernel.config import config
 from ..kernel.filemap import radix_order
+from ..kernel.folio_split import split_folio
 from ..kernel.mm_types import address_space, folio, vm_area_struct
 from ..kernel.page_alloc import folio_ref_count
 from ..kernel.pgtable import SWP_EXCLUSIVE, pmd_p, swp_offset
@@ -12,10 +14,12 @@ from ..kernel.swap_pte import swapin_writable as swapin_writable_today
 from ..kernel.swap_table import __swap_count
 from ..kernel.vm_fault import vm_fault
 from ..kernel.vm_flags import FAULT_FLAG_WRITE
+from ..kernel.vmscan import shmem_writeout
 from ..machine import spin_lock, spin_unlock, xa_load
 from . import patch
 
 SHMEM = ("mm/shmem.c",)
+
 
 @patch(
     "R-swap-cache-always",
@@ -79,6 +83,21 @@ def shmem_split_large_entry(mapping: address_space, index: int, value: int) -> N
 def shmem_must_split(mapping: address_space, f: folio) -> bool:
     """Large folios of shmem are always split on their way to swap."""
     return True
+
+
+@patch(
+    "R-shmem-swap-whole",
+    title="mm: shmem: support large folio swap out",
+    since="6.12",
+    site="vmscan.shmem_writeout",
+    files=SHMEM,
+)
+def shmem_writepage(mapping: address_space, f: folio) -> bool:
+    """They are split even if there is no swap."""
+    if f.order and not config.swap:
+        split_folio(f)
+        return False
+    return shmem_writeout(mapping, f)
 
 
 @patch(

@@ -35,6 +35,18 @@ def map_whole_folio(vmf: vm_fault, f: folio, page: page_t, nr_pages: int) -> tup
 
 
 @patch(
+    "R-thp-shmem-inherited",
+    title="mm: shmem: allow fallback to smaller large orders for tmpfs mmap() access (not in 6.18.44; seen in 7.2)",
+    since="7.0",
+    site="shmem.shmem_orders_inherited",
+    files=("mm/shmem.c",),
+)
+def shmem_orders_inherited() -> int:
+    """huge=within_size asks of all files that the huge page lies within."""
+    return arch.hpage_pmd_nr
+
+
+@patch(
     "R-thp-shmem-fits",
     title="mm: shmem: huge pages only where the faulting VMA has room for them",
     since="6.11",
