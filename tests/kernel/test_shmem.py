@@ -102,7 +102,8 @@ def test_holes_keep_the_tables(p: Process) -> None:
         ("always", False, 4 * M, 1),
         ("always", False, M + 64 * K, 1),
         ("within_size", False, 4 * M, 1),
-        ("within_size", False, M + 64 * K, 0),
+        ("within_size", False, M + 64 * K, 1),
+        ("within_size", False, 4 * K, 0),
         ("within_size", True, M + 64 * K, 1),
         ("deny", True, 4 * M, 0),
         ("force", False, 4 * M, 1),
@@ -116,6 +117,14 @@ def test_who_gets_huge_pages(driver: str, knob: str, advised: bool, size: int, h
     before = p.vmpte
     p.touch(BASE)
     assert (file_huge(p), shmem_pages(p), p.vmpte - before) == ((1, 512, 0) if huge else (0, 1, 4))
+
+
+@pytest.mark.parametrize(("release", "huge"), [("6.18", 0), ("7.x", 1)])
+def test_a_huge_page_beyond_the_end_of_an_unlinked_file(driver: str, release: str, huge: int) -> None:
+    p = process(driver, "within_size", release)
+    p.mmap(BASE, 4 * M, WRITE, SHARED, p.memfd(M + 64 * K))
+    p.touch(BASE)
+    assert file_huge(p) == huge
 
 
 def test_a_misaligned_mapping_has_the_huge_page_by_entries(driver: str) -> None:
