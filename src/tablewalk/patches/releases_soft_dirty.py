@@ -12,8 +12,8 @@ from . import patch
 
 @patch(
     "R-softdirty-sticky",
-    title="mm: set the VM_MAYBE_GUARD flag on guard region install (sticky VMA flags)",
-    since="6.19",
+    title="mm: set the VM_MAYBE_GUARD flag on guard region install (sticky VMA flags; seen in 6.18.44 too)",
+    since="6.18",
     site="vma.add_sticky_flags",
     files=("mm/vma.c",),
 )
@@ -23,8 +23,8 @@ def add_no_flags(vma: vm_area_struct, vm_flags: int) -> None:
 
 @patch(
     "R-softdirty-reset",
-    title="mm: update vma_modify_flags() to handle residual flags, document",
-    since="6.19",
+    title="mm: update vma_modify_flags() to handle residual flags, document (seen in 6.18.44 too)",
+    since="6.18",
     site="vma_change.vm_flags_reset",
     files=("mm/vma.c",),
 )
