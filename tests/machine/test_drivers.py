@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tablewalk.errors import TablewalkError
 from tablewalk.machine import drivers
 from tablewalk.machine.drivers import KernelConfig
+from tablewalk.machine.native import INTERPRETED, ROOT, UNCOMPILED
 
 from .programs import Machine, random_program
 
@@ -63,3 +66,10 @@ def test_an_older_stable_release_lacks_what_the_series_was_given() -> None:
 def test_releases_that_are_none(release: str) -> None:
     with pytest.raises(TablewalkError, match=r"not a release|not modelled|not known"):
         drivers.version_of(release)
+
+
+def test_one_driver_is_compiled() -> None:
+    texts = {f"machine/{path.name}": path.read_text() for path in (ROOT / "machine").glob("*.py")}
+    others = {name for name, text in texts.items() if re.search(r"^from \.( import |)sequential", text, re.MULTILINE)}
+    others -= UNCOMPILED
+    assert others - INTERPRETED == set() and len(others) >= 2
