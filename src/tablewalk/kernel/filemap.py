@@ -57,19 +57,17 @@ from .page_alloc import (
 from .pgtable import (
     ACCESSED,
     PFN_SHIFT,
-    RW,
     page_t,
     pmd_trans_huge,
     pmdp_get_lockless,
     pte_p,
-    vm_page_prot,
-    vma_soft_dirty_enabled,
+    vma_page_prot,
 )
 from .pgtable_generic import NO_TABLE, pmd_install, pte_offset_map_lock, pte_unmap_unlock
 from .rmap import folio_add_rmap_ptes, folio_dup_rmap_ptes, mm_counter_file, vma_address, vma_pages
 from .swapfile import swap_put_entries_direct
 from .vm_fault import vm_fault
-from .vm_flags import VM_FAULT_NOPAGE, VM_FAULT_SIGBUS, VM_RAND_READ, VM_SHARED, VM_UFFD_WP, VM_WRITE
+from .vm_flags import VM_FAULT_NOPAGE, VM_FAULT_SIGBUS, VM_RAND_READ
 
 NO_FILE: Final = file(0)
 NO_MAPPING: Final = address_space(0)
@@ -308,9 +306,7 @@ def filemap_fault(vmf: vm_fault) -> tuple[int, folio]:
 
 def file_pte_flags(vma: vm_area_struct) -> int:
     """Flags of a new entry of a file mapping: writable at once only where nobody wants to know of the first write."""
-    flags = vm_page_prot(vma.vm_flags) | ACCESSED
-    tracked = vma.vm_flags & VM_UFFD_WP != 0 or vma_soft_dirty_enabled(vma) or not vma.vm_file.f_mapping.shmem
-    return flags if tracked or vma.vm_flags & (VM_SHARED | VM_WRITE) != VM_SHARED | VM_WRITE else flags | RW
+    return vma_page_prot(vma) | ACCESSED
 
 
 def next_uptodate_folio(mapping: address_space, first: int, last: int) -> tuple[int, folio]:

@@ -17,7 +17,6 @@ from .page_alloc import (
     PAGE_ANON_EXCLUSIVE,
     PAGE_CELLS,
     PG_DIRTY,
-    PG_SWAPBACKED,
     folio_put,
     folio_test_anon,
     page_flags,
@@ -47,7 +46,7 @@ from .pgtable import (
     pmdp_invalidate,
     pte_page,
     vm_page_prot,
-    vma_soft_dirty_enabled,
+    vma_page_prot,
 )
 from .pgtable_generic import (
     NO_TABLE,
@@ -62,7 +61,7 @@ from .pgtable_generic import (
 from .rmap import folio_add_rmap_pmd, folio_add_rmap_ptes, folio_remove_rmap_pmd, mm_counter_file
 from .tlb import flush_tlb_range
 from .vm_fault import vm_fault
-from .vm_flags import FAULT_FLAG_WRITE, VM_FAULT_FALLBACK, VM_SHARED, VM_UFFD_WP, VM_WRITE
+from .vm_flags import FAULT_FLAG_WRITE, VM_FAULT_FALLBACK
 
 
 def pmdp_huge_clear_flush(vma: vm_area_struct, haddr: int, pmd: pmd_p) -> int:
@@ -100,9 +99,7 @@ def do_set_pmd(vmf: vm_fault, f: folio, prealloc: ptdesc) -> tuple[int, ptdesc]:
     if pmdp_get_lockless(vmf.pmd) != 0:
         spin_unlock(pml)
         return VM_FAULT_FALLBACK, prealloc
-    entry = f.page << PFN_SHIFT | vm_page_prot(vma.vm_flags) | LEAF
-    if vma.vm_flags & (VM_SHARED | VM_WRITE | VM_UFFD_WP) == VM_SHARED | VM_WRITE and f.flags & PG_SWAPBACKED:
-        entry |= 0 if vma_soft_dirty_enabled(vma) else RW
+    entry = f.page << PFN_SHIFT | vma_page_prot(vma) | LEAF
     if vmf.flags & FAULT_FLAG_WRITE:
         entry = maybe_mkwrite(entry | MKDIRTY, vma.vm_flags)
     add(mm_counter_file(mm, f), arch.hpage_pmd_nr)

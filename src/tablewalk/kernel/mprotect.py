@@ -62,8 +62,8 @@ from .pgtable import (
     pud_addr_end,
     pud_offset,
     swp_type,
-    vm_page_prot,
-    vma_soft_dirty_enabled,
+    vma_page_prot,
+    vma_wants_writenotify,
 )
 from .pgtable_generic import (
     p4d_alloc,
@@ -95,7 +95,6 @@ from .vm_flags import (
     VM_PKEY_MASK,
     VM_PKEY_SHIFT,
     VM_SHARED,
-    VM_UFFD_WP,
     VM_WRITE,
 )
 from .vma import find_vma_intersection, vma_is_sealed, vma_lookup, vma_modify
@@ -110,21 +109,6 @@ CP_NX_CHANGES: Final = 1 << 8  # beside MM_CP_*: entries get another NX or key, 
 
 
 # --- entries -----------------------------------------------------------------------------------------------
-
-
-def vma_wants_writenotify(vma: vm_area_struct) -> bool:
-    """Whether the first write to each page of shared memory is to be seen: by file system, userfaultfd, soft-dirty."""
-    if vma.vm_flags & (VM_WRITE | VM_SHARED) != VM_WRITE | VM_SHARED:
-        return False
-    return vma_soft_dirty_enabled(vma) or vma.vm_flags & VM_UFFD_WP != 0 or not vma.vm_file.f_mapping.shmem
-
-
-def vma_page_prot(vma: vm_area_struct) -> int:
-    """Flags of the VMA's entries (vma->vm_page_prot): writable where a write needs no fault first."""
-    prot = vm_page_prot(vma.vm_flags)
-    if vma.vm_flags & (VM_WRITE | VM_SHARED) == VM_WRITE | VM_SHARED and not vma_wants_writenotify(vma):
-        return prot | RW
-    return prot
 
 
 def vma_wants_manual_pte_write_upgrade(vma: vm_area_struct) -> bool:

@@ -17,7 +17,7 @@ from ..machine import load as ptep_get  # noqa: F401
 from ..machine import load as ptep_get_lockless  # noqa: F401
 from .config import config
 from .mm_types import folio, mm_struct, ptdesc, vm_area_struct
-from .vm_flags import VM_ACCESS_FLAGS, VM_SOFTDIRTY, VM_WRITE
+from .vm_flags import VM_ACCESS_FLAGS, VM_SHARED, VM_SOFTDIRTY, VM_UFFD_WP, VM_WRITE
 
 pte_t = int  # value of an entry
 pmd_t = int
@@ -295,7 +295,22 @@ def vma_soft_dirty_enabled(vma: vm_area_struct) -> bool:
 
 def pte_needs_soft_dirty_wp(vma: vm_area_struct, pte: int) -> bool:
     """Whether an entry, of a huge page or not, must stay read-only so that its first write is seen (mm/internal.h)."""
-    return config.soft_dirty and vma.vm_flags & VM_SOFTDIRTY == 0 and pte & SOFT_DIRTY == 0
+    return vma_soft_dirty_enabled(vma) and pte & SOFT_DIRTY == 0
+
+
+def vma_wants_writenotify(vma: vm_area_struct) -> bool:
+    """Whether the first write to each page of shared memory is to be seen: by file system, userfaultfd, soft-dirty."""
+    if vma.vm_flags & (VM_WRITE | VM_SHARED) != VM_WRITE | VM_SHARED:
+        return False
+    return vma_soft_dirty_enabled(vma) or vma.vm_flags & VM_UFFD_WP != 0 or not vma.vm_file.f_mapping.shmem
+
+
+def vma_page_prot(vma: vm_area_struct) -> int:
+    """Flags of the VMA's entries (vma->vm_page_prot): writable where a write needs no fault first."""
+    prot = vm_page_prot(vma.vm_flags)
+    if vma.vm_flags & (VM_WRITE | VM_SHARED) == VM_WRITE | VM_SHARED and not vma_wants_writenotify(vma):
+        return prot | RW
+    return prot
 
 
 def move_soft_dirty(pte: int) -> int:
