@@ -489,20 +489,6 @@ def is_locked(lock: int) -> bool:
     return lock in task.locks
 
 
-class locked:
-    """`with locked(lock):` a spinlock held."""
-
-    def __init__(self, lock: int) -> None:
-        self.lock = lock
-
-    def __enter__(self) -> None:
-        spin_lock(self.lock)
-
-    def __exit__(self, *exc: object) -> None:
-        if exc[0] is None:
-            spin_unlock(self.lock)
-
-
 # --- RCU, interrupts -------------------------------------------------------------------------------------
 
 

@@ -421,20 +421,6 @@ def might_sleep() -> None:
     perform("might_sleep", 0)
 
 
-class locked:
-    """`with locked(lock):` a spinlock held."""
-
-    def __init__(self, lock: int) -> None:
-        self.lock = lock
-
-    def __enter__(self) -> None:
-        spin_lock(self.lock)
-
-    def __exit__(self, *exc: object) -> None:
-        if exc[0] is None:
-            spin_unlock(self.lock)
-
-
 def read_seqcount_begin(address: int) -> int:
     return perform("load", address)  # type: ignore[no-any-return]
 

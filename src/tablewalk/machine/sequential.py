@@ -236,17 +236,4 @@ def tlb_fill(mm: int, va: int, walk: tuple[tuple[int, int], ...], cell: int, wri
     """This CPU remembers the tables of its walk for `va`, (log2 of bytes covered, address) each, and the page."""
 
 
-class locked:
-    """`with locked(lock):` a spinlock held."""
-
-    def __init__(self, lock: int) -> None:
-        self.lock = lock
-
-    def __enter__(self) -> None:
-        spin_lock(self.lock)
-
-    def __exit__(self, *exc: object) -> None:
-        spin_unlock(self.lock)
-
-
 reset()

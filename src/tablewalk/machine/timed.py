@@ -458,20 +458,6 @@ def wait_until(address: int, value: int) -> None:
         on.wait_until(address, value)
 
 
-class locked:
-    """`with locked(lock):` a spinlock held."""
-
-    def __init__(self, lock: int) -> None:
-        self.lock = lock
-
-    def __enter__(self) -> None:
-        spin_lock(self.lock)
-
-    def __exit__(self, *exc: object) -> None:
-        if exc[0] is None:
-            spin_unlock(self.lock)
-
-
 def read_seqcount_begin(address: int) -> int:
     clock[0] += LOAD
     return mem[address]

@@ -49,7 +49,7 @@ def _waits(r: Result) -> Table:
         table.add_column(name)
     for name in ("times", "waited", "longest"):
         table.add_column(name, justify="right")
-    rows = sorted(r.waits.by.items(), key=lambda item: (-item[1].total, item[0]))
+    rows = r.waits.worst_first()
     for (lock, waiter, holder, held_in), w in rows[:WAITS_SHOWN]:
         table.add_row(lock, waiter, holder, held_in, f"{w.times:,}", duration(w.total), duration(w.longest))
     if len(rows) > WAITS_SHOWN:

@@ -62,7 +62,6 @@ class Locks(Threads):
         self.name_of = name_of
         self._transfer = self.profile.ps("transfer")
         self._handoff_after = self.profile.ps("handoff")
-        self.on_wait: Callable[[Thread, str, Holder | None, int, int], None] | None = None  # told of each wait
 
     def _at(self, address: int) -> Lock:
         found = self.locks.get(address)
@@ -88,8 +87,6 @@ class Locks(Threads):
     def _tell(self, address: int, w: Waiter, holder: Holder | None, now: int) -> None:
         by = (holder[0].name, holder[1]) if holder else WAKEUP
         self.waits.add(self.name_of(address), w.function, by, now - w.told)
-        if self.on_wait:
-            self.on_wait(w.thread, self.name_of(address), holder, w.told, now)
         w.told = now
 
     def _got(self, address: int, w: Waiter) -> None:
@@ -133,7 +130,7 @@ class Locks(Threads):
         self._blame(address, lock, lock.owner)
         w = lock.queue.popleft()
         lock.owner = (w.thread, w.function)
-        self.released(w.thread, self.clock[0] + self._transfer)
+        self.ready(w.thread, self.clock[0] + self._transfer)
 
     # --- rwsem -------------------------------------------------------------------------------------------
 
@@ -240,7 +237,7 @@ class Locks(Threads):
         if lock.spinners and not lock.handoff:
             w = lock.spinners.popleft()
             lock.owner = (w.thread, w.function)
-            self.released(w.thread, self.clock[0] + self._transfer)
+            self.ready(w.thread, self.clock[0] + self._transfer)
             if lock.queue:
                 self._ask_handoff(lock, lock.queue[0])
         elif lock.queue:
@@ -301,7 +298,7 @@ class Locks(Threads):
 
     def _stop_spinning(self, lock: Lock) -> None:
         for w in lock.spinners:
-            self.released(w.thread, self.clock[0])
+            self.ready(w.thread, self.clock[0])
         lock.spinners.clear()
 
     def sleeps(self, thread: Thread) -> None:

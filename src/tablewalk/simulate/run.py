@@ -76,7 +76,7 @@ def as_object(r: Result) -> dict[str, Any]:
     waits = [
         {"lock": lock, "waiter": waiter, "holder": holder, "held_in": held, "times": w.times,
          "ns": w.total / 1000, "longest_ns": w.longest / 1000}
-        for (lock, waiter, holder, held), w in sorted(r.waits.by.items(), key=lambda item: (-item[1].total, item[0]))
+        for (lock, waiter, holder, held), w in r.waits.worst_first()
     ]  # fmt: skip
     return {
         "workload": r.workload, "kernel": str(r.config), "cpus": r.cpus, "seed": r.seed, "ns": r.time / 1000,

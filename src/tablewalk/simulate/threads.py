@@ -81,7 +81,6 @@ class Threads:
         self._wakeup, self._switch = profile.ps("wakeup"), profile.ps("switch")
         self._slice = profile.ps("slice")
         self._early = max(0, self._slice - profile.ps("granularity"))
-        self.on_cpu: Callable[[Thread, Cpu, int, bool], None] | None = None  # told of who comes and goes
 
     def spawn(self, name: str, body: Callable[[], object], mm: int = 0, daemon: bool = False) -> Thread:
         """A thread that begins at time 0, or now; the run ends when all are done that are no daemons."""
@@ -125,7 +124,7 @@ class Threads:
                 continue
             if not self._events or self._events[0][0] >= clock[0]:
                 return
-            self._ready(me, clock[0])
+            self.ready(me, clock[0])
             self._others()
 
     def again(self) -> None:
@@ -149,12 +148,13 @@ class Threads:
         self._others()
 
     def spin(self) -> None:
-        """Keep the CPU, and go on when `released`."""
+        """Keep the CPU, and go on when `ready`."""
         self._others()
 
-    def released(self, thread: Thread, time: int) -> None:
-        """A thread that spins goes on at a time."""
-        self._ready(thread, time)
+    def ready(self, thread: Thread, time: int) -> None:
+        """A thread that has its CPU goes on at a time."""
+        heappush(self._events, (time, self._order, thread))
+        self._order += 1
 
     def wake(self, thread: Thread, now: int) -> None:
         """Make a sleeping thread run: at once on an idle CPU, else when its turn comes."""
@@ -184,16 +184,12 @@ class Threads:
             cpu.mm = thread.mm
         thread.slice_end = time + self._slice
         self.switches += 1
-        if self.on_cpu:
-            self.on_cpu(thread, cpu, time, True)
-        self._ready(thread, time)
+        self.ready(thread, time)
 
     def _leave(self, thread: Thread) -> None:
         cpu = thread.cpu
         assert cpu is not None
         thread.cpu = None
-        if self.on_cpu:
-            self.on_cpu(thread, cpu, self.clock[0], False)
         if thread.owns:
             self.sleeps(thread)
         if self._runnable:
@@ -206,10 +202,6 @@ class Threads:
         self._runnable.append(me)
         self._leave(me)
         self._others()
-
-    def _ready(self, thread: Thread, time: int) -> None:
-        heappush(self._events, (time, self._order, thread))
-        self._order += 1
 
     def _next(self) -> Thread:
         """The thread whose turn it is; what is to be called before is called."""

@@ -12,7 +12,7 @@ WAKEUP = ("", "(hand-over)")  # the part of a wait after the lock was free or gi
 # who takes a lock for somebody else: the caller is meant
 WRAPPERS = frozenset({
     "mmap_read_lock", "mmap_write_lock", "mmap_write_lock_nested", "mmap_write_trylock",
-    "lock_mm_and_find_vma", "pte_offset_map_lock", "pte_alloc_map_lock", "pmd_lock", "__enter__",
+    "lock_mm_and_find_vma", "pte_offset_map_lock", "pte_alloc_map_lock", "pmd_lock",
     "vma_mark_detached", "vma_start_write", "madvise_lock", "anon_vma_lock_write", "anon_vma_lock_read",
     "filemap_lock_folio", "spin_lock", "spin_trylock", "down_read", "down_write", "down_read_trylock",
     "down_write_trylock", "mutex_lock", "mutex_trylock", "wait_until", "lock_vma_under_rcu",
@@ -49,9 +49,6 @@ class Waits:
         found.total += time
         found.longest = max(found.longest, time)
 
-    def by_lock(self) -> dict[str, int]:
-        """Picoseconds waited, by lock class."""
-        sums: dict[str, int] = {}
-        for (lock, *_), wait in self.by.items():
-            sums[lock] = sums.get(lock, 0) + wait.total
-        return sums
+    def worst_first(self) -> list[tuple[tuple[str, str, str, str], Wait]]:
+        """All, the most time first."""
+        return sorted(self.by.items(), key=lambda item: (-item[1].total, item[0]))

@@ -162,8 +162,7 @@ def anon_collapse(s: Setup) -> Bodies:
     """write all over anonymous memory; one makes huge pages of it by MADV_COLLAPSE"""
     bases = [s.anonymous(i) for i in range(s.values["mappings"])]
     s.fill(bases[0])
-    touchers = {f"thread{i}": s.toucher(i, bases[i % len(bases)], False) for i in range(s.values["threads"])}
-    return {**touchers, "collapser": s.collapser(bases[0])}
+    return {**_touchers(s, bases, give_back=False), "collapser": s.collapser(bases[0])}
 
 
 def dontneed_storm(s: Setup) -> Bodies:
@@ -203,12 +202,11 @@ def fork_large(s: Setup) -> Bodies:
             child = s.world.syscall("fork", fork.dup_mm, s.p.mm)
             s.world.syscall("exit of the child", init.mmput, child)
 
-    touchers = {f"thread{i}": s.toucher(i, bases[i % len(bases)], False) for i in range(s.values["threads"])}
-    return {**touchers, "forker": forker}
+    return {**_touchers(s, bases, give_back=False), "forker": forker}
 
 
-def _touchers(s: Setup, bases: list[int]) -> Bodies:
-    return {f"thread{i}": s.toucher(i, bases[i % len(bases)]) for i in range(s.values["threads"])}
+def _touchers(s: Setup, bases: list[int], give_back: bool = True) -> Bodies:
+    return {f"thread{i}": s.toucher(i, bases[i % len(bases)], give_back) for i in range(s.values["threads"])}
 
 
 WORKLOADS: Final[dict[str, Callable[[Setup], Bodies]]] = {

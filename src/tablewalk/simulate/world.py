@@ -15,7 +15,6 @@ from .waits import WAKEUP
 
 FULL_FLUSH: Final = 33  # pages: x86's tlb_single_page_flush_ceiling
 IPI, BROADCAST = 1, 2
-PRIMITIVES: Final = ("FIELD", "LOAD", "STORE", "ATOMIC", "TREE", "TREE_STORE", "LOCK", "BARRIER")
 UNCLEARED: Final = ("collapse_file", "collapse_huge_page")  # who allocates folios to copy into all of them
 
 
@@ -36,7 +35,6 @@ class World(Locks):
         super().__init__(machine.clock, cpus, profile, name_of=machine.lock_class)
         self.model, self.machine = model, machine
         self.latencies: dict[str, list[int]] = {}
-        self.on_operation: Callable[[Thread, str, int, int], None] | None = None
         self.flushes = 0
         self.tables: list[tuple[int, int]] = []
         self._nr_ptes = 0  # the address of the counter
@@ -50,7 +48,7 @@ class World(Locks):
 
     def __enter__(self) -> World:
         self.machine.attach(self)
-        self.machine.use_costs({name: self.profile.ps(name.lower()) for name in PRIMITIVES})
+        self.machine.use_costs({name: self.profile.ps(name.lower()) for name in self.machine.NAMES})
         self.clock[0] = 0
         self._charge_what_the_text_leaves_out()
         self._rcu_thread = self.spawn("rcu", self._run_callbacks, daemon=True)
@@ -82,8 +80,6 @@ class World(Locks):
         self.retries = 0
         if self._nr_ptes:
             self._note_tables()
-        if self.on_operation:
-            self.on_operation(me, name, begun, now)
         return result
 
     def watch_tables(self, counter: int) -> None:
