@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 
 from tablewalk.cli import EXIT_BAD
+from tablewalk.cli._options import kconfig_option
 from tablewalk.errors import TablewalkError, escape
 from tablewalk.explore import counterexample
 from tablewalk.explore.run import Options, Outcome, Program, built_in, explore, from_file
@@ -90,7 +91,7 @@ def command(
         raise TablewalkError("--checkpoint: of one scenario; give its name")
     if workers > 1 and (depth_first or checkpoint):
         raise TablewalkError("--workers: breadth first and without --checkpoint only")
-    config = KernelConfig(release, options=tuple(map(_option, options)), without=without)
+    config = KernelConfig(release, options=tuple(map(kconfig_option, options)), without=without)
     limits = Limits(states, seconds, switches=preemptions, rounds=rounds)
     search = Options(reduction, depth_first, wide, not everything, limits, checkpoint, workers, paranoid, exact)
     outcomes = []
@@ -147,13 +148,6 @@ def _replay(path: Path, what: tuple[str, ...], html: Path | None, perfetto: Path
     click.echo(f"{outcome.name}: violation, replayed from {escape(str(path))}")
     _tell_violation(outcome)
     return 1
-
-
-def _option(text: str) -> tuple[str, str]:
-    name, is_set, value = text.partition("=")
-    if not is_set:
-        raise TablewalkError(f"--set {text}: OPTION=VALUE is wanted")
-    return name, value
 
 
 def _explored(program: Program, config: KernelConfig, options: Options) -> Outcome:

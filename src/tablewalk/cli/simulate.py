@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from tablewalk.cli._options import kconfig_option
 from tablewalk.errors import TablewalkError, escape
 from tablewalk.machine.drivers import NEWEST, KernelConfig
 from tablewalk.report.latency import show
@@ -55,12 +56,12 @@ def command(
     """
     costs = Profile.read(profile) if profile else Profile()
     parameters = dict(_parameter(text) for text in values)
-    settings = tuple(_option(text) for text in options)
+    settings = tuple(kconfig_option(text) for text in options)
     configs = []
     for kernel in kernels or (NEWEST,):
         configs.append(KernelConfig(kernel, arch, settings, without))
         for change in against:
-            extra = ((_option(change),), ()) if "=" in change else ((), (change,))
+            extra = ((kconfig_option(change),), ()) if "=" in change else ((), (change,))
             configs.append(KernelConfig(kernel, arch, settings + extra[0], without + extra[1]))
     try:
         results = [simulate(workload, config, cpus, seed, parameters, costs) for config in configs]
@@ -72,13 +73,6 @@ def command(
     else:
         show(results, Console(highlight=False, width=None if os.isatty(1) or os.environ.get("COLUMNS") else 140))
     return 0
-
-
-def _option(text: str) -> tuple[str, str]:
-    name, is_set, value = text.partition("=")
-    if not is_set:
-        raise TablewalkError(f"--set {text}: OPTION=VALUE is wanted")
-    return name, value
 
 
 def _parameter(text: str) -> tuple[str, int]:
