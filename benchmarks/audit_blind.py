@@ -16,7 +16,6 @@ that an earlier draw had (audit/blind-spent.csv), and those that the audit's tes
 from __future__ import annotations
 
 import collections
-import copy
 import csv
 import random
 import re
@@ -26,9 +25,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parent))
+from audit_again import Key, again, keys
 from tablewalk.audit.conditionals import Source
 from tablewalk.audit.reader import Reader, parse
-from tablewalk.audit.run import Audit, add_file, audit, infer, judge, prepare, shown_name
+from tablewalk.audit.run import Audit, add_file, audit, infer, prepare, shown_name
 from tablewalk.audit.text import code_only, functions
 
 HERE = Path(__file__).parent
@@ -156,15 +157,14 @@ def edited(data: bytes, edits: list[tuple[int, int, str]]) -> bytes:
 
 def new_rules(run: Audit, path: Path, data: bytes) -> set[str]:
     """The rules of findings that are new with `data` as the file."""
-    other = Audit(run.names, run.root, run.annotations)
-    other.contracts = {name: dict(known) for name, known in run.contracts.items()}
-    other.entries = [copy.copy(e) for e in run.entries if e.file != str(path)]
+    read = Audit(run.names, run.root, run.annotations)
+    add_file(read, parse(str(path), data))
+    other = again(run)
+    other.entries = [e for e in other.entries if e.file != str(path)] + read.entries
     before = {id(e.result) for e in run.entries}
-    kept = len(other.entries)
-    add_file(other, parse(str(path), data))
     as_it_was = {(e.function.name, e.function.body): e for e in run.entries if e.file == str(path)}
     fresh = []
-    for entry in other.entries[kept:]:
+    for entry in read.entries:
         old = as_it_was.get((entry.function.name, entry.function.body))
         if old is None:
             prepare(other, entry)
@@ -174,12 +174,7 @@ def new_rules(run: Audit, path: Path, data: bytes) -> set[str]:
     infer(other, fresh)
     touched = {e.function.name for e in other.entries if id(e.result) not in before}
     then, now = (
-        collections.Counter(
-            (f.rule, f.function, f.message.split(" line")[0])
-            for e in r.entries
-            if e.function.name in touched
-            for f in judge(r, e)
-        )
+        sum((keys(r, e) for e in r.entries if e.function.name in touched), collections.Counter[Key]())
         for r in (run, other)
     )
     return {rule for rule, *_ in now - then}

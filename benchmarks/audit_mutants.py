@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import collections
-import copy
 import sys
 import time
 import tomllib
@@ -22,12 +21,12 @@ from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+from audit_again import again, keys
 from audit_mutant_list import Mutant, mutants
-from tablewalk.audit.run import Audit, Entry, audit, infer, judge, prepare, shown_name
+from tablewalk.audit.run import Entry, audit, infer, prepare, shown_name
 from tablewalk.audit.text import Function
 
 WHERE = Path(__file__).parent / "audit"
-Key = tuple[str, str, str]
 
 
 class Mutants:
@@ -36,10 +35,7 @@ class Mutants:
     def __init__(self, tree: Path) -> None:
         paths = [tree / d for d in ("mm", "fs", "arch", "kernel", "virt", "lib", "include", "drivers")]
         self.run = audit([p for p in paths if p.exists()])
-        self.found = {id(e): self._keys(self.run, e) for e in self.run.entries}
-
-    def _keys(self, run: Audit, entry: Entry) -> collections.Counter[Key]:
-        return collections.Counter((f.rule, f.function, f.message.split(" line")[0]) for f in judge(run, entry))
+        self.found = {id(e): keys(self.run, e) for e in self.run.entries}
 
     def all(self) -> Iterator[tuple[Entry, Mutant]]:
         """Each site once, however many resolutions of the #ifs have it."""
@@ -61,10 +57,7 @@ class Mutants:
 
     def caught(self, entry: Entry, mutant: Mutant) -> set[str]:
         """The rules of the findings that are new with it."""
-        run = Audit(self.run.names, self.run.root, self.run.annotations)
-        run.sleepers = self.run.sleepers
-        run.contracts = {name: dict(known) for name, known in self.run.contracts.items()}
-        run.entries = [copy.copy(e) for e in self.run.entries]
+        run = again(self.run)
         changed = []
         for old, new in zip(self.run.entries, run.entries, strict=True):
             if old.file == entry.file and (body := _edited(old.function, entry.function, mutant)) is not None:
@@ -75,7 +68,7 @@ class Mutants:
         rules: set[str] = set()
         for old, new in zip(self.run.entries, run.entries, strict=True):
             if new.result is not old.result:
-                rules |= {rule for rule, *_ in self._keys(run, new) - self.found[id(old)]}
+                rules |= {rule for rule, *_ in keys(run, new) - self.found[id(old)]}
         return rules
 
 
