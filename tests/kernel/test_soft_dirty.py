@@ -19,6 +19,25 @@ def kernel(driver: str, release: str = "7.x", built: str = "y") -> Process:
     return Process(KernelConfig(release, options=(("soft_dirty", built), ("swap", "y"))), driver)
 
 
+def first_of_four_written(driver: str) -> Process:
+    """A process with four pages, of which one was written since clear_refs."""
+    p = kernel(driver)
+    p.mmap(BASE, 4 * PAGE)
+    p.fill(BASE, 4 * PAGE)
+    clear_refs(p)
+    p.write(BASE, 1)
+    return p
+
+
+def with_huge_page(driver: str, release: str) -> Process:
+    """A process that has written to a huge page."""
+    p = kernel(driver, release)
+    p.mmap(BASE, 2 * M)
+    p.madvise(BASE, 2 * M, HUGEPAGE)
+    p.write(BASE, 1)
+    return p
+
+
 def clear_refs(p: Process, kind: int = 4) -> int:
     ret: int = p.k("soft_dirty").clear_refs_write(p.mm, kind)
     p.done()
@@ -76,11 +95,7 @@ def test_clear_refs_of_referenced_pages_is_not_modelled(driver: str) -> None:
 
 
 def test_mprotect_keeps_pages_read_only_that_are_not_soft_dirty(driver: str) -> None:
-    p = kernel(driver)
-    p.mmap(BASE, 4 * PAGE)
-    p.fill(BASE, 4 * PAGE)
-    clear_refs(p)
-    p.write(BASE, 1)
+    p = first_of_four_written(driver)
     p.mprotect(BASE, 4 * PAGE, READ)
     p.mprotect(BASE, 4 * PAGE, WRITE)
     p.write(BASE + 2 * PAGE, 1)
@@ -102,11 +117,7 @@ def test_shared_memory_of_a_file_too(driver: str) -> None:
 
 
 def test_swapped_pages_keep_what_they_were(driver: str) -> None:
-    p = kernel(driver)
-    p.mmap(BASE, 4 * PAGE)
-    p.fill(BASE, 4 * PAGE)
-    clear_refs(p)
-    p.write(BASE, 1)
+    p = first_of_four_written(driver)
     assert p.madvise(BASE, 4 * PAGE, PAGEOUT) == 0
     assert dirty(p, BASE, 4) == [0]
     p.read(BASE)
@@ -128,11 +139,7 @@ def test_what_moves_counts_as_written(driver: str) -> None:
 
 
 def test_a_child_has_what_its_parent_had(driver: str) -> None:
-    p = kernel(driver)
-    p.mmap(BASE, 4 * PAGE)
-    p.fill(BASE, 4 * PAGE)
-    clear_refs(p)
-    p.write(BASE, 1)
+    p = first_of_four_written(driver)
     child = p.fork()
     assert dirty(child, BASE, 4) == [0] and not told(child, BASE)
     child.write(BASE + PAGE, 1)
@@ -151,10 +158,7 @@ def test_memory_that_merges_is_soft_dirty_if_any_of_it_was(release: str, driver:
 
 @pytest.mark.parametrize("release", RELEASES)
 def test_a_huge_page_is_written_as_a_whole(release: str, driver: str) -> None:
-    p = kernel(driver, release)
-    p.mmap(BASE, 2 * M)
-    p.madvise(BASE, 2 * M, HUGEPAGE)
-    p.write(BASE, 1)
+    p = with_huge_page(driver, release)
     assert p.huge == 1
     clear_refs(p)
     assert dirty(p, BASE, 512) == []
@@ -166,10 +170,7 @@ def test_a_huge_page_is_written_as_a_whole(release: str, driver: str) -> None:
 
 @pytest.mark.parametrize("release", RELEASES)
 def test_a_huge_page_that_is_split_is_dirty_and_so_becomes_soft_dirty(release: str, driver: str) -> None:
-    p = kernel(driver, release)
-    p.mmap(BASE, 2 * M)
-    p.madvise(BASE, 2 * M, HUGEPAGE)
-    p.write(BASE, 1)
+    p = with_huge_page(driver, release)
     clear_refs(p)
     p.madvise(BASE, PAGE, DONTNEED)
     assert p.huge == 0
@@ -178,10 +179,7 @@ def test_a_huge_page_that_is_split_is_dirty_and_so_becomes_soft_dirty(release: s
 
 @pytest.mark.parametrize("release", ["6.12", "7.x"])
 def test_mprotect_of_entries_at_once_makes_them_soft_dirty(release: str, driver: str) -> None:
-    p = kernel(driver, release)
-    p.mmap(BASE, 2 * M)
-    p.madvise(BASE, 2 * M, HUGEPAGE)
-    p.write(BASE, 1)
+    p = with_huge_page(driver, release)
     p.madvise(BASE, PAGE, DONTNEED)
     clear_refs(p)
     p.write(BASE + 5 * PAGE, 1)
