@@ -26,11 +26,13 @@ from .pgtable import (
     ACCESSED,
     DIRTY,
     LEAF,
+    MIGRATION_EXCLUSIVE,
     MKDIRTY,
     PFN_SHIFT,
     RW,
     SOFT_DIRTY,
     SPECIAL,
+    SWP_MIGRATION,
     UFFD_WP,
     is_swap_pte,
     maybe_mkwrite,
@@ -45,6 +47,7 @@ from .pgtable import (
     pmdp_huge_get_and_clear,
     pmdp_invalidate,
     pte_page,
+    swp_entry,
     vm_page_prot,
     vma_page_prot,
 )
@@ -159,8 +162,11 @@ def zap_huge_pmd_folio(vma: vm_area_struct, f: folio, pmdval: int) -> None:
 # --- split -----------------------------------------------------------------------------------------------
 
 
-def __split_huge_pmd(vma: vm_area_struct, pmd: pmd_p, address: int) -> None:
-    """Replace the huge pmd around `address`, if it is one: by a table (anonymous), or by nothing (file)."""
+def __split_huge_pmd(vma: vm_area_struct, pmd: pmd_p, address: int, freeze: bool = False) -> None:
+    """Replace the huge pmd around `address`, if it is one: by a table (anonymous), or by nothing (file).
+
+    With `freeze` the table has migration entries, as the folio itself is going to be split.
+    """
     haddr = address & -arch.pmd_size
     pml = pmd_lock(vma.vm_mm, pmd, haddr)
     pmdval = pmdp_get_lockless(pmd)
@@ -171,7 +177,7 @@ def __split_huge_pmd(vma: vm_area_struct, pmd: pmd_p, address: int) -> None:
         elif pmdval & SPECIAL and pmd_present(pmdval):
             split_zero_pmd(vma, pmd, haddr)
         elif pmd_present(pmdval):
-            split_anon_pmd(vma, pmd, haddr)
+            split_anon_pmd(vma, pmd, haddr, freeze)
         else:
             split_migration_pmd(vma, pmd, haddr)
     spin_unlock(pml)
@@ -196,22 +202,38 @@ def split_zero_pmd(vma: vm_area_struct, pmd: pmd_p, haddr: int) -> None:
     install_split_table(vma.vm_mm, pmd, haddr, entry, 0)
 
 
-def split_anon_pmd(vma: vm_area_struct, pmd: pmd_p, haddr: int) -> None:
-    """The deposited table maps the same pages one by one.  Under pml."""
+def split_anon_pmd(vma: vm_area_struct, pmd: pmd_p, haddr: int, freeze: bool) -> None:
+    """The deposited table maps the same pages one by one, or has their migration entries.  Under pml."""
     pmdval = pmdp_invalidate(pmd)
     flush_tlb_range(vma.vm_mm, haddr, haddr + arch.pmd_size)
     f = page_folio(pmd_page(pmdval))
     if pmdval & DIRTY:
         WRITE_ONCE(f, "flags", f.flags | PG_DIRTY)
+    entry = frozen_entry(f, pmdval) if freeze else map_split_pages(vma, f, pmdval)
+    add(vma.vm_mm.anon_huge, -1)
+    install_split_table(vma.vm_mm, pmd, haddr, entry, PAGE_CELLS)
+    folio_remove_rmap_pmd(f, vma)
+    if freeze:
+        folio_put(f)
+
+
+def frozen_entry(f: folio, pmdval: int) -> int:
+    """The first page's migration entry; what is dirty is not soft-dirty for that."""
+    kept = pmdval & (RW | ACCESSED | DIRTY | SOFT_DIRTY | UFFD_WP)
+    if load(page_flags(f.page)) & PAGE_ANON_EXCLUSIVE:
+        kept |= MIGRATION_EXCLUSIVE
+        store(page_flags(f.page), 0)
+    return swp_entry(SWP_MIGRATION, f.page, kept)
+
+
+def map_split_pages(vma: vm_area_struct, f: folio, pmdval: int) -> int:
+    """Count each page as mapped by itself; the first one's entry."""
     add(f._refcount, arch.hpage_pmd_nr - 1)
     if load(page_flags(f.page)) & PAGE_ANON_EXCLUSIVE:
         for i in range(1, arch.hpage_pmd_nr):
             store(page_flags(f.page + PAGE_CELLS * i), PAGE_ANON_EXCLUSIVE)
     folio_add_rmap_ptes(f, f.page, arch.hpage_pmd_nr, vma)
-    add(vma.vm_mm.anon_huge, -1)
-    entry = f.page << PFN_SHIFT | vm_page_prot(vma.vm_flags) | split_pte_flags(pmdval)
-    install_split_table(vma.vm_mm, pmd, haddr, entry, PAGE_CELLS)
-    folio_remove_rmap_pmd(f, vma)
+    return f.page << PFN_SHIFT | vm_page_prot(vma.vm_flags) | split_pte_flags(pmdval)
 
 
 def split_pte_flags(pmdval: int) -> int:

@@ -37,6 +37,7 @@ from .page_alloc import (
 from .pgtable import (
     ACCESSED,
     DIRTY,
+    MIGRATION_EXCLUSIVE,
     MKDIRTY,
     PRESENT,
     PROTNONE,
@@ -81,7 +82,6 @@ from .pgtable_generic import (
     pud_alloc,
 )
 from .rmap import folio_add_new_anon_rmap, folio_dup_rmap_ptes, mm_counter_file
-from .rmap_walk import MIGRATION_EXCLUSIVE
 from .swapfile import swap_dup_entry_direct
 from .userfaultfd_k import pte_mkuffd_wp
 from .vm_flags import (

@@ -49,6 +49,7 @@ SWP_MIGRATION: Final = 2  # RW: writable; the offset is the struct page
 SWP_MARKER: Final = 3  # the offset is a set of PTE_MARKER_*
 SWP_HWPOISON: Final = 4
 SWP_EXCLUSIVE: Final = 4  # flag of a swap entry
+MIGRATION_EXCLUSIVE: Final = 16  # flag of a migration entry: the page is the mapper's own
 
 PTE_MARKER_UFFD_WP: Final = 1
 PTE_MARKER_POISONED: Final = 2

@@ -7,8 +7,6 @@ kernel may gather flushes of several folios.
 
 from __future__ import annotations
 
-from typing import Final
-
 from ..arch import arch
 from ..machine import WRITE_ONCE, add, interval_tree_overlapping, load, spin_unlock, store
 from .config import config
@@ -41,6 +39,7 @@ from .page_alloc import (
 from .pgtable import (
     ACCESSED,
     DIRTY,
+    MIGRATION_EXCLUSIVE,
     PFN_SHIFT,
     PRESENT,
     PROTNONE,
@@ -75,8 +74,6 @@ from .swapfile import folio_dup_swap
 from .tlb import flush_tlb_range
 from .userfaultfd_k import userfaultfd_pte_wp
 from .vm_flags import VM_LOCKED
-
-MIGRATION_EXCLUSIVE: Final = 16  # flag of a migration entry: the page is the mapper's own
 
 
 def folio_anon_vma(f: folio) -> anon_vma:
@@ -136,7 +133,7 @@ def unmap_table(f: folio, vma: vm_area_struct, address: int, nr: int, idx: int, 
     if pmd_trans_huge(pmdval) and pmd_page(pmdval) == f.page:
         if not migrate and folio_test_lazyfree(f) and unmap_huge_pmd_locked(vma, address, pmd, f):
             return
-        __split_huge_pmd(vma, pmd, address)
+        __split_huge_pmd(vma, pmd, address, freeze=migrate)
     pte, ptl = pte_offset_map_lock(mm, pmd, address)
     if not pte:
         return
