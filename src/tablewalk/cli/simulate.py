@@ -14,6 +14,7 @@ from tablewalk.cli._options import kconfig_option
 from tablewalk.errors import TablewalkError, escape
 from tablewalk.machine.drivers import NEWEST, KernelConfig
 from tablewalk.report.latency import show
+from tablewalk.report.tracks import chrome_trace
 from tablewalk.simulate.profile import Profile
 from tablewalk.simulate.run import as_object, simulate
 from tablewalk.simulate.threads import Stuck
@@ -35,6 +36,8 @@ from tablewalk.simulate.workloads import CPUS, PARAMETERS, WORKLOADS
               help="Each kernel again with that option, or without that patch; may be repeated.")
 @click.option("--profile", type=click.Path(path_type=Path), metavar="FILE",
               help="What things cost on another machine (docs/simulate.md).")
+@click.option("--perfetto", type=click.Path(path_type=Path), metavar="FILE",
+              help="Threads, CPUs, waits and VmPTE over time as a Chrome trace, for ui.perfetto.dev.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object.")
 def command(
     workload: str,
@@ -47,6 +50,7 @@ def command(
     without: tuple[str, ...],
     against: tuple[str, ...],
     profile: Path | None,
+    perfetto: Path | None,
     as_json: bool,
 ) -> int:
     """Run WORKLOAD in virtual time under one or several kernels.
@@ -63,11 +67,14 @@ def command(
         for change in against:
             extra = ((kconfig_option(change),), ()) if "=" in change else ((), (change,))
             configs.append(KernelConfig(kernel, arch, settings + extra[0], without + extra[1]))
+    logged = perfetto is not None
     try:
-        results = [simulate(workload, config, cpus, seed, parameters, costs) for config in configs]
+        results = [simulate(workload, config, cpus, seed, parameters, costs, logged) for config in configs]
     except Stuck as e:
         click.echo(f"tablewalk: {escape(str(e))}", err=True)
         return 1
+    if perfetto:
+        perfetto.write_text(chrome_trace(results), encoding="utf-8")
     if as_json:
         click.echo(json.dumps({"simulations": [as_object(r) for r in results]}, separators=(",", ":")))
     else:

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import json
 from importlib.resources import files
 
 from tablewalk import __version__
 from tablewalk.explore.run import Outcome
 from tablewalk.explore.trace import Event, Trace, describe, shown, who
+from tablewalk.report import chrome
 from tablewalk.report.html import STYLE
 from tablewalk.report.markup import Markup, element, join
 
@@ -93,26 +93,16 @@ def _tables(trace: Trace, memory: tuple[int, ...], old: tuple[int, ...]) -> list
 def chrome_trace(outcome: Outcome, trace: Trace) -> str:
     """Chrome trace JSON: a track a CPU; a step takes a microsecond, what is held is a slice around the steps."""
     events = shown(trace)
-    told: list[dict[str, object]] = []
+    told = chrome.Trace()
     open_since: dict[tuple[int, str], int] = {}
     for t in sorted({e.thread for e in events}):
-        told.append({"ph": "M", "name": "thread_name", "pid": 1, "tid": t, "args": {"name": who(t, outcome.threads)}})
+        told.track(1, t, who(t, outcome.threads))
     for i, e in enumerate(events):
-        args = {"place": e.place()}
-        told.append({"ph": "X", "name": describe(trace.engine, e), "pid": 1, "tid": e.thread, "ts": i, "dur": 1,
-                     "args": args})  # fmt: skip
+        told.slice(1, e.thread, describe(trace.engine, e), i, i + 1, place=e.place())
         now = {(t, what) for t, holds in enumerate(e.holds) for what in holds}
-        for key in sorted(now - set(open_since)):
-            open_since[key] = i
-            told.append({"ph": "b", "cat": f"CPU{key[0]}", "id": f"{key}", "name": key[1], "pid": 1, "tid": key[0],
-                         "ts": i})  # fmt: skip
         for key in sorted(set(open_since) - now):
-            del open_since[key]
-            told.append(_end(key, i + 1))
-    told += [_end(key, len(events)) for key in sorted(open_since)]
-    return json.dumps({"traceEvents": told, "displayTimeUnit": "ns"}) + "\n"
-
-
-def _end(key: tuple[int, str], ts: int) -> dict[str, object]:
-    t, what = key
-    return {"ph": "e", "cat": f"CPU{t}", "id": f"{key}", "name": what, "pid": 1, "tid": t, "ts": ts}
+            told.held(1, key[0], f"CPU{key[0]}", key[1], open_since.pop(key), i + 1)
+        open_since |= dict.fromkeys(now - set(open_since), i)
+    for (t, what), since in sorted(open_since.items()):
+        told.held(1, t, f"CPU{t}", what, since, len(events))
+    return told.text()

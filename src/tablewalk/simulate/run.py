@@ -9,6 +9,7 @@ from typing import Any
 from tablewalk.errors import TablewalkError
 from tablewalk.machine.drivers import KernelConfig, load
 
+from .log import Log, LoggedWorld
 from .profile import Profile
 from .waits import Waits
 from .workloads import CPUS, WORKLOADS, checked, in_range, run
@@ -32,6 +33,7 @@ class Result:
     ipis: list[int]  # received, by CPU
     switches: int
     tables: list[tuple[int, int]]  # PTE tables over time, at each change
+    log: Log | None = None  # what happened when, if it was asked for
 
     def percentile(self, operation: str, p: float) -> int:
         """The latency that `p` percent of an operation's calls do not exceed."""
@@ -46,6 +48,7 @@ def simulate(
     seed: int = 1,
     values: dict[str, int] | None = None,
     profile: Profile | None = None,
+    logged: bool = False,
 ) -> Result:
     """Run a workload.  Raises TablewalkError for wrong parameters, and Stuck where nobody gets on."""
     if workload not in WORKLOADS:
@@ -54,7 +57,7 @@ def simulate(
     all_values = checked(values or {})
     model = load("timed")
     model.configure(config)
-    world = World(model, cpus, profile or Profile())
+    world = (LoggedWorld if logged else World)(model, cpus, profile or Profile())
     run(workload, world, seed, all_values)
     return _result(workload, config, world, seed)
 
@@ -63,7 +66,8 @@ def _result(workload: str, config: KernelConfig, world: World, seed: int) -> Res
     latencies = {name: sorted(found) for name, found in sorted(world.latencies.items())}
     ipis = [cpu.ipis for cpu in world.cpus]
     return Result(workload, config, len(world.cpus), seed, world.clock[0], latencies, world.waits, world.flushes,
-                  ipis, world.switches, world.tables)  # fmt: skip
+                  ipis, world.switches, world.tables,
+                  world.log if isinstance(world, LoggedWorld) else None)  # fmt: skip
 
 
 def as_object(r: Result) -> dict[str, Any]:
