@@ -60,7 +60,8 @@ def test_faults_wait_for_those_who_map_only_without_per_vma_locks() -> None:
 def test_table_reclaim_gives_back_the_tables_of_what_is_not_needed() -> None:
     with_it = simulate("dontneed-storm", KernelConfig(), 4, 1, SMALL)
     without = simulate("dontneed-storm", KernelConfig(options=(("PT_RECLAIM", "n"),)), 4, 1, SMALL)
-    assert with_it.tables[-1][1] < without.tables[-1][1] == max(nr for _, nr in without.tables)
+    kept = [kb for _, kb in without.memory["process"]]
+    assert with_it.memory["process"][-1][1] < kept[-1] == max(kept)
 
 
 def test_a_fork_makes_faults_wait_for_as_long_as_it_copies() -> None:

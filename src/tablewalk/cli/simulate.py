@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -13,10 +14,12 @@ from rich.console import Console
 from tablewalk.cli._options import kconfig_option
 from tablewalk.errors import TablewalkError, escape
 from tablewalk.machine.drivers import NEWEST, KernelConfig
+from tablewalk.record.recording import Recording
+from tablewalk.replay.select import select
 from tablewalk.report.latency import show
 from tablewalk.report.tracks import chrome_trace
 from tablewalk.simulate.profile import Profile
-from tablewalk.simulate.run import as_object, simulate
+from tablewalk.simulate.run import as_object, simulate, simulate_recording
 from tablewalk.simulate.threads import Stuck
 from tablewalk.simulate.workloads import CPUS, PARAMETERS, WORKLOADS
 
@@ -29,7 +32,7 @@ from tablewalk.simulate.workloads import CPUS, PARAMETERS, WORKLOADS
 @click.option("--seed", type=int, default=1, show_default=True, help="What is random is drawn from it.")
 @click.option("--with", "values", multiple=True, metavar="NAME=NUMBER",
               help="A parameter of the workload; may be repeated.")
-@click.option("--arch", default="x86_64", show_default=True, help="Architecture.")
+@click.option("--arch", help="Architecture [default: x86_64, or the recorded one].")
 @click.option("--set", "options", multiple=True, metavar="NAME=VALUE", help="Kconfig or sysfs option, as PT_RECLAIM=n.")
 @click.option("--without", multiple=True, metavar="PATCH", help="Leave a patch out; may be repeated.")
 @click.option("--against", multiple=True, metavar="NAME=VALUE|PATCH",
@@ -45,7 +48,7 @@ def command(
     cpus: int,
     seed: int,
     values: tuple[str, ...],
-    arch: str,
+    arch: str | None,
     options: tuple[str, ...],
     without: tuple[str, ...],
     against: tuple[str, ...],
@@ -53,23 +56,32 @@ def command(
     perfetto: Path | None,
     as_json: bool,
 ) -> int:
-    """Run WORKLOAD in virtual time under one or several kernels.
+    """Run WORKLOAD, or what the threads of a recording did, in virtual time under one or several kernels.
 
-    Tells how long its operations take and who makes whom wait for which lock. Without --kernel it is the newest.
+    WORKLOAD is one of those below, or the file of a recording (NAME.tw).  Tells how long its operations take and
+    who makes whom wait for which lock. Without --kernel it is the newest, or the recorded one.
     Exit status 1 if nobody gets on any more: a deadlock, told with who waits for whom.
     """
     costs = Profile.read(profile) if profile else Profile()
     parameters = dict(_parameter(text) for text in values)
+    path = _recording(workload)
+    if path and values:
+        raise TablewalkError("--with: a recording has no parameters")
     settings = tuple(kconfig_option(text) for text in options)
-    configs = []
-    for kernel in kernels or (NEWEST,):
-        configs.append(KernelConfig(kernel, arch, settings, without))
-        for change in against:
-            extra = ((kconfig_option(change),), ()) if "=" in change else ((), (change,))
-            configs.append(KernelConfig(kernel, arch, settings + extra[0], without + extra[1]))
+    asked = [KernelConfig(kernel, arch or "x86_64", settings, without) for kernel in kernels or (NEWEST,)]
+    configs = asked
+    if path:
+        selections = select(Recording.open(path).meta, kernels, arch, options, without)
+        configs = [s.config for s in selections]
+        asked = [KernelConfig(c.release, c.arch, settings, without) for c in configs]
     logged = perfetto is not None
     try:
-        results = [simulate(workload, config, cpus, seed, parameters, costs, logged) for config in configs]
+        results = []
+        for config, named in zip(_varied(configs, against), _varied(asked, against), strict=True):
+            if path:
+                results.append(simulate_recording(path, config, cpus, costs, str(named), logged))
+            else:
+                results.append(simulate(workload, config, cpus, seed, parameters, costs, logged))
     except Stuck as e:
         click.echo(f"tablewalk: {escape(str(e))}", err=True)
         return 1
@@ -80,6 +92,24 @@ def command(
     else:
         show(results, Console(highlight=False, width=None if os.isatty(1) or os.environ.get("COLUMNS") else 140))
     return 0
+
+
+def _recording(workload: str) -> Path | None:
+    """The recording that is meant, if it is none of the workloads."""
+    path = Path(workload)
+    return path if workload not in WORKLOADS and (path.suffix == ".tw" or path.exists()) else None
+
+
+def _varied(configs: list[KernelConfig], changes: tuple[str, ...]) -> list[KernelConfig]:
+    """Each kernel, and then with each change to it."""
+    return [varied for config in configs for varied in (config, *(_changed(config, change) for change in changes))]
+
+
+def _changed(config: KernelConfig, change: str) -> KernelConfig:
+    """A kernel with an option more, or a patch less."""
+    if "=" in change:
+        return replace(config, options=(*config.options, kconfig_option(change)))
+    return replace(config, without=(*config.without, change))
 
 
 def _parameter(text: str) -> tuple[str, int]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import gc
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, MutableSequence
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from tablewalk.errors import TablewalkError, escape
 from tablewalk.machine.drivers import Model
@@ -37,6 +37,8 @@ class Engine:
     to stop at the next row. `memory`: bytes that the model may take.
     """
 
+    walker_type: ClassVar = Walker
+
     def __init__(
         self, recording: Recording, model: Model, board: MutableSequence[int], slot: int, memory: int
     ) -> None:
@@ -44,7 +46,7 @@ class Engine:
         files = Files(model)
         self.calls = Calls(model, files, (1 << (56 if recording.meta.levels == 5 else 47)) - 4096)
         self._peek = self.calls.peek
-        walker = Walker(model, files, self._peek)
+        walker = self.walker_type(model, files, self._peek)
         self.population = Population(model, walker, memory, recording.meta.cpus)
         self.accuracy = Accuracy()
         self.harmless: dict[str, int] = {}
@@ -55,8 +57,8 @@ class Engine:
         self._start = StartState.of(recording, model)
         self._machine = model.machine
         events = recording.meta.events
-        self._all_served = bool(events) and not {"minor-faults", "major-faults", "page-faults"} & set(events)
-        if self._all_served:
+        self.all_served = bool(events) and not {"minor-faults", "major-faults", "page-faults"} & set(events)
+        if self.all_served:
             self.calls.tell("which faults were served (completions were not recorded): taken as all, at their entry")
         self._mismatches: dict[str, Mismatch] = {}
         fault, flags = model.kernel("fault"), model.kernel("vm_flags")
@@ -81,20 +83,29 @@ class Engine:
         Raises TablewalkError for a bad recording or one that cannot be replayed here.
         """
         gc.freeze()  # what is there stays; and nothing of a replay makes cycles that have to be looked for
-        for chunk in chunks(self._recording, look, self._all_served):
-            self._chunk(chunk)
+        for chunk in chunks(self._recording, look, self.all_served):
+            self.take(chunk)
             if self.interrupted:
                 break
             self.rows += chunk.rows
             self.last_t = max(self.last_t, chunk.last_t)
             self._board[self._slot] = self.rows
             self.population.check_memory(self.rows)
-        if self._start:
-            self._finish_start(self._start)
+        self.finish_start()
+        self.finish()
+
+    def finish(self) -> None:
+        """The recording ends at `last_t`."""
         self.population.finish(self.last_t)
         self.accuracy.mismatches = sorted(self._mismatches.values(), key=lambda m: -m.times)
 
-    def _chunk(self, chunk: Chunk) -> None:
+    @property
+    def start_t(self) -> int:
+        """Rows up to this time are the state of a process at the start of its recording; -1: there are none."""
+        return self._start.t if self._start else -1
+
+    def take(self, chunk: Chunk) -> None:
+        """Replay a chunk, or until asked to stop."""
         faults = zip(chunk.t, chunk.pid, chunk.address, chunk.how, strict=True)
         done = 0
         for e, before in zip(chunk.events, chunk.before, strict=True):
@@ -105,20 +116,32 @@ class Engine:
             if self._board[-1]:
                 self.interrupted, self.last_t, self.rows = True, e.t, e.no - 1
                 return
-            self._handlers[e.kind](e)
+            self.handle(e)
         if self._start and chunk.last_t > self._start.t:
             done += self._end_of_start(chunk, faults, done)
         self._faults(faults, len(chunk.t) - done)
+
+    def handle(self, e: Event) -> None:
+        """Replay a row that is no page fault."""
+        self._handlers[e.kind](e)
+
+    def fault(self, t: int, pid: int, address: int, how: int) -> None:
+        """Replay one page fault."""
+        self._faults(iter(((t, pid, address, how),)), 1)
 
     def _end_of_start(self, chunk: Chunk, faults: Iterator[Fault], done: int) -> int:
         """The start state of a process attached to ends in this chunk; returns the faults of it that were left."""
         assert self._start
         left = bisect_right(chunk.t, self._start.t) - done
         self._faults(faults, left)
-        self._finish_start(self._start)
+        self.finish_start()
         return left
 
-    def _finish_start(self, start: StartState) -> None:
+    def finish_start(self) -> None:
+        """What a process had at the start of its recording is all there."""
+        start = self._start
+        if start is None:
+            return
         process = self.population.alive.get(start.pid)
         if space := self.population.enter(process):
             try:

@@ -30,7 +30,8 @@ class Population:
         self.processes: list[Process] = []
         self.alive: dict[int, Process] = {}
         self.meter = Meter(model)
-        self._walker, self._machine, self._cpus = walker, model.machine, cpus
+        self.cpus = cpus  # that threads can be spread over; None: not known
+        self._walker, self._machine = walker, model.machine
         self._cells = memory // BYTES_PER_CELL
         self._generations: dict[int, int] = {}
         self._current: AddressSpace | None = None
@@ -152,7 +153,7 @@ class Population:
         """Where threads run is not recorded: each on a CPU of its own, as long as there are CPUs."""
         if process.space and process.space.mm is not None:
             threads = len(process.tids)
-            process.space.mm.nr_cpus = min(threads, self._cpus or threads)
+            process.space.mm.nr_cpus = min(threads, self.cpus or threads)
 
     def _copy(self, space: AddressSpace, e: Event) -> Any:
         """A copy of the address space, None where the model cannot make one."""

@@ -62,7 +62,7 @@ def replay(
     recording = Recording.open(path)
     meta, rows = recording.meta, recording.num_rows
     refuse_unreadable(path, meta)
-    memory = int(_available_memory() * MEMORY_PART) // min(len(selections), os.cpu_count() or 1)
+    memory = replay_memory() // min(len(selections), os.cpu_count() or 1)
     jobs = [Job(path, selection, check, driver, memory) for selection in selections]
     results = [_alone(jobs[0], progress)] if len(jobs) == 1 else _together(jobs, rows, progress)
     source = Source(
@@ -321,8 +321,12 @@ def _tell_spaces(out: ProcessResult, model: Model, own: list[AddressSpace]) -> N
     out.sites = list(chosen.values())[:SITES_SHOWN]
 
 
-def _available_memory() -> int:
-    """Bytes of memory that this machine has to give."""
+def replay_memory() -> int:
+    """Bytes of memory that all replays together may take on this machine."""
+    return int(_available() * MEMORY_PART)
+
+
+def _available() -> int:
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):

@@ -8,6 +8,7 @@ behind it, so a chunk is held back until the next one has been looked through.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
@@ -56,6 +57,14 @@ class Chunk:
     how: list[int]
     events: list[Event]
     before: list[int]
+    faults: Rows  # the faults' rows, with what a replay does not ask for: threads, begins and ends
+
+    def until(self, t: int) -> Chunk:
+        """What there is of it up to a time."""
+        n = bisect_right(self.t, t)
+        events = [e for e in self.events if e.t <= t]
+        lists = (self.t[:n], self.pid[:n], self.address[:n], self.how[:n], events, self.before[: len(events)])
+        return Chunk(n + len(events), min(self.last_t, t), *lists, self.faults[:n])
 
 
 def chunks(
@@ -112,6 +121,7 @@ def _chunk(rows: Rows, first: int, all_served: bool) -> Chunk:
         how.tolist(),
         events,
         before,
+        rows[is_fault],
     )
 
 

@@ -6,9 +6,11 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
+from tablewalk.errors import escape
 from tablewalk.simulate.run import PERCENTILES, Result
 
 WAITS_SHOWN = 10
+PROCESSES_SHOWN = 10
 
 
 def duration(ps: int) -> str:
@@ -22,10 +24,13 @@ def duration(ps: int) -> str:
 def show(results: list[Result], console: Console) -> None:
     """Print the comparison."""
     first = results[0]
-    console.print(f"{first.workload}: {first.cpus} CPUs, seed {first.seed}")
+    console.print(f"{first.workload}: {first.cpus} CPUs" + (f", seed {first.seed}" if first.seed else ""))
     console.print(_latencies(results))
+    console.print(_memory(results))
     for r in results:
         console.print(_waits(r))
+        for note in r.notes:
+            console.print(f"{r.kernel}: {escape(note)}", markup=False)
 
 
 def _latencies(results: list[Result]) -> Table:
@@ -38,13 +43,39 @@ def _latencies(results: list[Result]) -> Table:
         for r in results:
             if operation in r.latencies:
                 cells = [duration(r.percentile(operation, p)) for p in PERCENTILES]
-                table.add_row(operation, str(r.config), f"{len(r.latencies[operation]):,}", *cells)
+                table.add_row(operation, r.kernel, f"{len(r.latencies[operation]):,}", *cells)
     return table
+
+
+def _memory(results: list[Result]) -> Table:
+    """VmPTE at its highest, at the end, and on average over time."""
+    table = Table(title="page-table memory (VmPTE, kB)", title_justify="left")
+    table.add_column("process")
+    table.add_column("kernel")
+    for name in ("highest", "average", "at the end"):
+        table.add_column(name, justify="right")
+    names = list(dict.fromkeys(name for r in results for name in r.memory))
+    for process in names[:PROCESSES_SHOWN]:
+        for r in results:
+            if history := r.memory.get(process):
+                kbs = [kb for _, kb in history]
+                cells = (f"{kb:,.0f}" for kb in (max(kbs), average(history, r.time), kbs[-1]))
+                table.add_row(escape(process), r.kernel, *cells)
+    if len(names) > PROCESSES_SHOWN:
+        table.caption = f"and {len(names) - PROCESSES_SHOWN} more processes (--json has them all)"
+    return table
+
+
+def average(history: list[tuple[int, int]], end: int) -> float:
+    """The average of what a history says up to a time, from its first time on."""
+    times = [t for t, _ in history] + [max(end, history[-1][0])]
+    area = sum(kb * (until - t) for (t, kb), until in zip(history, times[1:], strict=True))
+    return area / max(times[-1] - times[0], 1)
 
 
 def _waits(r: Result) -> Table:
     ipis = f"{r.flushes:,} flushes, {sum(r.ipis):,} IPIs received, {duration(r.time)} in all"
-    table = Table(title=f"{r.config}: who made whom wait ({ipis})", title_justify="left")
+    table = Table(title=f"{r.kernel}: who made whom wait ({ipis})", title_justify="left")
     for name in ("lock", "waited in", "held by", "in"):
         table.add_column(name)
     for name in ("times", "waited", "longest"):

@@ -24,7 +24,7 @@ def chrome_trace(results: list[Result]) -> str:
 
 
 def _threads(trace: Trace, pid: int, r: Result, log: Log) -> None:
-    trace.process(pid, f"{r.workload} under {r.config}: threads")
+    trace.process(pid, f"{r.workload} under {r.kernel}: threads")
     for t, name in enumerate(log.threads):
         trace.track(pid, t, name)
     for o in log.operations:
@@ -52,7 +52,7 @@ def _threads(trace: Trace, pid: int, r: Result, log: Log) -> None:
 
 
 def _cpus(trace: Trace, pid: int, r: Result, log: Log) -> None:
-    trace.process(pid, f"{r.workload} under {r.config}: CPUs")
+    trace.process(pid, f"{r.workload} under {r.kernel}: CPUs")
     for cpu in range(r.cpus):
         trace.track(pid, cpu, f"CPU {cpu}")
     for run in log.runs:

@@ -80,19 +80,21 @@ class LoggedWorld(World):
         for cpu in self.cpus:
             if cpu.thread is not None:
                 self._ran(cpu.thread)
+        self.log.threads = [thread.name for thread in self.threads]  # a recorded one gets its name on its way
         super().__exit__(*args)
 
     def spawn(self, name: str, body: Callable[[], object], mm: int = 0, daemon: bool = False) -> Thread:
-        self.log.threads.append(name)
         if daemon:
             self.log.daemons.add(len(self.threads))
         return super().spawn(name, body, mm, daemon)
 
     def operation(self, name: str, entry: str, call: Callable[..., Any], *arguments: Any) -> Any:
+        if not self.time_is_on:
+            return super().operation(name, entry, call, *arguments)
         self.sync()
         me, begun = self.current, self.clock[0]
         result = super().operation(name, entry, call, *arguments)
-        self.log.operations.append(Operation(me.number, name, call.__name__, begun, self.clock[0]))
+        self.log.operations.append(Operation(me.number, name, getattr(call, "__name__", name), begun, self.clock[0]))
         if me.mm:
             self._note_memory(me.mm)
         return result

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from tablewalk.errors import TablewalkError
 from tablewalk.machine.drivers import KernelConfig, load
 
+from . import recorded
 from .log import Log, LoggedWorld
 from .profile import Profile
 from .waits import Waits
@@ -32,8 +34,15 @@ class Result:
     flushes: int
     ipis: list[int]  # received, by CPU
     switches: int
-    tables: list[tuple[int, int]]  # PTE tables over time, at each change
+    memory: dict[str, list[tuple[int, int]]]  # by process: VmPTE in kB over time, at each change
+    notes: list[str] = field(default_factory=list)  # what could not be done as it was recorded
     log: Log | None = None  # what happened when, if it was asked for
+    label: str = ""  # the kernel as it was asked for, where the configuration has more from a recording
+
+    @property
+    def kernel(self) -> str:
+        """The kernel in a few words."""
+        return self.label or str(self.config)
 
     def percentile(self, operation: str, p: float) -> int:
         """The latency that `p` percent of an operation's calls do not exceed."""
@@ -53,21 +62,35 @@ def simulate(
     """Run a workload.  Raises TablewalkError for wrong parameters, and Stuck where nobody gets on."""
     if workload not in WORKLOADS:
         raise TablewalkError(f"{workload}: no such workload; there are {', '.join(WORKLOADS)}")
-    in_range("--cpus", cpus, CPUS)
     all_values = checked(values or {})
-    model = load("timed")
-    model.configure(config)
-    world = (LoggedWorld if logged else World)(model, cpus, profile or Profile())
+    world = _world(config, cpus, profile, logged)
     run(workload, world, seed, all_values)
     return _result(workload, config, world, seed)
+
+
+def simulate_recording(
+    path: Path, config: KernelConfig, cpus: int, profile: Profile | None = None, label: str = "",
+    logged: bool = False,
+) -> Result:
+    """Let the threads of a recording do what they did.  Raises TablewalkError if it is none, and Stuck."""
+    world = _world(config, cpus, profile, logged)
+    notes = recorded.run(path, world)
+    return replace(_result(path.name, config, world, 0), notes=notes, label=label)
+
+
+def _world(config: KernelConfig, cpus: int, profile: Profile | None, logged: bool) -> World:
+    in_range("--cpus", cpus, CPUS)
+    model = load("timed")
+    model.configure(config)
+    return (LoggedWorld if logged else World)(model, cpus, profile or Profile())
 
 
 def _result(workload: str, config: KernelConfig, world: World, seed: int) -> Result:
     latencies = {name: sorted(found) for name, found in sorted(world.latencies.items())}
     ipis = [cpu.ipis for cpu in world.cpus]
     return Result(workload, config, len(world.cpus), seed, world.clock[0], latencies, world.waits, world.flushes,
-                  ipis, world.switches, world.tables,
-                  world.log if isinstance(world, LoggedWorld) else None)  # fmt: skip
+                  ipis, world.switches, world.memory,
+                  log=world.log if isinstance(world, LoggedWorld) else None)  # fmt: skip
 
 
 def as_object(r: Result) -> dict[str, Any]:
@@ -83,7 +106,8 @@ def as_object(r: Result) -> dict[str, Any]:
         for (lock, waiter, holder, held), w in r.waits.worst_first()
     ]  # fmt: skip
     return {
-        "workload": r.workload, "kernel": str(r.config), "cpus": r.cpus, "seed": r.seed, "ns": r.time / 1000,
+        "workload": r.workload, "kernel": r.kernel, "cpus": r.cpus, "seed": r.seed, "ns": r.time / 1000,
         "operations": operations, "waits": waits, "flushes": r.flushes, "ipis": r.ipis, "switches": r.switches,
-        "pte_tables": [[t / 1000, nr] for t, nr in r.tables],
+        "vmpte_kb": {name: [[t / 1000, kb] for t, kb in history] for name, history in r.memory.items()},
+        "notes": r.notes,
     }  # fmt: skip

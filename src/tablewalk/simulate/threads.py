@@ -42,8 +42,8 @@ class Thread:
     """A thread; `mm` is 0 for one of the kernel, which borrows whatever is loaded."""
 
     __slots__ = (
-        "atomic", "cpu", "daemon", "debt", "done", "greenlet", "irqs_off", "last", "mm", "name", "number", "operation",
-        "owns", "rcu", "slice_end", "waits_for", "waits_in",
+        "atomic", "cpu", "daemon", "debt", "done", "ended", "greenlet", "irqs_off", "last", "mm", "name", "number",
+        "operation", "owns", "rcu", "slice_end", "waits_for", "waits_in",
     )  # fmt: skip
 
     def __init__(self, number: int, name: str, mm: int, daemon: bool) -> None:
@@ -58,6 +58,7 @@ class Thread:
         self.slice_end = 0
         self.done = False
         self.operation = ""
+        self.ended = 0  # when its last operation was over
         self.owns: set[int] = set()  # rwsems held exclusively: others may be spinning on this thread
         self.waits_for = 0  # the lock's or cell's address
         self.waits_in = ""  # the function
@@ -78,6 +79,7 @@ class Threads:
         self._order = 0
         self._runnable: deque[Thread] = deque()
         self._left = 0
+        self._loop: Any = None  # the greenlet of `run`
         self._wakeup, self._switch = profile.ps("wakeup"), profile.ps("switch")
         self._slice = profile.ps("slice")
         self._early = max(0, self._slice - profile.ps("granularity"))
@@ -92,7 +94,7 @@ class Threads:
             self._left -= not daemon
             self._leave(thread)
 
-        thread.greenlet = greenlet(run)
+        thread.greenlet = greenlet(run, self._loop)
         self.threads.append(thread)
         self._left += not daemon
         self.wake(thread, self.clock[0])
@@ -100,8 +102,9 @@ class Threads:
 
     def run(self) -> None:
         """Until all threads are done.  Raises Stuck if they cannot get there, and whatever a thread raises."""
+        self._loop = greenlet.getcurrent()
         for thread in self.threads:
-            thread.greenlet.parent = greenlet.getcurrent()
+            thread.greenlet.parent = self._loop
         while self._left:
             thread = self._next()
             self.current = thread

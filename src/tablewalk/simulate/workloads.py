@@ -231,5 +231,5 @@ def run(workload: str, world: World, seed: int, values: dict[str, int]) -> None:
     with world:
         for name, body in bodies.items():
             world.spawn(name, body, p.mm.addr)
-        world.watch_tables(p.mm.nr_ptes)
+        world.watch_memory("process", p.mm)
         world.run()

@@ -36,8 +36,8 @@ class World(Locks):
         self.model, self.machine = model, machine
         self.latencies: dict[str, list[int]] = {}
         self.flushes = 0
-        self.tables: list[tuple[int, int]] = []
-        self._nr_ptes = 0  # the address of the counter
+        self.memory: dict[str, list[tuple[int, int]]] = {}  # by process: time, kB of VmPTE, at each change
+        self._watched: list[tuple[list[tuple[int, int]], tuple[tuple[int, int], ...]]] = []
         self._page = int(model.module("arch").arch.page_size)
         self._sleepers: dict[int, list[tuple[Thread, int, int]]] = {}  # cell -> thread, value wanted, since
         self._after: list[Callable[[], object]] = []  # for the grace period after this one
@@ -45,12 +45,24 @@ class World(Locks):
         self._callbacks: list[Callable[[], object]] = []
         self._rcu_thread: Thread | None = None
         self._rcu_sleeps = False
+        self._prepared = False
+
+    @property
+    def time_is_on(self) -> bool:
+        """Whether threads run; before that a workload sets up."""
+        return self._rcu_thread is not None
+
+    def prepare(self) -> None:
+        """Let operations that are called from here on be timed ones, once time is on."""
+        if not self._prepared:
+            self._prepared = True
+            self._charge_what_the_text_leaves_out()
 
     def __enter__(self) -> World:
+        self.prepare()
         self.machine.attach(self)
         self.machine.use_costs({name: self.profile.ps(name.lower()) for name in self.machine.NAMES})
         self.clock[0] = 0
-        self._charge_what_the_text_leaves_out()
         self._rcu_thread = self.spawn("rcu", self._run_callbacks, daemon=True)
         return self
 
@@ -68,6 +80,8 @@ class World(Locks):
 
     def operation(self, name: str, entry: str, call: Callable[..., Any], *arguments: Any) -> Any:
         """Do a system call or a fault, and note how long it took."""
+        if not self.time_is_on:
+            return call(*arguments)  # time is not on yet
         self.sync()
         me, begun, outer = self.current, self.clock[0], self.current.operation
         me.operation = name
@@ -75,22 +89,25 @@ class World(Locks):
         result = call(*arguments)
         self.sync()
         me.operation = outer
-        now = self.clock[0]
+        now = me.ended = self.clock[0]
         self.latencies.setdefault(name, []).append(now - begun)
         self.retries = 0
-        if self._nr_ptes:
-            self._note_tables()
+        self._look_at_memory()
         return result
 
-    def watch_tables(self, counter: int) -> None:
-        """Note how the number of PTE tables changes, operation by operation."""
-        self._nr_ptes = counter
-        self._note_tables()
+    def watch_memory(self, name: str, mm: Any) -> None:
+        """Note how the VmPTE of a process changes, operation by operation."""
+        arch = self.model.module("arch").arch
+        levels = ((mm.nr_ptes, arch.pte_bytes), (mm.nr_pmds, arch.pmd_bytes), (mm.nr_puds, arch.pud_bytes))
+        self._watched.append((self.memory.setdefault(name, []), levels))
+        self._look_at_memory()
 
-    def _note_tables(self) -> None:
-        nr = self.machine.mem[self._nr_ptes]
-        if not self.tables or self.tables[-1][1] != nr:
-            self.tables.append((self.clock[0], nr))
+    def _look_at_memory(self) -> None:
+        mem = self.machine.mem
+        for history, levels in self._watched:
+            kb = sum(mem[counter] * size for counter, size in levels) >> 10
+            if not history or history[-1][1] != kb:
+                history.append((self.clock[0], kb))
 
     def syscall(self, name: str, call: Callable[..., Any], *arguments: Any) -> Any:
         """A system call."""
