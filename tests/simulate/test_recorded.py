@@ -77,7 +77,11 @@ def test_a_recording_has_the_memory_over_time_that_its_replay_has(kernel: str) -
 
 
 def test_a_recording_gives_the_same_each_time() -> None:
-    assert as_object(simulated(ARENA)) == as_object(simulated(ARENA))
+    (selection,) = select(Recording.open(ARENA).meta, ["7.x"], None, (), ())
+    logged = simulate_recording(ARENA, selection.config, 4, logged=True)
+    assert as_object(simulated(ARENA)) == as_object(logged)
+    assert logged.log and len(logged.log.operations) == sum(map(len, logged.latencies.values()))
+    assert "python3 1285" in logged.log.threads
 
 
 def test_threads_think_for_as_long_as_they_did(tmp_path: Path) -> None:
