@@ -21,8 +21,8 @@ from tablewalk.record.recording import Recording
 from tablewalk.replay.engine import Engine
 from tablewalk.replay.run import replay
 from tablewalk.replay.select import Selection, select
+from tablewalk.report.chart import nice_step
 from tablewalk.report.html import page
-from tablewalk.report.svg import nice_step
 from tablewalk.report.terminal import show
 
 from .story import ANON, EXECUTED_KB, TABLE, Story
@@ -114,9 +114,10 @@ def test_the_page_stands_alone(recorded: Path, tmp_path: Path) -> None:
     assert "prefers-color-scheme: dark" in text
     document = xml.dom.minidom.parseString(re.sub(r"<meta[^>]*>", "", text.removeprefix("<!doctype html>")))
     (chart, rss) = document.getElementsByTagName("svg")
-    lines = chart.getElementsByTagName("path")
+    paths = chart.getElementsByTagName("path")
+    lines = [p for p in paths if p.getAttribute("class").startswith("line")]
     assert [p.getElementsByTagName("title")[0].toxml() for p in lines] == ["<title>6.1</title>", "<title>6.18</title>"]
-    assert len(chart.getElementsByTagName("circle")) == 2
+    assert sum(p.getAttribute("class") == "dot" for p in paths) == 2
     assert rss.getElementsByTagName("path")
 
 

@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 import click
 from rich.console import Console
@@ -14,13 +13,7 @@ from rich.table import Table
 from tablewalk.errors import TablewalkError
 from tablewalk.explore.verify import Result, claimed, command_of, rows, verify
 from tablewalk.patches import KINDS, Patch
-
-GROUPS: Final[dict[str, Callable[[str], bool]]] = {
-    "mm, 6.5": lambda id: id.startswith("B"),
-    "free by RCU, 6.6": lambda id: id.startswith("C"),
-    "PT_RECLAIM, 6.14": lambda id: id.startswith("D"),
-    "bugs": lambda id: not id.startswith(("B", "C", "D")),
-}
+from tablewalk.report.story import GROUPS
 
 
 @click.command("patches")

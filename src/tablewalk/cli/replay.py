@@ -58,7 +58,7 @@ def command(
     with _progress(selections, opened.num_rows) as progress:
         report = replay(recording, selections, check=check, driver=driver or fastest(), progress=progress)
     if html:
-        _write(html, page(report))
+        write(html, page(report))
     if as_json:
         click.echo(json.dumps(as_object(report), separators=(",", ":")))
     else:
@@ -91,7 +91,8 @@ def _progress(selections: list[Selection], rows: int) -> Iterator[Callable[[list
         yield update
 
 
-def _write(path: Path, text: str) -> None:
+def write(path: Path, text: str) -> None:
+    """Write a file, or say why not."""
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as e:

@@ -16,6 +16,7 @@ from tablewalk.errors import TablewalkError, escape
 from tablewalk.machine.drivers import NEWEST, KernelConfig
 from tablewalk.record.recording import Recording
 from tablewalk.replay.select import select
+from tablewalk.report import simulation
 from tablewalk.report.latency import show
 from tablewalk.report.tracks import chrome_trace
 from tablewalk.simulate.profile import Profile
@@ -39,6 +40,8 @@ from tablewalk.simulate.workloads import CPUS, PARAMETERS, WORKLOADS
               help="Each kernel again with that option, or without that patch; may be repeated.")
 @click.option("--profile", type=click.Path(path_type=Path), metavar="FILE",
               help="What things cost on another machine (docs/simulate.md).")
+@click.option("--html", type=click.Path(path_type=Path), metavar="FILE",
+              help="The results as a page: distributions, waits, memory, and a timeline to zoom into.")
 @click.option("--perfetto", type=click.Path(path_type=Path), metavar="FILE",
               help="Threads, CPUs, waits and VmPTE over time as a Chrome trace, for ui.perfetto.dev.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object.")
@@ -53,6 +56,7 @@ def command(
     without: tuple[str, ...],
     against: tuple[str, ...],
     profile: Path | None,
+    html: Path | None,
     perfetto: Path | None,
     as_json: bool,
 ) -> int:
@@ -74,7 +78,7 @@ def command(
         selections = select(Recording.open(path).meta, kernels, arch, options, without)
         configs = [s.config for s in selections]
         asked = [KernelConfig(c.release, c.arch, settings, without) for c in configs]
-    logged = perfetto is not None
+    logged = html is not None or perfetto is not None
     try:
         results = []
         for config, named in zip(_varied(configs, against), _varied(asked, against), strict=True):
@@ -85,6 +89,8 @@ def command(
     except Stuck as e:
         click.echo(f"tablewalk: {escape(str(e))}", err=True)
         return 1
+    if html:
+        html.write_text(simulation.page(results), encoding="utf-8")
     if perfetto:
         perfetto.write_text(chrome_trace(results), encoding="utf-8")
     if as_json:

@@ -13,12 +13,12 @@ WAITS_SHOWN = 10
 PROCESSES_SHOWN = 10
 
 
-def duration(ps: int) -> str:
+def duration(ps: int, digits: int = 3) -> str:
     """A time with three digits and its unit."""
     for unit, size in (("s", 10**12), ("ms", 10**9), ("µs", 10**6)):
         if ps >= size:
-            return f"{ps / size:.3g} {unit}" if ps < 1000 * size else f"{ps / size:.0f} {unit}"
-    return f"{ps / 1000:.0f} ns"
+            return f"{ps / size:.{digits}g} {unit}" if ps < 1000 * size else f"{ps / size:.0f} {unit}"
+    return f"{ps / 1000:.0f} ns" if ps else "0"
 
 
 def show(results: list[Result], console: Console) -> None:

@@ -7,7 +7,7 @@ import html
 
 from tablewalk.errors import escape
 
-VOID = frozenset({"meta", "br", "hr"})
+VOID = frozenset({"meta", "br", "hr", "input"})
 
 
 class Markup(str):

@@ -3,45 +3,47 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
+from typing import Final
 
-from tablewalk import __version__
 from tablewalk.explore.run import Outcome
 from tablewalk.explore.trace import Event, Trace, describe, shown, who
 from tablewalk.report import chrome
-from tablewalk.report.html import STYLE
 from tablewalk.report.markup import Markup, element, join
+from tablewalk.report.page import document
 
-OWN_STYLE = files("tablewalk.report").joinpath("schedule.css").read_text(encoding="utf-8")
-SCRIPT = files("tablewalk.report").joinpath("schedule.js").read_text(encoding="utf-8")
+STYLES: Final = ("schedule.css",)
+SCRIPTS: Final = ("schedule.js",)
 
 
 def page(outcome: Outcome, trace: Trace) -> str:
     """The whole page; without scripts all steps are below each other."""
     title = f"{outcome.name}: a counterexample"
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("title", title),
-        element("style", Markup(STYLE + OWN_STYLE)),
-    )
-    events = shown(trace)
+    parts = [element("h1", title), *broken(outcome), stepper(outcome, trace, whole=True)]
+    return document(title, parts, STYLES, SCRIPTS)
+
+
+def broken(outcome: Outcome) -> list[Markup]:
+    """Which rule, and by what."""
     rule = outcome.rule
-    header = element(
-        "header",
-        element("h1", title),
-        element("p", outcome.sentence, cls="warn"),
-        element("p", f"{rule.id}: {rule.statement}" if rule else "", cls="dim"),
-    )
+    told = element("p", f"{rule.id}: {rule.statement}", cls="dim") if rule else Markup("")
+    return [element("p", outcome.sentence, cls="warn"), told]
+
+
+def stepper(outcome: Outcome, trace: Trace, whole: bool = False) -> Markup:
+    """A counterexample to step through; one that is the `whole` page takes keys wherever they are pressed."""
+    events = shown(trace)
     steps = []
     for i, e in enumerate(events):
         steps.append(_step(outcome, trace, e, events[i - 1] if i else None, f"step {i + 1} of {len(events)}"))
-    buttons = [("first", "|<"), ("back", "< back"), ("on", "on >"), ("last", ">|")]
-    bar = element("nav", *(element("button", text, id=name, type="button") for name, text in buttons))
-    footer = element("p", f"Arrow keys step. Made by Tablewalk {__version__}.", cls="dim")
-    body = element("body", header, bar, *steps, footer, element("script", Markup(SCRIPT)))
-    return "<!doctype html>\n" + element("html", head, body, lang="en") + "\n"
+    buttons = [("first", "First"), ("back", "Back"), ("on", "On"), ("last", "Last")]
+    bar = element(
+        "div", *(element("button", text, type="button", data_do=name) for name, text in buttons),
+        element("input", type="range", min="1", max=str(len(events)), value="1", aria_label="step"), cls="bar",
+    )  # fmt: skip
+    hint = element("p", "The arrow keys step; Home and End go to the first and last step.", cls="dim hint")
+    about = {"data_whole": "yes"} if whole else {}
+    return element("div", bar, element("div", *steps, aria_live="polite"), hint, cls="stepper", tabindex="0",
+                   role="group", aria_label="a counterexample, step by step", **about)  # fmt: skip
 
 
 def _step(outcome: Outcome, trace: Trace, e: Event, before: Event | None, title: str) -> Markup:
@@ -58,7 +60,7 @@ def _step(outcome: Outcome, trace: Trace, e: Event, before: Event | None, title:
     told = f"RCU readers: {', '.join(readers) or 'none'}. Pending frees: {', '.join(e.pending) or 'none'}."
     old = before.memory if before else e.memory
     return element(
-        "section", element("h2", title), element("div", *cpus, cls="cpus"), element("p", told),
+        "section", element("h3", title), element("div", *cpus, cls="cpus"), element("p", told),
         element("div", *_tables(trace, e.memory, old), cls="tree"), cls="step",
     )  # fmt: skip
 
