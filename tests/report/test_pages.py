@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from browser import Browser, chromium
 
 from tablewalk.cli import demo, run
 from tablewalk.machine.drivers import fastest
@@ -15,6 +14,8 @@ from tablewalk.record.recording import Recording
 from tablewalk.replay.run import replay
 from tablewalk.replay.select import select
 from tablewalk.report import story
+
+from .browser import Browser, chromium
 
 ROOT = Path(__file__).parents[2]
 BUNDLED = ROOT / "examples/recordings/arena.tw"

@@ -32,13 +32,15 @@ def page(results: Sequence[Result]) -> str:
     title = f"{first.workload}: who waits for whom"
     told = f"Simulated on {first.cpus} CPUs, seed {first.seed}, in virtual time, under {_names(results)}."
     header = element("header", element("h1", title), element("p", told, cls="dim"))
-    return document(title, [header, *sections(results)], STYLES, SCRIPTS)
+    notes = [element("li", f"{r.kernel}: {note}") for r in results for note in r.notes]
+    noted = [element("ul", *notes, cls="warn")] if notes else []
+    return document(title, [header, *noted, *sections(results)], STYLES, SCRIPTS)
 
 
 def sections(results: Sequence[Result]) -> list[Markup]:
     """All that is told of simulations of one workload."""
     parts = [
-        element("h2", "Latency"), legend([str(r.config) for r in results]), latencies(results), distributions(results),
+        element("h2", "Latency"), legend([r.kernel for r in results]), latencies(results), distributions(results),
         *_memory(results), element("h2", "Waits"), *map(waits, results),
         element("h2", "Timeline"), *(trace(r, r.log) for r in results if r.log),
     ]  # fmt: skip
@@ -46,7 +48,7 @@ def sections(results: Sequence[Result]) -> list[Markup]:
 
 
 def _names(results: Sequence[Result]) -> str:
-    return " and ".join(str(r.config) for r in results)
+    return " and ".join(r.kernel for r in results)
 
 
 # --- latency ---------------------------------------------------------------------------------------------
@@ -67,7 +69,7 @@ def latencies(results: Sequence[Result]) -> Markup:
     for name in operations(results):
         for i, r in enumerate(results):
             if name in r.latencies:
-                key = element("span", element("span", cls=f"key k{i % COLOURS}"), str(r.config))
+                key = element("span", element("span", cls=f"key k{i % COLOURS}"), r.kernel)
                 cells = [duration(r.percentile(name, p)) for p in PERCENTILES]
                 rows.append([name, key, f"{len(r.latencies[name]):,}", *cells])
     columns = ["operation", "kernel", "calls", *(f"p{p:g}" for p in PERCENTILES[:-1]), "longest"]
@@ -78,7 +80,7 @@ def distributions(results: Sequence[Result], only: Sequence[str] = ()) -> Markup
     """A chart for each operation that was called often enough."""
     charts = []
     for name in only or operations(results):
-        lines = [(str(r.config), f"s{i % COLOURS}", r.latencies[name]) for i, r in enumerate(results)
+        lines = [(r.kernel, f"s{i % COLOURS}", r.latencies[name]) for i, r in enumerate(results)
                  if len(r.latencies.get(name, ())) >= TAIL]  # fmt: skip
         if lines:
             charts.append(element("div", element("h3", name), tails(lines, name)))
@@ -86,22 +88,22 @@ def distributions(results: Sequence[Result], only: Sequence[str] = ()) -> Markup
 
 
 def _memory(results: Sequence[Result]) -> list[Markup]:
-    """VmPTE of all address spaces together, over time."""
+    """VmPTE of all processes together, over time."""
     lines = []
     for i, r in enumerate(results):
         changes: list[tuple[int, int]] = []
-        for sizes in (r.log.memory.values() if r.log else ()):
+        for sizes in r.memory.values():
             before = 0
-            for t, size in sizes:
-                changes.append((t, size - before))
-                before = size
+            for t, kb in sizes:
+                changes.append((t, kb - before))
+                before = kb
         total, times, values = 0, [], []
         for t, change in sorted(changes):
             total += change
             times.append(t // 1000)
-            values.append(total >> 10)
+            values.append(total)
         if times:
-            lines.append(Line(str(r.config), f"s{i % COLOURS}", [0, *times], [values[0], *values]))
+            lines.append(Line(r.kernel, f"s{i % COLOURS}", [0, *times], [values[0], *values]))
     if not lines:
         return []
     end = max(r.time for r in results) // 1000
@@ -126,7 +128,7 @@ def waits(r: Result) -> Markup:
     if len(every) > SHOWN:
         parts.append(element("p", f"and {len(every) - SHOWN} more; --json has them all", cls="dim"))
     return element(
-        "div", element("h3", f"Under {r.config}"), element("p", about, cls="dim"),
+        "div", element("h3", f"Under {r.kernel}"), element("p", about, cls="dim"),
         element("div", by_lock, by_holder, cls="pair"),
         folded("Who made whom wait, function by function", *parts),
     )  # fmt: skip
@@ -163,11 +165,11 @@ def trace(r: Result, log: Log) -> Markup:
     buttons = [("in", "Zoom in"), ("out", "Zoom out"), ("left", "Left"), ("right", "Right"), ("all", "Everything"),
                ("next", "Next long wait"), ("prev", "Previous")]  # fmt: skip
     bar = element("div", *(element("button", text, type="button", data_do=name) for name, text in buttons), cls="bar")
-    label = f"Threads over time under {r.config}. Arrow keys move, plus and minus zoom, n and p go from wait to wait."
+    label = f"Threads over time under {r.kernel}. Arrow keys move, plus and minus zoom, n and p go from wait to wait."
     canvas = element("canvas", tabindex="0", role="img", aria_label=label)
     told = element("p", "Point at something, or step through the longest waits.", cls="told", aria_live="polite")
     text = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
-    parts = [element("h3", f"Under {r.config}"), keys, bar, canvas, told]
+    parts = [element("h3", f"Under {r.kernel}"), keys, bar, canvas, told]
     if left_out:
         parts.append(element("p", left_out, cls="dim"))
     parts.append(element("script", Markup(text), type="application/json"))

@@ -165,7 +165,7 @@ def old_against_new(compared: Sequence[tuple[str, str, list[Result]]]) -> Markup
     parts = [element("p", told)]
     for i, (about, command, results) in enumerate(compared):
         parts += [element("h3", about), element("p", element("code", command), cls="dim"),
-                  legend([str(r.config) for r in results]), simulation.latencies(results),
+                  legend([r.kernel for r in results]), simulation.latencies(results),
                   simulation.distributions(results)]  # fmt: skip
         if i == 0:
             parts += [*map(simulation.waits, results)]
