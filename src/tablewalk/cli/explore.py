@@ -22,34 +22,61 @@ from tablewalk.report import schedule
 
 
 @click.command()
-@click.argument("what", nargs=-1, metavar="[SCENARIO|FILE.py]...")
+@click.argument("what", nargs=-1, metavar="[SCENARIO|FILE.py[::SCENARIO]]...")
 @click.option("--list", "as_list", is_flag=True, help="What scenarios there are.")
 @click.option("--kernel", "release", default=NEWEST, show_default=True, help="Release.")
 @click.option("--without", multiple=True, metavar="ID", help="A patch the kernel lacks; repeatable.")
 @click.option("--set", "options", multiple=True, metavar="OPTION=VALUE", help="A Kconfig or sysfs option; repeatable.")
-@click.option("--reduction", type=click.Choice(sorted(REDUCTIONS)), default="m1", show_default=True,
-              help="Which steps are joined: none; m1: what is guarded, private or a release; m2: acquires too; "
-              "futures: m1, and what others will not interfere with any more.")
+@click.option(
+    "--reduction",
+    type=click.Choice(sorted(REDUCTIONS)),
+    default="m1",
+    show_default=True,
+    help="Which steps are joined: none; m1: what is guarded, private or a release; m2: acquires too; "
+    "futures: m1, and what others will not interfere with any more.",
+)
 @click.option("--depth-first", is_flag=True, help="Depth first; counterexamples are longer then.")
 @click.option("--wide", is_flag=True, help="Tell states apart by 128 bits, not 64.")
 @click.option("--exact", is_flag=True, help="Tell states apart by all that they are, not by hashes.")
 @click.option("--all", "everything", is_flag=True, help="Go on after the first violation.")
 @click.option("--states", type=click.IntRange(0), default=0, help="Stop after so many states.")
 @click.option("--seconds", type=click.FloatRange(0), default=0.0, help="Stop after so many seconds.")
-@click.option("--preemptions", type=click.IntRange(-1, 250), default=-1, show_default=True,
-              help="Leave out schedules in which threads that could go on are made to wait more often; -1: none.")
+@click.option(
+    "--preemptions",
+    type=click.IntRange(-1, 250),
+    default=-1,
+    show_default=True,
+    help="Leave out schedules in which threads that could go on are made to wait more often; -1: none.",
+)
 @click.option("--rounds", type=click.IntRange(0), default=0, help="Leave out schedules with more rounds of a loop.")
-@click.option("--checkpoint", type=click.Path(path_type=Path), metavar="FILE",
-              help="Keep the search of one scenario here every 10 seconds, and go on from what is here.")
+@click.option(
+    "--checkpoint",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Keep the search of one scenario here every 10 seconds, and go on from what is here.",
+)
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Native threads.")
 @click.option("--paranoid", is_flag=True, help="See that histories taken to be the same go on alike.")
 @click.option("--save", type=click.Path(path_type=Path), metavar="FILE", help="Keep the first counterexample here.")
-@click.option("--replay", "kept", type=click.Path(path_type=Path), metavar="FILE",
-              help="Run the schedule of a counterexample that was kept, and no other.")
-@click.option("--html", type=click.Path(path_type=Path), metavar="FILE",
-              help="The first counterexample as a page to step through.")
-@click.option("--perfetto", type=click.Path(path_type=Path), metavar="FILE",
-              help="The first counterexample as a Chrome trace, for ui.perfetto.dev.")
+@click.option(
+    "--replay",
+    "kept",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Run the schedule of a counterexample that was kept, and no other.",
+)
+@click.option(
+    "--html",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The first counterexample as a page to step through.",
+)
+@click.option(
+    "--perfetto",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The first counterexample as a Chrome trace, for ui.perfetto.dev.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(
     what: tuple[str, ...],
@@ -117,13 +144,21 @@ def _chosen(what: tuple[str, ...]) -> dict[str, Program]:
         return here
     programs: dict[str, Program] = {}
     for name in what:
+        file, _, one = name.rpartition("::")
         if name.endswith(".py"):
             programs |= from_file(Path(name))
-        elif name in here:
-            programs[name] = here[name]
+        elif file.endswith(".py"):
+            found = from_file(Path(file))
+            programs[one] = _named(one, found, f"{file} has {', '.join(found)}")
         else:
-            raise TablewalkError(f"{name}: no such scenario; `tablewalk explore --list` shows them")
+            programs[name] = _named(name, here, "`tablewalk explore --list` shows them")
     return programs
+
+
+def _named(name: str, programs: dict[str, Program], hint: str) -> Program:
+    if name not in programs:
+        raise TablewalkError(f"{name}: no such scenario; {hint}")
+    return programs[name]
 
 
 def _draw(o: Outcome | None, html: Path | None, perfetto: Path | None) -> None:
