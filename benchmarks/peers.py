@@ -202,9 +202,9 @@ the command to its verdict, one core each; other work on the machine lengthens w
 
 One protocol, written twice: [tables.pml](protocols/tables.pml) in Promela and [tables.py](protocols/tables.py) on the
 machine's operations, a statement for an operation. Faults install page tables and set entries, a retraction and a
-zap take tables away, readers walk without locks, RCU frees. Without reductions both have the same states
-at each size, and the same transitions (Spin counts the initial state as one). Threads: faults, retractions, zaps,
-readers; beside them two RCU callbacks.
+zap take tables away, readers walk without locks, RCU frees. Without reductions both have the same states and the same
+transitions (Spin counts the initial state as one). Threads: faults, retractions, zaps, readers; beside them two RCU
+callbacks.
 
 - *everything*: no reduction (`-DNOREDUCE`). *partial order* is Spin's default: it finds nothing here, since each
   statement is on what is shared. *collapsed*: with `-DCOLLAPSE`.
@@ -221,7 +221,8 @@ keeps, and of Spin's the fastest run of a kind:
 
 All runs; *seconds* are wall-clock. Of Spin's CPU seconds: `spin -a` + `cc` + `pan`. *cold*: nothing is
 kept, neither the compiled search nor Python's bytecode; the first search on a machine. Spin keeps nothing, and is as
-slow each time; with a `pan` that is kept, only the last summand is left.
+slow each time; with a `pan` that is kept, only the last summand is left. At the small sizes our time is the start:
+about 0.7 s for importing numba, as much for the kernel model's modules, and the rest for loading the compiled search.
 
 | size | who | verdict | states | transitions | CPU s | seconds | MiB |
 |---|---|---|---:|---:|---:|---:|---:|
