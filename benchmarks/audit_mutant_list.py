@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from tree_sitter import Node
 
 from tablewalk.audit.grammar import offset, parse
-from tablewalk.audit.names import LOCKS, MAPS, UNLOCKS, UNMAPS
+from tablewalk.audit.names import KUNMAPS, LOCKS, MAPS, UNLOCKS, UNMAPS
 from tablewalk.audit.text import Function
 
 _PTL = re.compile(r"(?:ptl|ptlp|ptl_\w+|\w+_ptl)$")
 _SAME = re.compile(r"(?:pte|pmd)_same$|is_pte_pages_stable$|vmf_pte_changed$")
+_ENDS = UNMAPS.keys() | KUNMAPS.keys()
 Edit = tuple[int, int, str]  # begin and end in the body, what to put there
 
 
@@ -217,11 +218,11 @@ class Sites:
         """Two unmaps in a row, swapped."""
         for call in self.calls:
             first = self.statement(call)
-            second = first.next_named_sibling if first is not None and self.name(call) in UNMAPS else None
+            second = first.next_named_sibling if first is not None and self.name(call) in _ENDS else None
             if first is None or second is None or second.type != "expression_statement":
                 continue
             other = second.named_children[0]
-            if other.type == "call_expression" and self.name(other) in UNMAPS and self.args(other) != self.args(call):
+            if other.type == "call_expression" and self.name(other) in _ENDS and self.args(other) != self.args(call):
                 swapped = f"{self.text(second)} {self.text(first)}"
                 yield self.make("order swapped", call, (offset(first), self.end(second), swapped))
 

@@ -28,7 +28,8 @@ def test_an_unchecked_map_is_a_line_and_status_1(tmp_path: Path, capsys: pytest.
     assert run(["audit", str(source)]) == 1
     out = capsys.readouterr().out
     assert out == (
-        f"{source}:6: warning: young(): pte is dereferenced; it is NULL if the map at line 5 fails [unchecked-null]\n"
+        f"{source}:6: warning: young(): pte is dereferenced; it is NULL if the map at line 5 fails [unchecked-null]"
+        " (explore fault-and-dontneed)\n"
     )
 
 

@@ -46,6 +46,10 @@ class Contract:
         said = self.takes or self.writes or self.recheck or self.stores
         return bool(said) or any(o.effects for o in self.outcomes)
 
+    def ends(self) -> frozenset[str]:
+        """Slots whose table it unmaps, or whose lock it releases."""
+        return self.takes | {e.slot for o in self.outcomes for e in o.effects if e.what == "unlocked"}
+
     def gives(self) -> frozenset[str]:
         """Slots that may be mapped when it returns and were not before."""
         return frozenset(e.slot for o in self.outcomes for e in o.effects if e.what == "mapped")

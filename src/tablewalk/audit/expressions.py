@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from tree_sitter import Node
 
-from tablewalk.audit.flow import Call, Constant, Graph, Nop, Op, Set, Step, Stop, Test, Use, Value
+from tablewalk.audit.flow import Call, Constant, Graph, Nop, Op, Set, Step, Stop, Test, Use, Value, constant
 from tablewalk.audit.grammar import offset
 
 Ends = list[tuple[int, int]]  # operations whose way on, the first or the second, is not known yet
@@ -29,7 +29,6 @@ _ASSERTIONS = frozenset(
 _NO_RETURN = frozenset(
     ("BUG", "panic", "do_exit", "make_task_dead", "unreachable", "__builtin_unreachable", "die", "do_group_exit")
 )
-_CONSTANT = re.compile(r"\(*(-?\d\w*|NULL|true|false|-?[A-Z][A-Z0-9_]*)\)*$")
 
 
 class Expressions:
@@ -369,22 +368,6 @@ class Expressions:
 def _only(n: Node) -> Node | None:
     inner = [c for c in n.named_children if c.type != "comment"]
     return inner[0] if len(inner) == 1 else None
-
-
-def constant(text: str) -> Constant | None:
-    """The constant that `text` is: a number, or a name in capitals."""
-    m = _CONSTANT.match(text)
-    if not m:
-        return None
-    word = m[1]
-    if word in ("NULL", "false"):
-        return 0
-    if word == "true":
-        return 1
-    try:
-        return int(word.rstrip("uUlL"), 0)
-    except ValueError:
-        return word if not word.lstrip("-")[:1].isdigit() else None
 
 
 _VALUES = {

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 Constant = int | str  # a name that is not known as a number is itself; "-E..." is an error
 _PATH = re.compile(r"\*?[A-Za-z_]\w*(?:(?:->|\.)\w+)*")
+_CONSTANT = re.compile(r"\(*(-?\d\w*|NULL|true|false|-?[A-Z][A-Z0-9_]*)\)*$")
 _NAME = re.compile(r"[A-Za-z_]\w*$")
 
 
@@ -130,3 +131,24 @@ def paths(text: str) -> frozenset[str]:
 
 def is_name(text: str) -> bool:
     return _NAME.match(text) is not None
+
+
+def is_error(constant: Constant | None) -> bool:
+    """Whether it is a number below 0, or the name of one."""
+    return constant.startswith("-") if isinstance(constant, str) else constant is not None and constant < 0
+
+
+def constant(text: str) -> Constant | None:
+    """The constant that `text` is: a number, or a name in capitals."""
+    m = _CONSTANT.match(text)
+    if not m:
+        return None
+    word = m[1]
+    if word in ("NULL", "false"):
+        return 0
+    if word == "true":
+        return 1
+    try:
+        return int(word.rstrip("uUlL"), 0)
+    except ValueError:
+        return word if not word.lstrip("-")[:1].isdigit() else None

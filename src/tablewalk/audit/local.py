@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from tablewalk.audit.engine import Report
 from tablewalk.audit.flow import Call, Return, Select, Set, Stop, Test, Use, Value
 from tablewalk.audit.names import DEPRECATED, KEEPS_TABLES, KERNEL_MM, LOCKS, MAPS, PMD_LOCKS, UPPER, USER_MM, Names
-from tablewalk.audit.one import Unit
 from tablewalk.audit.slices import named
+from tablewalk.audit.unit import Unit
 
 _ENTRY = re.compile(r"\bpte_t \*$")
 _HUGE_DEFINITION = re.compile(r"huge_pte_(?:alloc|offset)$")

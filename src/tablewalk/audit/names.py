@@ -37,7 +37,9 @@ MAPS = {
 UNMAPS = {"pte_unmap": False, "pte_unmap_nested": False, "pte_unmap_unlock": True}  # whether it unlocks too
 IMPLEMENTATION = frozenset((*MAPS, *UNMAPS, "pte_lockptr"))  # the interface itself is not audited
 
-KERNEL_LOOKUPS = frozenset(("pte_offset_kernel", "pte_alloc_kernel", "pte_alloc_kernel_track", "virt_to_kpte"))
+KERNEL_LOOKUPS = frozenset(
+    ("pte_offset_kernel", "pte_alloc_kernel", "pte_alloc_kernel_track", "virt_to_kpte", "lookup_address")
+)
 UPPER = frozenset(
     ("pgd_offset", "p4d_offset", "pud_offset", "pmd_offset", "pmd_off", "pgd_offset_pgd", "pmd_offset_lockless")
 )  # down the tables: the first argument says which
@@ -45,9 +47,14 @@ USER_MM = re.compile(r"(?:^|->)(?:mm|vm_mm)$")
 KEEPS_TABLES = re.compile(
     r"rcu_read_lock\w*|local_irq_(?:save|disable)|pte_lockptr|pmd_lock\w*|mmap_write_lock\w*|spin_lock_irq\w*"
 )
-HUGE_LOOKUPS = frozenset(
-    ("pte_offset_huge", "pte_alloc_huge", "huge_pte_offset", "huge_pte_alloc", "hugetlb_walk", "lookup_address")
-)
+_KMAPS = """
+    kmap_local_page kmap_local_page_prot kmap_local_folio kmap_local_pfn kmap_local_zpdesc bvec_kmap_local kmap_atomic
+    kmap_atomic_prot kmap_atomic_pfn"""
+KMAPS = frozenset(_KMAPS.split())
+# which argument is what ends
+KUNMAPS = {"kunmap_local": 0, "kunmap_atomic": 0, "__kunmap_local": 0, "__kunmap_atomic": 0, "folio_release_kmap": 1}
+HUGE_LOOKUPS = frozenset(("pte_offset_huge", "pte_alloc_huge", "huge_pte_offset", "huge_pte_alloc", "hugetlb_walk"))
+HUGE_ACCESS = re.compile(r"huge_ptep_\w+$|set_huge_pte\w*$|huge_pte_clear$")
 
 LOCKS = frozenset(("spin_lock", "spin_lock_nested", "raw_spin_lock", "double_pt_lock", "spin_trylock"))
 UNLOCKS = frozenset(("spin_unlock", "raw_spin_unlock", "double_pt_unlock"))
@@ -116,9 +123,12 @@ INTEREST = re.compile(
 )  # a function is audited that has one of these
 _QUICK = """
     pte_offset_ pte_alloc_map get_locked_pte pte_unmap pte_lockptr trans_unstable pte_free pmd_read_atomic
-    pmd_none_or_"""
+    pmd_none_or_ huge_pte hugetlb_walk kmap_local kmap_atomic"""
 QUICK = tuple(_QUICK.split())  # one of these is in every text that has an interest
-NEARBY = re.compile(r"\bpte_offset_kernel\s*\(|\bpte_free\s*\(")  # or one of these; rules of their own
+NEARBY = re.compile(
+    r"\bpte_offset_kernel\s*\(|\bpte_free\s*\(|\b(?:huge_ptep_get|set_huge_pte_at|huge_pte_(?:clear|offset|alloc)"
+    r"|hugetlb_walk)\s*\(|(?s:kmap_(?:local|atomic)\w*\s*\(.*?kmap_(?:local|atomic))"
+)  # or one of these, or maps that may nest; rules of their own
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,20 +5,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from tablewalk.audit.annotations import Annotation
 from tablewalk.audit.calls import Calls, gives
-from tablewalk.audit.contracts import Contract, Lookup, Outcome, place_of, slot_of
+from tablewalk.audit.contracts import Contract, Lookup, Outcome, slot_of
 from tablewalk.audit.engine import Report
 from tablewalk.audit.flow import Call, Graph, Op, Set, Step, Test, Use
-from tablewalk.audit.grammar import errors
-from tablewalk.audit.lower import lower
 from tablewalk.audit.names import (
     ALLOCATES,
     ERROR_TESTS,
     HUGE_LOOKUPS,
     KERNEL_LOOKUPS,
+    KMAPS,
+    KUNMAPS,
     LOCKS,
     MAPS,
     PMD_LOCKS,
@@ -28,32 +28,12 @@ from tablewalk.audit.names import (
     UNMAPS,
     WRITES,
 )
+from tablewalk.audit.seeds import PTE_POINTER, Seeds, seeds_of
 from tablewalk.audit.slices import compress, liveness, named, tracked
-from tablewalk.audit.state import ASSUMED, LOCK, MAPPED, NEVER, Ref, State, Table
-from tablewalk.audit.text import Function
+from tablewalk.audit.state import MAPPED
+from tablewalk.audit.unit import Unit
 
-_PTE_POINTER = re.compile(r"\bpte_t \*$")
-_LOCK_POINTER = re.compile(r"\bspinlock_t \*$")
 _KEPT = re.compile(r"\b(?:spinlock_t|pte_t) \*$")
-_SAVED = re.compile(r"\b(?:pte_t|pmd_t)$")
-
-
-@dataclass(slots=True)
-class Unit:
-    """A function that can be followed."""
-
-    function: Function
-    graph: Graph  # as written
-    calls: tuple[Call, ...]
-    broken: list[int]  # offsets in the body that the grammar did not understand
-
-    @classmethod
-    def of(cls, function: Function) -> Unit | None:
-        lowered = lower(function)
-        if lowered is None:
-            return None
-        calls = tuple(op for op in lowered.graph.ops if isinstance(op, Call))
-        return cls(function, lowered.graph, calls, errors(lowered.tree))
 
 
 @dataclass(slots=True)
@@ -62,43 +42,6 @@ class Result:
     contract: Contract
     complete: bool
     states: int
-
-
-@dataclass(slots=True)
-class _Seed:
-    place: str
-    table: Table
-    ptl: str = ""  # the place of its lock
-    may_be_null: bool = False
-    slot: str = ""
-    unlocks: bool = False
-
-
-@dataclass(slots=True)
-class _Seeds:
-    found: list[_Seed] = field(default_factory=list)
-    opaque: bool = False  # callers are told by a protocol of its own
-
-    def states(self) -> Iterator[State]:
-        full = State()
-        for n, seed in enumerate(self.found, 1):
-            full.tables[-n] = seed.table
-            full.env[seed.place] = Ref("lock" if seed.table.status == LOCK else "map", -n)
-            if seed.ptl:
-                full.env[seed.ptl] = Ref("lock", -n)
-        yield full
-        nullable = [(-n, s.place) for n, s in enumerate(self.found, 1) if s.may_be_null]
-        if nullable:
-            other = full.copy()
-            for table, place in nullable:
-                del other.tables[table]
-                for p in [p for p, r in other.env.items() if r.table == table]:
-                    del other.env[p]
-                other.facts["=" + place] = 0
-            for seed in self.found:
-                if seed.may_be_null and seed.slot:
-                    other.facts["!none " + seed.slot] = True
-            yield other
 
 
 def follow(unit: Unit, lookup: Lookup, note: Annotation) -> Result:
@@ -114,7 +57,7 @@ def follow(unit: Unit, lookup: Lookup, note: Annotation) -> Result:
 
 def _follow(unit: Unit, lookup: Lookup, given: frozenset[str] | None, opaque: bool) -> Result:
     function = unit.function
-    seeds = _seeds(unit, lookup, given)
+    seeds = seeds_of(unit, lookup, given)
     seeds.opaque = opaque
     places = [s.place for s in seeds.found] + [s.ptl for s in seeds.found if s.ptl]
     graph = Graph(list(unit.graph.ops), [list(w) for w in unit.graph.next])
@@ -148,7 +91,7 @@ def _follow(unit: Unit, lookup: Lookup, given: frozenset[str] | None, opaque: bo
 
 
 def _refined(
-    unit: Unit, graph: Graph, lookup: Lookup, seeds: _Seeds, slots: frozenset[str]
+    unit: Unit, graph: Graph, lookup: Lookup, seeds: Seeds, slots: frozenset[str]
 ) -> tuple[Calls, list[Report]]:
     """First without remembering how conditions came out, then remembering those that a report took both ways.
 
@@ -194,7 +137,7 @@ def _engine(
     graph: Graph,
     live: list[frozenset[str]],
     lookup: Lookup,
-    seeds: _Seeds,
+    seeds: Seeds,
     slots: frozenset[str],
     remember: frozenset[str] | None,
 ) -> Calls:
@@ -237,6 +180,8 @@ def _call_matters(op: Call, interesting: frozenset[str], lookup: Lookup) -> bool
         or name in KERNEL_LOOKUPS
         or name in PMD_LOCKS
         or name in HUGE_LOOKUPS
+        or name in KMAPS
+        or name in KUNMAPS
         or ALLOCATES.match(name) is not None
         or SAME.search(name) is not None
         or (contract is not None and contract.matters())
@@ -257,128 +202,10 @@ def _useful(outcomes: set[Outcome]) -> frozenset[Outcome]:
     return frozenset(o._replace(effects=o.effects - idle) for o in outcomes) if effects - idle else frozenset()
 
 
-# What the function is given
-
-
-def _seeds(unit: Unit, lookup: Lookup, given: frozenset[str] | None) -> _Seeds:
-    function = unit.function
-    seeds = _Seeds()
-    names = {p.name: i for i, p in enumerate(function.parameters) if p.name}
-    for place, sites in _released(unit, lookup).items():
-        root = re.split(r"->|\.", place.lstrip("*"))[0]
-        if root not in names or (place == root and not _PTE_POINTER.search(function.parameters[names[root]].type)):
-            continue
-        unchanged = _before_set(unit, place, lookup)
-        reached = unchanged & sites.keys()
-        if not reached:
-            continue
-        ptl = next((sites[i] for i in sorted(reached) if sites[i]), "")
-        slot = f"{names[root]}{place[len(root) :]}" if place[0] != "*" else f"{names[root]}*"
-        if given is not None and slot not in given:
-            continue
-        if any(s.place == place for s in seeds.found):
-            continue
-        ptl = ptl or _unlocked_apart(unit, place, unchanged)
-        lock = "" if any(s.ptl == ptl for s in seeds.found) else ptl
-        null = _tested(unit, place, unchanged)
-        locks = any(c.name in LOCKS and any(a.place == lock for a in c.args[:2]) for c in unit.calls)
-        table = Table(MAPPED, NEVER if locks else ASSUMED, "given", 0, lock)
-        seeds.found.append(_Seed(place, table, lock, null, slot, bool(ptl) and not locks))
-    _locked_here(unit, seeds, names)
-    _unlocked_here(unit, seeds, names)
-    return seeds
-
-
-def _released(unit: Unit, lookup: Lookup) -> dict[str, dict[int, str]]:
-    """Places that the function unmaps: at which operations, and the place of the lock that is released there."""
-    found: dict[str, dict[int, str]] = {}
-    for i, call in enumerate(unit.graph.ops):
-        if not isinstance(call, Call):
-            continue
-        if call.name in UNMAPS and call.args and call.args[0].place:
-            ptl = call.args[1].place if UNMAPS[call.name] and len(call.args) > 1 else ""
-            found.setdefault(call.args[0].place, {})[i] = ptl
-        elif (contract := lookup(call.name)) is not None:
-            for slot in sorted(contract.takes):
-                place = place_of(slot, call.args, call.result)
-                if place:
-                    effects = {e for o in contract.outcomes for e in o.effects if e.slot == slot}
-                    apart = ("->" not in place and "." not in place) or any(e.kind == "lock stays" for e in effects)
-                    ptl = "" if apart else place.replace("pte", "ptl")
-                    found.setdefault(place, {})[i] = ptl
-    return found
-
-
-def _before_set(unit: Unit, place: str, lookup: Lookup) -> set[int]:
-    """The operations that some path comes to with the value that `place` had at the beginning."""
-    pending, seen = [0], {0}
-    while pending:
-        i = pending.pop()
-        op = unit.graph.ops[i]
-        if isinstance(op, Set) and op.place == place:
-            continue
-        if isinstance(op, Call):
-            if op.name in UNMAPS and op.args and op.args[0].place == place:
-                continue
-            contract = lookup(op.name)
-            if contract is not None:
-                slots = (*contract.takes, *contract.gives())
-                if place in (place_of(x, op.args, op.result) for x in slots):
-                    continue
-            if any(a.address and a.place == place for a in op.args):
-                continue
-        for to in unit.graph.next[i]:
-            if to >= 0 and to not in seen:
-                seen.add(to)
-                pending.append(to)
-    return seen
-
-
-def _unlocked_apart(unit: Unit, place: str, where: set[int]) -> str:
-    """The lock of a pointer, by its name, if the function releases it at one of these places and does not take it."""
-    ptl = re.sub(r"pte(p?)$", r"ptl", place) if place[0] != "*" else ""
-    locked = {a.place for c in unit.calls if c.name in LOCKS for a in c.args[:2]}
-    calls = [op for i in where if isinstance(op := unit.graph.ops[i], Call)]
-    unlocked = {a.place for c in calls if c.name in UNLOCKS for a in c.args[:2]}
-    return ptl if ptl != place and ptl in unlocked - locked else ""
-
-
-def _tested(unit: Unit, place: str, where: set[int]) -> bool:
-    ops = (unit.graph.ops[i] for i in where)
-    return any(isinstance(op, Test) and op.op == "true" and op.left.place == place for op in ops)
-
-
-def _locked_here(unit: Unit, seeds: _Seeds, names: dict[str, int]) -> None:
-    """A pointer that comes without its lock held, and the lock with it: as after a nolock map."""
-    locked = {a.place for c in unit.calls if c.name in LOCKS for a in c.args[:2]}
-    if not any(_SAVED.search(p.type) for p in unit.function.parameters):
-        return  # no saved value to compare with: the caller has made sure
-    for parameter in unit.function.parameters:
-        if not _PTE_POINTER.search(parameter.type) or any(s.place == parameter.name for s in seeds.found):
-            continue
-        ptl = re.sub(r"ptep?$", "ptl", parameter.name)
-        lock = names.get(ptl)
-        if ptl in locked and lock is not None and _LOCK_POINTER.search(unit.function.parameters[lock].type):
-            seeds.found.append(_Seed(parameter.name, Table(MAPPED, NEVER, "rw", 0, ptl), ptl))
-
-
-def _unlocked_here(unit: Unit, seeds: _Seeds, names: dict[str, int]) -> None:
-    """A lock that comes held."""
-    for i, parameter in enumerate(unit.function.parameters):
-        name = parameter.name
-        if not _LOCK_POINTER.search(parameter.type) or any(s.ptl == name for s in seeds.found):
-            continue
-        unlocks = any(c.name in UNLOCKS and any(a.place == name for a in c.args[:2]) for c in unit.calls)
-        locks = any(c.name in LOCKS and any(a.place == name for a in c.args[:2]) for c in unit.calls)
-        declared = re.search(rf"__releases\s*\(\s*\*?{name}\b", unit.function.annotations) is not None
-        if (unlocks and not locks) or declared:
-            seeds.found.append(_Seed(name, Table(LOCK, ASSUMED, "lock", 0, name), "", False, str(i)))
-
-
 # What it does
 
 
-def _inconsistent(engine: Calls, seeds: _Seeds) -> Iterator[Report]:
+def _inconsistent(engine: Calls, seeds: Seeds) -> Iterator[Report]:
     """What the function was given mapped must be unmapped on all paths that end alike, or on none."""
     if seeds.opaque:
         return
@@ -403,7 +230,7 @@ def _writes(unit: Unit, lookup: Lookup, locking: bool) -> frozenset[int]:
     copies = {
         p.name: i
         for i, p in enumerate(unit.function.parameters)
-        if _PTE_POINTER.search(p.type) and (re.sub(r"ptep?$", "ptl", p.name) in locked) == locking
+        if PTE_POINTER.search(p.type) and (re.sub(r"ptep?$", "ptl", p.name) in locked) == locking
     }
     for op in unit.graph.ops:
         if isinstance(op, Set) and op.value.place in copies and op.how == "=" and op.place not in copies:

@@ -83,8 +83,8 @@ def as_sarif(findings: list[Finding], version: str) -> dict[str, Any]:
         {
             "id": name,
             "shortDescription": {"text": rule.statement},
-            "help": {"text": f"Source: {rule.source}. Not reported when {rule.unless or 'it is kept'}."},
-            "properties": {"invariant": rule.invariant},
+            "help": {"text": f"Source: {rule.source}. Not reported: {rule.unless}."},
+            "properties": {"invariant": rule.invariant, "scenario": rule.command()},
         }
         for name, rule in RULES.items()
     ]

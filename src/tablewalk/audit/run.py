@@ -14,11 +14,12 @@ from tablewalk.audit.contracts import Contract, Lookup
 from tablewalk.audit.engine import Waypoint
 from tablewalk.audit.local import local_reports
 from tablewalk.audit.names import IMPLEMENTATION, INTEREST, NEARBY, Names, tree_root
-from tablewalk.audit.one import Result, Unit, follow
+from tablewalk.audit.one import Result, follow
 from tablewalk.audit.reader import Reader
 from tablewalk.audit.sleepers import Sleepers
 from tablewalk.audit.sources import CFile, Note, find
 from tablewalk.audit.text import Function
+from tablewalk.audit.unit import Unit
 
 MAX_ROUNDS = 5
 _HELPER = re.compile(r"\bpte_t\s*\*|\bspinlock_t\s*\*")

@@ -18,7 +18,14 @@ SUFFIXES = (".c", ".h")
 MAX_FILE = 32 << 20  # bytes
 MAX_LINE = 1 << 20
 _QUICK = tuple(word.encode() for word in QUICK)
-_QUICKER = (b"pte_", b"pmd_", b"get_locked_pte")  # one of these is in every word of QUICK
+_QUICKER = (
+    b"pte_",
+    b"pmd_",
+    b"get_locked_pte",
+    b"huge_pte",
+    b"hugetlb_walk",
+    b"kmap_",
+)  # one of these is in every word of QUICK
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tablewalk.audit.flow import Constant
 
-MAPPED, UNMAPPED, AWAY, LOCK = "mapped", "unmapped", "away", "lock"
+MAPPED, UNMAPPED, AWAY, LOCK, PAGE = "mapped", "unmapped", "away", "lock", "page"  # PAGE: by kmap_local_page()
 HELD, FREE, NEVER, ASSUMED, ALIAS = "held", "free", "never", "assumed", "alias"
 
 
@@ -16,7 +16,7 @@ class Ref(NamedTuple):
     """What a place holds: a pointer into table `table`, its lock, or the failure of its map."""
 
     # "map", "null", "err", "lock", "kernel", "huge", "live" (a lock found by a second look), "pml", "nolock" (where the
-    # map failed), "same" (a comparison), "entry" (an entry's value)
+    # map failed), "same" (a comparison), "entry" (an entry's value), "page" (of kmap_local_page())
     kind: str
     table: int
     # Of a pointer: as mapped; "used" there; "past" its last use; "inside".  Of an entry: "stale" once locked after.

@@ -8,7 +8,9 @@ import hashlib
 import json
 import os
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
+from textwrap import indent
 
 import click
 
@@ -30,7 +32,7 @@ _TREE = click.Path(exists=True, file_okay=False, path_type=Path)
 
 @click.command()
 @click.argument("paths", metavar="PATH...", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--rules", "list_rules", is_flag=True, help="The rules and their ids.")
+@click.option("--rules", "list_rules", is_flag=True, help="The rules, with examples; with --json, too.")
 @click.option("--diff", metavar="PATCH|REV[..[REV]]", help="Only what a patch, or commits, introduce.")
 @click.option("--compare", "trees", type=_TREE, nargs=2, metavar="OLD NEW", help="What two trees do not have alike.")
 @click.option("--baseline", type=_FILE, metavar="FILE", help="Accepted findings, with reasons.")
@@ -63,11 +65,7 @@ def command(
     Exit status 1 if there is one.
     """
     if list_rules:
-        for name, rule in RULES.items():
-            click.echo(f"{name}: {rule.statement}")
-            click.echo(f"    from {rule.source}{f'; invariant {rule.invariant}' if rule.invariant else ''}")
-            if rule.unless:
-                click.echo(f"    not when {rule.unless}")
+        click.echo(json.dumps([{"id": name, **asdict(rule)} for name, rule in RULES.items()]) if as_json_ else _rules())
         return 0
     gc.disable()  # the states of the paths are many and without circles, and the process ends with the verb
     if as_json_ and sarif:
@@ -105,6 +103,18 @@ def command(
     for a in unused if diff is None else ():
         click.echo(escape(f"{baseline}: covers nothing: {a.rule} in {a.file} {a.function}()"), err=True)
     return int(bool(findings))
+
+
+def _rules() -> str:
+    lines = []
+    for name, rule in RULES.items():
+        lines += [f"{name}: {rule.statement}", f"    from {rule.source}", f"    not reported: {rule.unless}"]
+        if rule.invariant:
+            shown = f": tablewalk explore {rule.command()}" if rule.scenario else ""
+            lines.append(f"    who breaks it breaks {rule.invariant} of the model{shown}")
+        for kind, text in (("bad", rule.bad), ("good", rule.good)):
+            lines += [f"    {kind}:", indent(text, " " * 8)]
+    return "\n".join(lines)
 
 
 def _line(f: Finding) -> str:
