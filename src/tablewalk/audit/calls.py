@@ -186,7 +186,7 @@ class Calls(Interface):
                 ref, table = found
                 if table.status == UNMAPPED:
                     self.report("double-unmap", op.line, f"{op.name}() unmaps {place} again", table.line)
-                s.order = tuple(i for i in s.order if i != ref.table)
+                s.leave(ref.table)
                 lock = s.env.get(place.replace("pte", "ptl"))
                 live = lock is not None and lock.kind == "live" and lock.table in s.tables
                 if e.kind == "unlocks" and table.status == MAPPED and table.lock in (NEVER, FREE) and not live:

@@ -106,7 +106,7 @@ class Conditions(Engine):
         for key in [k for k in s.facts if k.startswith(("!same ", "!outlives ")) and str(node) in k.split()]:
             del s.facts[key]
         s.tables.pop(node, None)
-        s.order = tuple(i for i in s.order if i != node)
+        s.leave(node)
 
     def _left_to_the_caller(self, locks: frozenset[str], s: State) -> None:
         """A parameter says not to lock: the caller answers for that."""

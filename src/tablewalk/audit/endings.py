@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from tablewalk.audit.conditions import Conditions
 from tablewalk.audit.contracts import Effect, Outcome, slot_of
 from tablewalk.audit.flow import Constant, Return, Value, is_error
-from tablewalk.audit.state import ASSUMED, AWAY, FREE, HELD, LOCK, MAPPED, UNMAPPED, State
+from tablewalk.audit.state import ASSUMED, FREE, HELD, LOCK, MAPPED, UNMAPPED, State
 
 
 class Endings(Conditions):
@@ -39,12 +39,7 @@ class Endings(Conditions):
             elif t.status == MAPPED and not self._stored(i, s):
                 lock = " and locked" if t.lock == HELD else ""
                 self.report("leak", op.line, f"returns with the page table of line {t.line} still mapped{lock}", t.line)
-            elif (
-                t.lock == HELD
-                and t.status in (UNMAPPED, LOCK, AWAY)
-                and not is_lock
-                and not (ptls and t.status == LOCK)
-            ):
+            elif t.lock == HELD and t.status in (UNMAPPED, LOCK) and not is_lock and not (ptls and t.status == LOCK):
                 self.report("missing-unlock", op.line, f"returns with {t.ptl or 'the lock'} still held", t.line)
         effects.update(self._overwritten(s))
         told = {e.slot for e in effects if e.what == "mapped"}

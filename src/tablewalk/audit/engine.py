@@ -13,7 +13,6 @@ from tablewalk.audit.slices import changed, named, stable
 from tablewalk.audit.state import (
     ALIAS,
     ASSUMED,
-    AWAY,
     FREE,
     LOCK,
     NEVER,
@@ -64,7 +63,6 @@ class Engine:
         self.kept: dict[tuple[str, Constant | None], tuple[int, Key]] = {}  # slot, result: line of a return
         self.given_away: dict[tuple[str, Constant | None], tuple[int, Key, int]] = {}  # likewise, and the map's line
         self.not_given: set[tuple[str, Constant | None]] = set()  # ways of ending where a slot has something else
-        self.states = 0
         self.complete = True
         self.remember: frozenset[str] | None = None  # conditions whose outcome is remembered; None for all
         self.wanted: set[str] = set()  # conditions that a reported path takes both ways
@@ -97,7 +95,6 @@ class Engine:
             if len(self._parents) > MAX_STATES:
                 self.complete = False
                 break
-        self.states = len(self._parents)
 
     def _step(self, node: int, op: Op, frozen: Frozen) -> Iterator[tuple[Frozen, int]]:
         if isinstance(op, Nop):
@@ -148,10 +145,10 @@ class Engine:
             if key.startswith("?pte_none("):
                 continue
             del s.facts[key]
-        if any(t.status in (UNMAPPED, AWAY, LOCK) for t in s.tables.values()):
+        if any(t.status in (UNMAPPED, LOCK) for t in s.tables.values()):
             referred = {r.table for r in s.env.values() if r.kind != "entry"}
             for i, t in list(s.tables.items()):
-                done = t.status in (UNMAPPED, AWAY, LOCK) and t.lock in (FREE, NEVER, ASSUMED, ALIAS) and i >= 0
+                done = t.status in (UNMAPPED, LOCK) and t.lock in (FREE, NEVER, ASSUMED, ALIAS) and i >= 0
                 if done and i not in referred:
                     del s.tables[i]
 

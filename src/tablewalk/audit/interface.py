@@ -72,7 +72,7 @@ class Interface(Endings):
             self.report("double-unmap", op.line, f"{v.text} is unmapped again", table.line)
         else:
             self._out_of_order(op, v, ref.table, s)
-        s.order = tuple(i for i in s.order if i != ref.table)
+        s.leave(ref.table)
         s.change(ref.table, status=UNMAPPED)
 
     def _out_of_order(self, op: Call, v: Value, ended: int, s: State) -> None:
@@ -103,7 +103,7 @@ class Interface(Endings):
             said = f"what line {mapped} mapped is unmapped only at line {op.line}, after what was mapped before it"
             self.report("unmap-order", line, said, mapped)
         self._out_of_order(op, v, ref.table, s)
-        s.order = tuple(i for i in s.order if i != ref.table)
+        s.leave(ref.table)
         s.change(ref.table, status=UNMAPPED)
 
     def huge(self, op: Call, v: Value, s: State) -> None:

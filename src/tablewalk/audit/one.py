@@ -41,7 +41,6 @@ class Result:
     reports: list[Report]
     contract: Contract
     complete: bool
-    states: int
 
 
 def follow(unit: Unit, lookup: Lookup, note: Annotation) -> Result:
@@ -87,7 +86,7 @@ def _follow(unit: Unit, lookup: Lookup, given: frozenset[str] | None, opaque: bo
         _recheck(unit),
         _stores(unit),
     )
-    return Result(reports, contract, engine.complete, engine.states)
+    return Result(reports, contract, engine.complete)
 
 
 def _refined(

@@ -8,7 +8,12 @@ from typing import NamedTuple
 
 from tablewalk.audit.flow import Constant
 
-MAPPED, UNMAPPED, AWAY, LOCK, PAGE = "mapped", "unmapped", "away", "lock", "page"  # PAGE: by kmap_local_page()
+MAPPED, UNMAPPED, LOCK, PAGE = (
+    "mapped",
+    "unmapped",
+    "lock",
+    "page",
+)  # LOCK: one without a table; PAGE: kmap_local_page()'s
 HELD, FREE, NEVER, ASSUMED, ALIAS = "held", "free", "never", "assumed", "alias"
 
 
@@ -83,8 +88,9 @@ class State:
             recheck=old.recheck if recheck is None else recheck,
         )
 
-    def mapped(self) -> list[int]:
-        return [i for i, t in self.tables.items() if t.status == MAPPED]
+    def leave(self, table: int) -> None:
+        """`table` is none of those that are mapped now."""
+        self.order = tuple(i for i in self.order if i != table)
 
     def forget(self, place: str) -> None:
         """`place` is about to get another value."""
