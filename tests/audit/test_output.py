@@ -48,6 +48,13 @@ def test_sarif_has_the_path_as_a_code_flow(source: Path, capsys: pytest.CaptureF
     assert result["ruleId"] in {r["id"] for r in got["runs"][0]["tool"]["driver"]["rules"]}
 
 
+def test_sarif_names_files_by_uri(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    odd = source.rename(tmp_path / "a b#.c")
+    assert run(["audit", "--sarif", str(odd)]) == 1
+    (result,) = json.loads(capsys.readouterr().out)["runs"][0]["results"]
+    assert result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == f"{tmp_path}/a%20b%23.c"
+
+
 def test_a_baseline_accepts_with_a_reason(source: Path, tmp_path: Path) -> None:
     baseline = tmp_path / "accepted.toml"
     entry = f'[[accept]]\nrule = "unchecked-null"\nfile = "{source}"\nfunction = "young"\n'

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass
 from typing import Any
+from urllib.parse import quote
 
 from tablewalk.audit.contracts import describe
 from tablewalk.audit.names import DEPRECATED, MAPS, UNMAPS
@@ -109,5 +111,5 @@ def _result(f: Finding) -> dict[str, Any]:
 
 
 def _location(file: str, line: int, text: str = "") -> dict[str, Any]:
-    place = {"artifactLocation": {"uri": file}, "region": {"startLine": max(line, 1)}}
+    place = {"artifactLocation": {"uri": quote(os.fsencode(file))}, "region": {"startLine": max(line, 1)}}
     return {"physicalLocation": place, **({"message": {"text": text}} if text else {})}
