@@ -115,8 +115,12 @@ def _memory(results: Sequence[Result]) -> list[Markup]:
 
 def waits(r: Result) -> Markup:
     """By lock, and by who made whom wait."""
-    about = (f"{duration(r.time)} in all; {duration(sum(w.total for w in r.waits.by.values()))} waited; "
+    waited = sum(w.total for w in r.waits.by.values())
+    about = (f"{duration(r.time)} in all; {duration(waited) if waited else 'nobody'} waited; "
              f"{r.flushes:,} flushes; {sum(r.ipis):,} IPIs received")  # fmt: skip
+    head = [element("h3", f"Under {r.kernel}"), element("p", about, cls="dim")]
+    if not r.waits.by:
+        return element("div", *head)
     by_lock = _bars(_grouped(r.waits, lambda key: key[0]), "lock")
     by_holder = _bars(_grouped(r.waits, lambda key: f"{key[2]} in {key[3]}" if key[2] else key[3]), "held by")
     rows = []
@@ -128,8 +132,7 @@ def waits(r: Result) -> Markup:
     if len(every) > SHOWN:
         parts.append(element("p", f"and {len(every) - SHOWN} more; --json has them all", cls="dim"))
     return element(
-        "div", element("h3", f"Under {r.kernel}"), element("p", about, cls="dim"),
-        element("div", by_lock, by_holder, cls="pair"),
+        "div", *head, element("div", by_lock, by_holder, cls="pair"),
         folded("Who made whom wait, function by function", *parts),
     )  # fmt: skip
 
