@@ -77,6 +77,27 @@ def test_what_else_differs() -> None:
     assert by_name("ppc64le-hash-64k", NEWEST).file_thp_deposits
 
 
+def test_the_others_of_the_arch_series() -> None:
+    first, *_ = (line for line in DOC.read_text().splitlines() if line.startswith("| | arm |"))
+    made = [by_name(name.strip(), NEWEST) for name in first.strip("|").split("|")[1:]]
+    assert [row[1:] for row in rows("| | arm |")] == more(made)
+    assert {a.name for a in made} > {name for name in names() if by_name(name, NEWEST).software_tlb}
+
+
+def more(made: list[Arch]) -> list[list[str]]:
+    def freed(a: Arch) -> str:
+        return "at once" if not a.rcu_table_free else "RCU, its own" if a.own_tlb_remove_table else "RCU"
+
+    return [
+        ["software" if a.software_tlb else "hardware" for a in made],
+        ["one CPU" if not a.smp else "broadcast" if a.broadcast_flush else "IPI" for a in made],
+        [freed(a) for a in made],
+        [f"{a.pt_reclaim_since[0]}.{a.pt_reclaim_since[1]}" if a.pt_reclaim_since else "never" for a in made],
+        ["halves" if a.split_pmd_reads else "at once" for a in made],
+        ["yes" if a.highpte else "no" for a in made],
+    ]
+
+
 def test_the_figures_of_real_kernels() -> None:
     assert rows("| kernel | start |") == [[row.kernel, *map(str, row.samples)] for row in ROWS]
 
@@ -91,6 +112,7 @@ def test_which_architectures_take_a_recording_of_47_bits() -> None:
     refused = {name for name in names() if by_name(name, NEWEST).task_size < (1 << 47) - 4096}
     assert refused == {
         "x86-pae", "arm64-39bit", "arm64-16k-36bit", "arm64-64k-42bit", "ppc64le", "ppc64le-4k", "ppc64le-hash-4k",
-        "riscv64-sv39", "arm-lpae",
+        "riscv64-sv39", "arm-lpae", "arm", "ia64", "m68k", "m68k-coldfire", "microblaze", "mips64", "mips32", "parisc64",
+        "sh", "sh-x2tlb", "xtensa",
     }  # fmt: skip
     assert "not `ppc64le-4k` (64 TiB), `riscv64-sv39`, `x86-pae` and `arm-lpae`" in text.replace("\n  ", " ")

@@ -22,7 +22,10 @@ BITS = {  # address bits that the levels add up to
     "arm64-16k": 48, "arm64-16k-36bit": 36, "arm64-16k-47bit": 47, "arm64-16k-52bit": 52,
     "arm64-64k": 52, "arm64-64k-42bit": 42, "arm64-64k-48bit": 48,
     "ppc64le-4k": 52, "ppc64le-64k": 52, "ppc64le-hash-4k": 46, "ppc64le-hash-64k": 52,
+    "arm": 32, "ia64": 44, "m68k": 32, "m68k-coldfire": 32, "microblaze": 32, "mips64": 40, "mips32": 32,
+    "parisc64": 42, "sh": 32, "sh-x2tlb": 32, "sparc64": 53, "xtensa": 32,
 }  # fmt: skip
+WORDS = {"arm", "m68k", "m68k-coldfire", "microblaze", "mips32", "sh", "xtensa"}  # entries have 32 bits
 
 
 def vmpte(a: Arch, present: Iterable[int], empty_ptes: int = 0, huge: Iterable[int] = (), highest: int = 0) -> int:
@@ -75,13 +78,13 @@ def test_levels_add_up(name: str, release: tuple[int, int]) -> None:
     assert a.levels == 1 + sum(b > 0 for b in (a.pmd_bits, a.pud_bits, a.p4d_bits, a.pgd_bits))
     assert not (a.pud_bits and not a.pmd_bits) and not (a.p4d_bits and not a.pud_bits)
     assert a.pte_bytes * a.tables_per_page <= a.page_size
-    assert a.pte_bytes == 8 << a.pte_bits
+    assert a.pte_bytes == (4 if name in WORDS else 8) << a.pte_bits
 
 
 @pytest.mark.parametrize(("name", "huge"), [
     ("x86_64", 2 << 20), ("x86-pae", 2 << 20), ("arm64", 2 << 20), ("arm64-16k", 32 << 20), ("arm64-64k", 512 << 20),
     ("s390x", 1 << 20), ("ppc64le-64k", 2 << 20), ("ppc64le-hash-64k", 16 << 20), ("riscv64", 2 << 20),
-    ("arm-lpae", 2 << 20),
+    ("arm-lpae", 2 << 20), ("mips64", 2 << 20), ("sparc64", 8 << 20),
 ])  # fmt: skip
 def test_size_of_a_huge_page(name: str, huge: int) -> None:
     a = by_name(name, (7, 2))
@@ -103,12 +106,18 @@ def test_what_changes_with_the_release() -> None:
 def test_which_reclaim_tables_since_when() -> None:
     since = {name: by_name(name, (7, 2)).pt_reclaim_since for name in names()}
     assert since["x86_64"] == since["x86_64-5level"] == (6, 14)
-    assert {name for name in names() if since[name] is None} == {n for n in names() if n.startswith("ppc64le")}
+    own = {name for name in names() if by_name(name, (7, 2)).own_tlb_remove_table}
+    assert own == {"sparc64", *(name for name in names() if name.startswith("ppc64le"))}
+    at_once = {name for name in names() if not by_name(name, (7, 2)).rcu_table_free}
+    assert at_once == {"ia64", *WORDS} - {"mips32"} | {"sh-x2tlb"}
+    assert {name for name in names() if since[name] is None} == own | at_once
     assert {value for name, value in since.items() if value and not name.startswith("x86_64")} == {(7, 0)}
 
 
-def test_vma_locks_on_64_bits_and_arm() -> None:
-    assert {n for n in names() if by_name(n, (7, 2)).per_vma_lock_since is None} == {"x86-pae"}
+def test_vma_locks_where_they_were_asked_for() -> None:
+    lacking = {n for n in names() if by_name(n, (7, 2)).per_vma_lock_since is None}
+    assert lacking == {"x86-pae", "ia64", "mips64", "parisc64", "sparc64", "sh-x2tlb", *WORDS} - {"arm"}
+    assert by_name("arm", (7, 2)).per_vma_lock_since == (6, 8)
     assert by_name("arm-lpae", (7, 2)).per_vma_lock_since == (6, 8)
 
 
@@ -118,7 +127,7 @@ def test_other_spellings() -> None:
 
 
 def test_an_unknown_name_says_what_there_is() -> None:
-    with pytest.raises(TablewalkError, match=r"^--arch vax: no such architecture; there are x86_64, .*arm-lpae$"):
+    with pytest.raises(TablewalkError, match=r"^--arch vax: no such architecture; there are x86_64, .*xtensa$"):
         by_name("vax", (7, 2))
 
 

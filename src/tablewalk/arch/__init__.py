@@ -27,6 +27,7 @@ class Arch:
     p4d_bits: int = 0
     pgd_bits: int = 9
     entry_bytes: int = 8
+    upper_entry_bytes: int = 0  # of a PMD or PUD entry; 0: as many as of a PTE
     big_endian: bool = False
     task_size: int = (1 << 47) - 4096
     # huge pages
@@ -50,6 +51,9 @@ class Arch:
     # flushes
     broadcast_flush: bool = False  # TLB invalidation by broadcast, no IPI
     split_pmd_reads: bool = False  # GUP_GET_PXX_LOW_HIGH: a pmd is read in two halves
+    software_tlb: bool = False  # a TLB miss is an exception, whose handler looks for the entry
+    smp: bool = True  # there are machines with several CPUs
+    highpte: bool = False  # HIGHPTE: a PTE table can be in high memory, mapped by kmap_local_page() while it is used
     # derived, set by __post_init__
     ptrs_per_pte: int = field(init=False, default=0)
     ptrs_per_pmd: int = field(init=False, default=0)
@@ -90,8 +94,9 @@ class Arch:
         self.pmd_index_mask = (1 << upper[0]) - 1
         self.levels = 1 + len(upper)
         self.pte_bytes = self.ptrs_per_pte * self.entry_bytes
-        self.pmd_bytes = self.ptrs_per_pmd * self.entry_bytes if self.pmd_bits else 0
-        self.pud_bytes = self.ptrs_per_pud * self.entry_bytes if self.pud_bits else 0
+        upper_bytes = self.upper_entry_bytes or self.entry_bytes
+        self.pmd_bytes = self.ptrs_per_pmd * upper_bytes if self.pmd_bits else 0
+        self.pud_bytes = self.ptrs_per_pud * upper_bytes if self.pud_bits else 0
 
 
 arch: Final[Arch] = Arch()

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""32-bit arm with LPAE: three levels with 64-bit entries (arch/arm; 6.1, 6.12, 7.2).
+"""32-bit arm (arch/arm; 6.1, 6.12, 7.2), with LPAE: three levels with 64-bit entries; and without: two levels.
 
-The kernel's modules lie in the user's last GiB, below PAGE_OFFSET: pgd_alloc() makes that GiB's PMD table for them,
-it counts as the process's own, and free_pgtables() stops before it.  Tables that hold the first two pages stay too,
-and are freed with the PGD (pgd_free).
+Without LPAE a table has 512 entries of 32 bits for Linux, which VmPTE counts, and in the same page as many for the
+hardware.  With it the kernel's modules lie in the user's last GiB, below PAGE_OFFSET: pgd_alloc() makes that GiB's PMD
+table for them, it counts as the process's own, and free_pgtables() stops before it.  Tables that hold the first two
+pages stay too, and are freed with the PGD (pgd_free).
 """
 
 from __future__ import annotations
@@ -31,4 +32,24 @@ def arm_lpae(release: tuple[int, int]) -> Arch:
         pt_reclaim_since=(7, 0),
         per_vma_lock_since=(6, 8),
         broadcast_flush=True,
+        highpte=True,
+    )
+
+
+def arm(release: tuple[int, int]) -> Arch:
+    """Two levels, as Debian's armmp; no huge pages."""
+    return Arch(
+        "arm",
+        **upper_levels(32 - PAGE_SHIFT - WIDTH, WIDTH + 2),
+        entry_bytes=4,
+        task_size=MODULES_VADDR,
+        has_thp=False,
+        has_move_pud=False,
+        split_pmd_ptlock=False,
+        first_user_address=2 << PAGE_SHIFT,
+        rcu_table_free=False,
+        pt_reclaim_since=None,
+        per_vma_lock_since=(6, 8),
+        broadcast_flush=True,
+        highpte=True,
     )

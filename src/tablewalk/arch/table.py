@@ -10,11 +10,17 @@ from typing import Final
 from tablewalk.errors import TablewalkError
 
 from . import Arch, UpperLevels, variant
-from .arm import arm_lpae
+from .arm import arm, arm_lpae
 from .arm64 import arm64
+from .ia64 import ia64
+from .m68k import m68k, m68k_coldfire
+from .mips import mips32, mips64
+from .parisc import parisc64
 from .powerpc import ppc64le, ppc64le_4k, ppc64le_64k, ppc64le_hash_4k, ppc64le_hash_64k
 from .riscv import riscv64
 from .s390 import s390x
+from .sparc import sparc64
+from .two_levels import microblaze, sh, sh_x2tlb, xtensa
 from .x86 import x86_64, x86_64_5level, x86_pae
 
 Release = tuple[int, int]
@@ -56,6 +62,18 @@ _MAKERS: Final[dict[str, Callable[[Release], Arch]]] = {
     "ppc64le-hash-64k": ppc64le_hash_64k,
     **{name: partial(_riscv64, name, bits) for name, bits in _RISCV64},
     "arm-lpae": arm_lpae,
+    "arm": arm,
+    "ia64": ia64,
+    "m68k": m68k,
+    "m68k-coldfire": m68k_coldfire,
+    "microblaze": microblaze,
+    "mips64": mips64,
+    "mips32": mips32,
+    "parisc64": parisc64,
+    "sh": sh,
+    "sh-x2tlb": sh_x2tlb,
+    "sparc64": sparc64,
+    "xtensa": xtensa,
 }
 
 _ALIASES: Final = {  # what Debian, uname and others say
@@ -69,6 +87,11 @@ _ALIASES: Final = {  # what Debian, uname and others say
     "riscv": "riscv64",
     "riscv64-sv48": "riscv64",
     "armhf": "arm-lpae",
+    "armel": "arm",
+    "mips64el": "mips64",
+    "mipsel": "mips32",
+    "hppa": "parisc64",
+    "sh4": "sh",
 }
 
 
@@ -87,7 +110,19 @@ def by_name(name: str, release: Release) -> Arch:
 
 
 def small(base: Arch, bits: int) -> Arch:
-    """`base` with three levels, tables of 2^`bits` entries below a PGD of 16: `x86_64/1`; for exploring."""
+    """`base` with three levels, tables of 2^`bits` entries below a PGD of 16: `x86_64/1`; for exploring.
+
+    It has no tables from the beginning, and none that stay.
+    """
     levels: UpperLevels = {"pmd_bits": bits, "pud_bits": 0, "p4d_bits": 0, "pgd_bits": 4}
-    task_size = 1 << base.page_shift + 2 * bits + 4
-    return variant(base, name=f"{base.name}/{bits}", pte_bits=bits, task_size=task_size, **levels)
+    return variant(
+        base,
+        name=f"{base.name}/{bits}",
+        pte_bits=bits,
+        task_size=1 << base.page_shift + 2 * bits + 4,
+        preallocated_pmds=(),
+        first_user_address=0,
+        user_pgtables_ceiling=0,
+        pud_folded_below=0,
+        **levels,
+    )

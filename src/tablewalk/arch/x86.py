@@ -37,6 +37,7 @@ def x86_pae(release: tuple[int, int]) -> Arch:
         task_size=PAGE_OFFSET,
         preallocated_pmds=tuple(i * GIB for i in range(pmds)),
         split_pmd_reads=True,
+        highpte=True,
         pt_reclaim_since=(7, 0),
         per_vma_lock_since=None,
     )

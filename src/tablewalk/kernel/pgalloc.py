@@ -33,7 +33,7 @@ def pgd_free(mm: mm_struct) -> None:
 
 
 def free_remaining(mm: mm_struct, addr: int) -> None:
-    """Free the PMD table of `addr`, if there is one, and the PTE table at its slot."""
+    """Free the PMD table of `addr`, if there is one and the level exists, and the PTE table at its slot."""
     pmd = mm_find_pmd(mm, addr)
     if not pmd:
         return
@@ -42,6 +42,8 @@ def free_remaining(mm: mm_struct, addr: int) -> None:
         clear_unreachable(pmd)
         pte_free(mm, pmd_pgtable(value))
         mm_dec_nr_ptes(mm)
+    if arch.pmd_bits == 0:
+        return
     pud = pud_offset(p4d_offset(pgd_offset(mm, addr), addr), addr)
     table = pmd_pgtable(load(pud))
     clear_unreachable(pud)
