@@ -196,6 +196,11 @@ def pte_index(addr: int) -> int:
     return addr >> arch.page_shift & arch.ptrs_per_pte - 1
 
 
+def pte_offset_kernel(pmd: pmd_p, addr: int) -> pte_p:
+    """Address of the PTE in a table that cannot go away: the kernel's, a guest's; nothing is checked or begun."""
+    return (load(pmd) >> PFN_SHIFT) + TABLE_ENTRY + (addr >> arch.page_shift & arch.ptrs_per_pte - 1)
+
+
 def pmd_addr_end(addr: int, end: int) -> int:
     """The end of the PTE table's range that `addr` lies in, or `end` if that comes first."""
     boundary = (addr >> arch.pmd_shift) + 1 << arch.pmd_shift

@@ -20,10 +20,11 @@ STYLES: Final = ("timeline.css", "schedule.css", "story.css")
 SCRIPTS: Final = ("timeline.js", "schedule.js")
 
 GROUPS: Final[dict[str, Callable[[str], bool]]] = {
+    "arch, 6.5": lambda id: id.startswith("A"),
     "mm, 6.5": lambda id: id.startswith("B"),
     "free by RCU, 6.6": lambda id: id.startswith("C"),
     "PT_RECLAIM, 6.14": lambda id: id.startswith("D"),
-    "bugs": lambda id: not id.startswith(("B", "C", "D")),
+    "bugs": lambda id: not id.startswith(("A", "B", "C", "D")),
 }
 
 
