@@ -282,9 +282,8 @@ def fill_holes(mapping: address_space, start: int, holes: int) -> int:
             xa_store(mapping.i_pages, index, XA_RETRY_ENTRY)
             empty += 1
     result = SCAN_SUCCEED if empty == holes else SCAN_PAGE_FILLED
-    for found in interval_tree_overlapping(mapping.i_mmap, start, last + 1):
-        if vm_area_struct(found).vm_flags & VM_UFFD_MISSING:
-            result = SCAN_EXCEED_NONE_PTE
+    if holes_are_awaited(mapping, start, last):
+        result = SCAN_EXCEED_NONE_PTE
     up_read(mapping.i_mmap_rwsem)
     if result != SCAN_SUCCEED:
         for index in range(start, last + 1):
@@ -292,3 +291,9 @@ def fill_holes(mapping: address_space, start: int, holes: int) -> int:
                 xa_store(mapping.i_pages, index, 0)
         spin_unlock(mapping.i_pages_lock)
     return result
+
+
+def holes_are_awaited(mapping: address_space, first: int, last: int) -> bool:
+    """Whether a userfaultfd is to be told of missing pages first..last; under i_mmap_rwsem."""
+    vmas = [vm_area_struct(found) for found in interval_tree_overlapping(mapping.i_mmap, first, last + 1)]
+    return any([vma.vm_flags & VM_UFFD_MISSING != 0 for vma in vmas])

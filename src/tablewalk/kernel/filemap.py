@@ -61,7 +61,6 @@ from .pgtable import (
     pmd_trans_huge,
     pmdp_get_lockless,
     pte_p,
-    vma_page_prot,
 )
 from .pgtable_generic import NO_TABLE, pmd_install, pte_offset_map_lock, pte_unmap_unlock
 from .rmap import folio_add_rmap_ptes, folio_dup_rmap_ptes, mm_counter_file, vma_address, vma_pages
@@ -306,7 +305,7 @@ def filemap_fault(vmf: vm_fault) -> tuple[int, folio]:
 
 def file_pte_flags(vma: vm_area_struct) -> int:
     """Flags of a new entry of a file mapping: writable at once only where nobody wants to know of the first write."""
-    return vma_page_prot(vma) | ACCESSED
+    return vma.vm_page_prot | ACCESSED
 
 
 def next_uptodate_folio(mapping: address_space, first: int, last: int) -> tuple[int, folio]:

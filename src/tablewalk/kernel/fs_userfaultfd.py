@@ -30,7 +30,6 @@ from .userfaultfd_events import (
     NO_CTX,
     userfaultfd_ctx_alloc,
     userfaultfd_ctx_put,
-    userfaultfd_reset_ctx,
     userfaultfd_set_ctx,
 )
 from .userfaultfd_k import (
@@ -280,7 +279,7 @@ def userfaultfd_register_range(ctx: userfaultfd_ctx, start: int, end: int, uffd_
             vma = vma_modify(vma, start, min(end, vma.vm_end), vm_flags, uffd_ctx=ctx.addr)
             if IS_ERR(vma):
                 return PTR_ERR(vma)
-            userfaultfd_set_ctx(vma, ctx, uffd_flags)
+            userfaultfd_set_ctx(vma, ctx, vm_flags)
         start = vma.vm_end
         vma = find_vma(ctx.mm, start)
         forget((vma, start))
@@ -291,9 +290,10 @@ def userfaultfd_clear_vma(vma: vm_area_struct, start: int, end: int) -> vm_area_
     """Resolve the write protection of a part of the VMA, and register it no longer: its VMA then, or an errno."""
     if userfaultfd_wp(vma):
         uffd_wp_range(vma, start, end - start, False)
-    vma = vma_modify(vma, start, end, vma.vm_flags & ~VM_UFFD_FLAGS, uffd_ctx=0)
+    vm_flags = vma.vm_flags & ~VM_UFFD_FLAGS
+    vma = vma_modify(vma, start, end, vm_flags, uffd_ctx=0)
     if not IS_ERR(vma):
-        userfaultfd_reset_ctx(vma)
+        userfaultfd_set_ctx(vma, NO_CTX, vm_flags)
     return vma
 
 

@@ -49,7 +49,6 @@ from .pgtable import (
     pte_page,
     swp_entry,
     vm_page_prot,
-    vma_page_prot,
 )
 from .pgtable_generic import (
     NO_TABLE,
@@ -102,7 +101,7 @@ def do_set_pmd(vmf: vm_fault, f: folio, prealloc: ptdesc) -> tuple[int, ptdesc]:
     if pmdp_get_lockless(vmf.pmd) != 0:
         spin_unlock(pml)
         return VM_FAULT_FALLBACK, prealloc
-    entry = f.page << PFN_SHIFT | vma_page_prot(vma) | LEAF
+    entry = f.page << PFN_SHIFT | vma.vm_page_prot | LEAF
     if vmf.flags & FAULT_FLAG_WRITE:
         entry = maybe_mkwrite(entry | MKDIRTY, vma.vm_flags)
     add(mm_counter_file(mm, f), arch.hpage_pmd_nr)

@@ -15,9 +15,9 @@ from .collapse_policy import collapse_possible, collapse_test_exit_or_disable, h
 from .collapse_policy import khugepaged_enter_vma as khugepaged_enter_vma
 from .filemap import fput, get_file
 from .huge_mm import vma_is_anonymous
-from .mm_types import mm_struct, vm_area_struct
+from .mm_types import address_space, mm_struct, vm_area_struct
 from .mmap_lock import mmap_read_lock, mmap_read_unlock
-from .not_modelled import NotModelled
+from .page_writeback import filemap_write_and_wait_range
 from .retract import try_collapse_pte_mapped_thp
 from .rmap import linear_page_index
 from .scan_result import (
@@ -47,12 +47,18 @@ def collapse_single_pmd(vma: vm_area_struct, address: int, is_khugepaged: bool) 
     pgoff = linear_page_index(vma, address)
     mmap_read_unlock(mm)
     result = collapse_scan_file(mm, address, f.f_mapping, pgoff, is_khugepaged)
-    if result == SCAN_PAGE_DIRTY_OR_WRITEBACK and not is_khugepaged:
-        raise NotModelled("writing back a dirty file to collapse it")
+    if result == SCAN_PAGE_DIRTY_OR_WRITEBACK and not is_khugepaged and not f.f_mapping.shmem:
+        result = collapse_dirty_file(mm, address, f.f_mapping, pgoff)
     fput(f)
     if result == SCAN_PTE_MAPPED_HUGEPAGE:
         result = collapse_mapped_thp(mm, address, not is_khugepaged)
     return result, True
+
+
+def collapse_dirty_file(mm: mm_struct, address: int, mapping: address_space, pgoff: int) -> int:
+    """MADV_COLLAPSE met a page that is dirty: it writes all of them and looks once more.  Returns a scan result."""
+    filemap_write_and_wait_range(mapping, pgoff, pgoff + arch.hpage_pmd_nr - 1)
+    return collapse_scan_file(mm, address, mapping, pgoff, False)
 
 
 def collapse_mapped_thp(mm: mm_struct, address: int, install_pmd: bool) -> int:

@@ -110,6 +110,8 @@ class vm_area_struct(struct):
     vm_mm: mm_struct = const()
     vm_flags: int = marked(all_of("vm_mm.mmap_lock:w", "vm_lock:w"),
                            STABLE_VMA)
+    vm_page_prot: int = marked(all_of("vm_mm.mmap_lock:w", "vm_lock:w"),
+                               STABLE_VMA)
     vm_pgoff: int = plain(STABLE_VMA,
                           all_of("vm_mm.mmap_lock:w", "vm_lock:w"))
     vm_file: file = const()

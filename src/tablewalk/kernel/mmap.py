@@ -25,7 +25,7 @@ from .mmap_lock import (
 )
 from .mmu_gather import tlb_finish_mmu, tlb_gather_mmu
 from .not_modelled import NotModelled
-from .pgtable import vma_set_soft_dirty
+from .pgtable import vma_set_page_prot, vma_set_soft_dirty
 from .rmap import anon_vma_lock_write, anon_vma_prepare, anon_vma_unlock_write
 from .shmem import shmem_file_setup
 from .vm_flags import (
@@ -274,6 +274,7 @@ def mmap_account(vma: vm_area_struct, pages: int) -> None:
     mm = vma.vm_mm
     mm.total_vm += pages
     vma_set_soft_dirty(vma)
+    vma_set_page_prot(vma)
     if vma.vm_flags & VM_LOCKED == 0:
         return
     if vma.vm_flags & (VM_SPECIAL | VM_HUGETLB | VM_DROPPABLE):

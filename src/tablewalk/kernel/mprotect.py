@@ -62,7 +62,7 @@ from .pgtable import (
     pud_addr_end,
     pud_offset,
     swp_type,
-    vma_page_prot,
+    vma_set_page_prot,
     vma_wants_writenotify,
 )
 from .pgtable_generic import (
@@ -296,7 +296,7 @@ def change_protection(tlb: mmu_gather, vma: vm_area_struct, start: int, end: int
     """
     if vma.vm_flags & VM_HUGETLB:
         raise NotModelled("hugetlb")
-    newprot = vma_page_prot(vma)
+    newprot = vma.vm_page_prot
     populate = pgtable_populate_needed(vma, cp_flags)
     addr = start
     while addr < end:
@@ -337,6 +337,7 @@ def mprotect_fixup(
     if IS_ERR(vma):
         return vma
     vm_flags_reset(vma, new)
+    vma_set_page_prot(vma)
     cp_flags = MM_CP_TRY_CHANGE_WRITABLE if vma_wants_manual_pte_write_upgrade(vma) else 0
     if (old ^ new) & (VM_EXEC | VM_PKEY_MASK):
         cp_flags |= CP_NX_CHANGES

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..arch import arch
-from ..machine import cmpxchg, forget, load, load_range, store, xchg
+from ..machine import WRITE_ONCE, cmpxchg, forget, load, load_range, store, xchg
 from ..machine import load as pmdp_get_lockless
 from ..machine import load as ptep_get  # noqa: F401
 from ..machine import load as ptep_get_lockless  # noqa: F401
@@ -311,12 +311,15 @@ def vma_wants_writenotify(vma: vm_area_struct) -> bool:
     return vma_soft_dirty_enabled(vma) or vma.vm_flags & VM_UFFD_WP != 0 or not vma.vm_file.f_mapping.shmem
 
 
-def vma_page_prot(vma: vm_area_struct) -> int:
-    """Flags of the VMA's entries (vma->vm_page_prot): writable where a write needs no fault first."""
+def vma_set_page_prot(vma: vm_area_struct) -> None:
+    """Let the VMA's flags tell those of its entries, writable where a write needs no fault first.
+
+    Not every change of flags is followed by this: VM_SOFTDIRTY may go without (mm/mmap.c).
+    """
     prot = vm_page_prot(vma.vm_flags)
     if vma.vm_flags & (VM_WRITE | VM_SHARED) == VM_WRITE | VM_SHARED and not vma_wants_writenotify(vma):
-        return prot | RW
-    return prot
+        prot |= RW
+    WRITE_ONCE(vma, "vm_page_prot", prot)
 
 
 def move_soft_dirty(pte: int) -> int:

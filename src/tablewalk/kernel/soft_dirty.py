@@ -31,6 +31,7 @@ from .pgtable import (
     pte_p,
     pte_page,
     ptep_get_and_clear,
+    vma_set_page_prot,
 )
 from .pgtable_generic import pte_offset_map_lock, pte_unmap_unlock
 from .tlb import flush_tlb_mm
@@ -53,6 +54,7 @@ def clear_refs_write(mm: mm_struct, kind: int) -> int:
         if vma.vm_flags & VM_SOFTDIRTY:
             vma_start_write(vma)
             WRITE_ONCE(vma, "vm_flags", vma.vm_flags & ~VM_SOFTDIRTY)
+            vma_set_page_prot(vma)
     add(mm.tlb_flush_pending, 1)
     for vma in vmas:
         if vma.vm_flags & VM_PFNMAP == 0:

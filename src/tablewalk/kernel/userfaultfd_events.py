@@ -14,13 +14,14 @@ from ..machine import add, add_return, down_write, load, publish, store, up_writ
 from .mm_init import mmdrop
 from .mm_types import mm_struct, userfaultfd_ctx, vm_area_struct
 from .mmap_lock import mmap_read_unlock, vma_start_write
+from .pgtable import vma_set_page_prot
 from .userfaultfd_k import (
     UFFD_FEATURE_EVENT_FORK,
     UFFD_FEATURE_EVENT_REMOVE,
     ctx_has,
     vma_ctx,
 )
-from .vm_flags import VM_UFFD_FLAGS
+from .vm_flags import VM_SHARED, VM_UFFD_FLAGS, VM_UFFD_WP
 from .vma_change import vm_flags_reset
 
 NO_CTX: Final = userfaultfd_ctx(0)
@@ -51,16 +52,27 @@ def userfaultfd_ctx_put(ctx: userfaultfd_ctx) -> None:
         ctx.free()
 
 
-def userfaultfd_set_ctx(vma: vm_area_struct, ctx: userfaultfd_ctx, uffd_flags: int) -> None:
-    """Register the VMA with these modes, or (NULL, 0) not at all; mmap_lock is held for writing."""
+def userfaultfd_set_ctx(vma: vm_area_struct, ctx: userfaultfd_ctx, vm_flags: int) -> None:
+    """Register the VMA with the modes in these flags, or (NULL) not at all; mmap_lock is held for writing.
+
+    `vm_flags` are of the VMA that had the range, which may have been merged into `vma`.
+    """
     vma_start_write(vma)
     vma.vm_userfaultfd_ctx = ctx.addr
-    vm_flags_reset(vma, vma.vm_flags & ~VM_UFFD_FLAGS | uffd_flags)
+    wp = vma.vm_flags & VM_UFFD_WP
+    vm_flags_reset(vma, registered_flags(vma, vm_flags))
+    if vma.vm_flags & VM_SHARED and vma.vm_flags & VM_UFFD_WP != wp:
+        vma_set_page_prot(vma)
+
+
+def registered_flags(vma: vm_area_struct, vm_flags: int) -> int:
+    """The VMA's own flags with the modes in `vm_flags`."""
+    return vma.vm_flags & ~VM_UFFD_FLAGS | vm_flags & VM_UFFD_FLAGS
 
 
 def userfaultfd_reset_ctx(vma: vm_area_struct) -> None:
     """The VMA is no longer registered."""
-    userfaultfd_set_ctx(vma, NO_CTX, 0)
+    userfaultfd_set_ctx(vma, NO_CTX, vma.vm_flags & ~VM_UFFD_FLAGS)
 
 
 def event_begins(ctx: userfaultfd_ctx) -> None:

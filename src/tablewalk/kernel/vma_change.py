@@ -24,6 +24,7 @@ from .huge_pmd import split_huge_pmd_if_needed, vma_adjust_trans_huge
 from .mm_types import anon_vma, mm_struct, vm_area_struct
 from .mmap_lock import NO_VMA, vma_mark_attached, vma_mark_detached, vma_start_write
 from .pgalloc import crst_table_upgrade
+from .pgtable import vm_page_prot
 from .rmap import (
     anon_vma_chains,
     anon_vma_clone,
@@ -66,12 +67,14 @@ def vm_area_alloc(mm: mm_struct, start: int, end: int, pgoff: int, vm_flags: int
     vma.vm_end = end
     vma.vm_pgoff = pgoff
     vma.vm_flags = vm_flags
+    vma.vm_page_prot = vm_page_prot(vm_flags)
     return vma
 
 
 def vm_area_dup(orig: vm_area_struct, mm: mm_struct) -> vm_area_struct:
     """A copy for `mm`, not yet in the tree nor in any reverse map; it holds no reference to the file yet."""
     new = vm_area_alloc(mm, orig.vm_start, orig.vm_end, orig.vm_pgoff, orig.vm_flags)
+    new.vm_page_prot = orig.vm_page_prot
     new.vm_file = orig.vm_file
     new.anon_vma = orig.anon_vma
     new.vm_policy = orig.vm_policy

@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 from ..arch import arch
-from ..kernel.mm_types import folio, mm_struct
+from ..kernel.config import config
+from ..kernel.mm_types import folio, mm_struct, vm_area_struct
 from ..kernel.page_alloc import PAGE_CELLS, folio_precise_page_mapcount
+from ..kernel.pgtable import PROTNONE
 from ..kernel.task_mmu import (
+    NO_STATS,
     PM_GUARD_REGION,
     PM_MMAP_EXCLUSIVE,
     Pagemap,
@@ -15,6 +18,7 @@ from ..kernel.task_mmu import (
     pagemap_runs,
     show_smap_vma_flags,
     smap,
+    smaps_pmd_entry,
     smaps_under_mmap_lock,
     thp_mapped_exclusively,
 )
@@ -84,6 +88,18 @@ def first_mapped_exclusively(f: folio, addr: int, nr: int, flags: int) -> Pagema
 def without_ksm(mss: mem_size_stats) -> mem_size_stats:
     """There is no line of pages that KSM has merged."""
     return mss._replace(ksm=0)
+
+
+@patch(
+    "R-smaps-protnone",
+    title="smaps: use vm_normal_page_pmd() instead of follow_trans_huge_pmd()",
+    since="6.6",
+    site="task_mmu.smaps_pmd_entry",
+    files=FILES,
+)
+def smaps_pmd_entry_followed(vma: vm_area_struct, pmdval: int) -> mem_size_stats:
+    """A huge page without any permission is taken for one that NUMA balancing waits for (with NUMA_BALANCING)."""
+    return NO_STATS if config.numa and pmdval & PROTNONE else smaps_pmd_entry(vma, pmdval)
 
 
 @patch(

@@ -12,7 +12,15 @@ from ..kernel.huge_pmd import __split_huge_pmd
 from ..kernel.mm_types import address_space, folio, mm_struct, vm_area_struct
 from ..kernel.mmap_lock import NO_VMA
 from ..kernel.pgtable import PRESENT, RW, mm_find_pmd, page_t, pmd_p, pte_p, ptep_get
-from ..kernel.scan_result import GO_ON, SCAN_NO_PTE_TABLE, SCAN_PAGE_RO, SCAN_SUCCEED
+from ..kernel.scan_result import (
+    GO_ON,
+    SCAN_EXCEED_NONE_PTE,
+    SCAN_FAIL,
+    SCAN_NO_PTE_TABLE,
+    SCAN_PAGE_RO,
+    SCAN_SUCCEED,
+    madvise_collapse_errno,
+)
 from ..kernel.shmem import shmem_suitable_pmd as shmem_suitable_pmd_today
 from ..kernel.sys import prctl_set_thp_disable as prctl_set_thp_disable_today
 from ..kernel.vm_fault import vm_fault
@@ -96,6 +104,30 @@ def pages_to_map(vma: vm_area_struct, f: folio, first: int, last: int) -> tuple[
 
 
 @patch(
+    "R-collapse-awaited",
+    title="mm/khugepaged: skip shmem with userfaultfd",
+    since="6.4",
+    site="collapse_file.holes_are_awaited",
+    files=KHUGEPAGED,
+)
+def nobody_is_asked(mapping: address_space, first: int, last: int) -> bool:
+    """Holes are filled, whoever waits for them."""
+    return False
+
+
+@patch(
+    "R-collapse-busy",
+    title="MADV_COLLAPSE says EBUSY where pages that are missing must stay so (between 6.2 and 6.12)",
+    since="6.12",
+    site="scan_result.madvise_collapse_errno",
+    files=KHUGEPAGED,
+)
+def never_busy(result: int) -> int:
+    """That is EINVAL."""
+    return -EINVAL if result == SCAN_EXCEED_NONE_PTE else madvise_collapse_errno(result)
+
+
+@patch(
     "R-collapse-writable",
     title="mm: enable khugepaged anonymous collapse on non-writable regions",
     since="6.18",
@@ -163,6 +195,18 @@ def goes_on_after(mm: mm_struct, address: int, result: int) -> bool:
 def file_thp_enabled(vma: vm_area_struct) -> bool:
     """Only with READ_ONLY_THP_FOR_FS."""
     return config.read_only_thp_for_fs and bool(vma.vm_file) and vma.vm_file.f_mapping.can_collapse != 0
+
+
+@patch(
+    "R-collapse-dirty",
+    title="mm/khugepaged: MADV_COLLAPSE writes dirty pages of a file and tries again (seen in 7.2; not in 6.12)",
+    since="7.0",
+    site="khugepaged.collapse_dirty_file",
+    files=KHUGEPAGED,
+)
+def dirty_is_a_failure(mm: mm_struct, address: int, mapping: address_space, pgoff: int) -> int:
+    """A dirty page is a failure like others."""
+    return SCAN_FAIL
 
 
 @patch(

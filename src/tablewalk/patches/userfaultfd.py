@@ -320,3 +320,15 @@ def waits_even_if_large(f: folio) -> bool:
 def table_stays_empty(vma: vm_area_struct) -> bool:
     """ptl is dropped between emptying and detaching the table, whoever may fill it."""
     return False
+
+
+@patch(
+    "R-uffd-merged-flags",
+    title="userfaultfd: move core VMA manipulation logic to mm/userfaultfd.c",
+    since="6.12",
+    site="userfaultfd_events.registered_flags",
+    files=FS,
+)
+def flags_of_the_range(vma: vm_area_struct, vm_flags: int) -> int:
+    """All flags are those of the VMA that had the range, also where others took it in: VM_SOFTDIRTY may be lost."""
+    return vm_flags

@@ -69,7 +69,7 @@ class ModelRun:
                 f = filemap.open_file(mapping, i + 1)
                 filemap.iput(mapping)
             else:
-                mapping = filemap.file_mapping(spec.size)
+                mapping = filemap.file_mapping(spec.size, can_collapse=True)
                 f = filemap.open_file(mapping, i + 1)
                 filemap.iput(mapping)
             self.files.append(f)
