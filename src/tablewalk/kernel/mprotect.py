@@ -289,6 +289,11 @@ def change_p4d_range(
         addr = next_addr
 
 
+def new_page_prot(vma: vm_area_struct, cp_flags: int) -> int:
+    """What present entries get, whatever the change is for."""
+    return vma.vm_page_prot
+
+
 def change_protection(tlb: mmu_gather, vma: vm_area_struct, start: int, end: int, cp_flags: int) -> None:
     """Give the present entries of [start, end) the VMA's permissions, and do to all what MM_CP_* asks for.
 
@@ -296,7 +301,7 @@ def change_protection(tlb: mmu_gather, vma: vm_area_struct, start: int, end: int
     """
     if vma.vm_flags & VM_HUGETLB:
         raise NotModelled("hugetlb")
-    newprot = vma.vm_page_prot
+    newprot = new_page_prot(vma, cp_flags)
     populate = pgtable_populate_needed(vma, cp_flags)
     addr = start
     while addr < end:

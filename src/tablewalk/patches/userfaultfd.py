@@ -12,7 +12,15 @@ from ..kernel.pgtable import RW, is_pte_marker, pmd_p, pte_p, ptep_get
 from ..kernel.rmap import anon_vma_prepare, linear_page_index
 from ..kernel.userfaultfd import mfill_install_folio, uffd_wp_range, validate_dst_vma
 from ..kernel.userfaultfd_k import userfaultfd_wp
-from ..kernel.vm_flags import EFAULT, EINVAL, ENOENT, VM_SHARED, VM_UFFD_WP
+from ..kernel.vm_flags import (
+    EFAULT,
+    EINVAL,
+    ENOENT,
+    MM_CP_UFFD_WP_RESOLVE,
+    VM_SHARED,
+    VM_UFFD_WP,
+    VM_WRITE,
+)
 from ..kernel.vma import vma_lookup
 from ..kernel.vma_change import ERR_PTR
 from . import Claim, patch
@@ -332,3 +340,17 @@ def table_stays_empty(vma: vm_area_struct) -> bool:
 def flags_of_the_range(vma: vm_area_struct, vm_flags: int) -> int:
     """All flags are those of the VMA that had the range, also where others took it in: VM_SOFTDIRTY may be lost."""
     return vm_flags
+
+
+@patch(
+    "R-uffd-wp-prot",
+    commit="931298e103c2",
+    title="mm/userfaultfd: rely on vma->vm_page_prot in uffd_wp_range()",
+    since="6.2",
+    site="mprotect.new_page_prot",
+    files=MM,
+)
+def writable_at_once(vma: vm_area_struct, cp_flags: int) -> int:
+    """What is no longer write-protected is writable in shared memory, even if its first write was to be seen."""
+    shared_writable = vma.vm_flags & (VM_SHARED | VM_WRITE) == VM_SHARED | VM_WRITE
+    return vma.vm_page_prot | (RW if cp_flags & MM_CP_UFFD_WP_RESOLVE and shared_writable else 0)
