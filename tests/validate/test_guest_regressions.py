@@ -15,6 +15,24 @@ from .test_matrix import kernel_here
 ANON, SHARED, FILE = 0x32, 0x31, 0x11
 NO_FILE = (1 << 64) - 1
 
+def soft_dirty(at: int) -> list[Op]:
+    """fork and mprotect take the right to write, and give it back."""
+    return [
+        Op(0, "reset"),
+        Op(0, "mmap", (at, 0x40000, 3, ANON, NO_FILE, 0)),
+        Op(0, "fill", (at, 0x40000, 0x10000, 5)),
+        Op(0, "clear_refs", (4,)),
+        Op(0, "write", (at, 6)),
+        Op(0, "mprotect", (at, 0x40000, 1)),
+        Op(0, "mprotect", (at, 0x40000, 3)),
+        Op(0, "write", (at + 0x10000, 6)),
+        Op(0, "fork", (1,)),
+        Op(1, "clear_refs", (4,)),
+        Op(1, "write", (at + 0x20000, 6)),
+        Op(0, "write", (at + 0x30000, 6)),
+    ]
+
+
 PROGRAMS = {
     # 6.1.176: MREMAP_DONTUNMAP of a part unlocks all of the VMA, the copy may merge with it, and what is left empty
     # keeps the page offset that its pages had.
@@ -53,6 +71,57 @@ PROGRAMS = {
             Op(0, "read", (0x10003F404000,)),
             Op(0, "madvise", (0x10003F400000, 0x200000, advice)),
         )
+    ]
+    + [
+        # smaps does not see a huge page without permissions.
+        Op(0, "reset"),
+        Op(0, "mmap", (0x10003F400000, 0x400000, 3, ANON, NO_FILE, 0)),
+        Op(0, "madvise", (0x10003F400000, 0x400000, 14)),
+        Op(0, "write", (0x10003F400000, 7)),
+        Op(0, "mprotect", (0x10003F400000, 0x200000, 0)),
+        # Holes that a userfaultfd is to be told of are filled by MADV_COLLAPSE, and it is never EBUSY.
+        Op(0, "reset"),
+        Op(0, "mmap", (0x10003F400000, 0x400000, 3, FILE, 0, 0)),
+        Op(0, "uffd_open", (1, 14, 0)),
+        Op(0, "fill", (0x10003F400000, 0x400000, 0x40000, 7)),
+        Op(0, "uffd_register", (0x10003F600000, 0x200000, 7, 0)),
+        Op(0, "madvise", (0x10003F400000, 0x400000, 25)),
+        Op(0, "reset"),
+        Op(0, "mmap", (0x10003F400000, 0x200000, 3, ANON, NO_FILE, 0)),
+        Op(0, "write", (0x10003F400000, 7)),
+        Op(0, "uffd_open", (1, 14, 0)),
+        Op(0, "uffd_register", (0x10003F400000, 0x200000, 1, 0)),
+        Op(0, "madvise", (0x10003F400000, 0x200000, 25)),
+        # VMAs that merge since they are registered are as soft-dirty as the one that was.
+        Op(0, "reset"),
+        Op(0, "mmap", (0x10003F400000, 0x3000, 3, ANON, NO_FILE, 0)),
+        Op(0, "uffd_open", (1, 14, 0)),
+        Op(0, "uffd_register", (0x10003F400000, 0x3000, 1, 0)),
+        Op(0, "clear_refs", (4,)),
+        Op(0, "mmap", (0x10003F401000, 0x1000, 3, ANON, NO_FILE, 0)),
+        Op(0, "uffd_register", (0x10003F401000, 0x1000, 1, 0)),
+        # What userfaultfd no longer protects is writable at once, and the first write is not seen.
+        Op(0, "reset"),
+        Op(0, "mmap", (0x10003F400000, 0x1000, 3, FILE, 0, 0)),
+        Op(0, "write", (0x10003F400000, 7)),
+        Op(0, "uffd_open", (1, 14, 0)),
+        Op(0, "uffd_register", (0x10003F400000, 0x1000, 2, 0)),
+        Op(0, "clear_refs", (4,)),
+        Op(0, "uffd_unregister", (0x10003F400000, 0x1000, 0)),
+        Op(0, "write", (0x10003F400000, 8)),
+    ],
+    # vm_page_prot may be older than the VMA's flags: entries are writable though their first write is to be seen.
+    "x86_64-6.12": [
+        Op(0, "reset"),
+        Op(0, "mmap", (0x10003F400000, 0x2000, 3, FILE, 0, 0)),
+        Op(0, "madvise", (0x10003F400000, 0x2000, 1)),
+        Op(0, "clear_refs", (4,)),
+        Op(0, "mmap", (0x10003F402000, 0x2000, 3, FILE, 0, 0x2000)),
+        Op(0, "madvise", (0x10003F400000, 0x2000, 0)),
+        Op(0, "read", (0x10003F403000,)),
+        Op(0, "write", (0x10003F403000, 7)),
+        Op(0, "read", (0x10003F401000,)),
+        Op(0, "write", (0x10003F401000, 7)),
     ],
     # A file without a name gets huge pages beyond its end, if a smaller folio lies within (huge=within_size).
     "x86_64-7.x": [
@@ -64,7 +133,25 @@ PROGRAMS = {
             Op(0, "mmap", (0x10003F400000, 0x401000, 7, FILE, 5, 0x200000)),
             Op(0, "fill", (0x10003F400000, 0x400000, 0x200000, 0)),
         )
+    ]
+    # Dirty pages of a file are written, and then collapsed if the file has enough of them.
+    + [
+        op
+        for size in (96 << 12, 0x400000)
+        for op in (
+            Op(0, "reset"),
+            Op(0, "ftruncate", (2, size)),
+            Op(0, "mmap", (0x10003F400000, 0x400000, 3, FILE, 2, 0)),
+            Op(0, "madvise", (0x10003F401000, 0x1000, 25)),
+            Op(0, "fill", (0x10003F400000, 0x40000, 0x1000, 7)),
+            Op(0, "madvise", (0x10003F400000, 0x400000, 25)),
+            Op(0, "write", (0x10003F400000, 7)),
+            Op(0, "madvise", (0x10003F400000, 0x400000, 25)),
+            Op(0, "sum", (0x10003F400000, 0x40000)),
+        )
     ],
+    # Software makes pages dirty where the hardware cannot, and soft-dirty with them.
+    "ppc64le-7.x": soft_dirty(0x10003F400000),
     # Where the CPU has no huge pages there is advice about them nevertheless.
     "s390x-6.1": [
         Op(0, "reset"),
@@ -85,6 +172,7 @@ PROGRAMS = {
         Op(0, "mlock", (0x1003FC01000, (1 << 64) - (1 << 16))),
         Op(0, "munlock", (0x1003FC01000, (1 << 64) - (1 << 16))),
         Op(0, "mmap", (0x1003FD00000, (1 << 64) - (1 << 16), 3, 0x12, 2, 0x14000)),
+        *soft_dirty(0x1003FC00000),
     ],
     # The CPU takes the top byte of an address for a tag: the range is empty.
     "arm64-7.x": [

@@ -78,7 +78,7 @@ def _built_in(kernel: Kernel) -> dict[str, str]:
     if not found:
         return {}
     options = {name: "y" if name.upper() in found else "n" for name in ("numa", "ksm")}
-    # not compared elsewhere yet; riscv has the bits only with an extension that QEMU's CPU lacks
+    # riscv has them only with an extension that QEMU's CPU lacks
     options["soft_dirty"] = "y" if "MEM_SOFT_DIRTY" in found and kernel.arch != "riscv64" else "n"
     return options
 
