@@ -33,6 +33,7 @@ class Arch:
     # huge pages
     has_thp: bool = True  # has_transparent_hugepage(): the CPU can; all kernels are built for it
     has_move_pud: bool = True  # HAVE_MOVE_PMD and HAVE_MOVE_PUD, and arch_supports_page_table_move()
+    protnone_pmd_present: bool = True  # pmd_present() of a huge page without any permission
     file_thp_deposits: bool = False  # arch_needs_pgtable_deposit(): hash MMU of powerpc
     tagged_data: bool = False  # VM_DATA_DEFAULT_FLAGS, not mmap's, have VM_MTE_ALLOWED on CPUs without MTE, too
     top_byte_ignored: bool = False  # untagged_addr(): user space's addresses may have a tag

@@ -25,6 +25,7 @@ def arm_lpae(release: tuple[int, int]) -> Arch:
         **upper_levels(32 - PAGE_SHIFT - WIDTH, WIDTH),
         task_size=MODULES_VADDR,
         has_move_pud=False,
+        protnone_pmd_present=False,  # set_pmd_at() takes L_PMD_SECT_VALID from it
         split_pmd_ptlock=False,
         preallocated_pmds=(MODULES_VADDR,),
         first_user_address=2 << PAGE_SHIFT,

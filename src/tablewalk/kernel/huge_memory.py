@@ -29,7 +29,7 @@ from .folio_split import split_folio
 from .huge_mm import khugepaged_enter, thp_vma_suitable_pmd, vma_is_anonymous
 from .huge_mm import thp_vma_allowable_pmd as thp_vma_allowable_pmd
 from .huge_pmd import __split_huge_pmd as __split_huge_pmd
-from .huge_pmd import pmd_trans_huge_lock, pmdp_huge_clear_flush
+from .huge_pmd import huge_page_prot, pmd_trans_huge_lock, pmdp_huge_clear_flush
 from .huge_pmd import split_huge_pmd_if_needed as split_huge_pmd_if_needed
 from .huge_pmd import vma_adjust_trans_huge as vma_adjust_trans_huge
 from .huge_pmd import zap_huge_pmd as zap_huge_pmd
@@ -273,7 +273,7 @@ def change_huge_pmd(
         ret = 1
     else:
         pmdval = pmdp_invalidate(pmd)
-        entry = pmdval & ~(PRESENT | PROTNONE | RW) | newprot
+        entry = pmdval & ~(PRESENT | PROTNONE | RW) | huge_page_prot(newprot)
         ret = arch.hpage_pmd_nr
     if cp_flags & MM_CP_UFFD_WP:
         entry = pte_mkuffd_wp(entry)

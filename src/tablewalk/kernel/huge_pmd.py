@@ -12,6 +12,7 @@ from ..machine import THP_SPLIT_PMD, WRITE_ONCE, add, count, load, spin_unlock, 
 from .huge_mm import thp_vma_suitable_pmd, vma_is_anonymous, vma_thp_disabled
 from .mm_types import folio, mm_struct, ptdesc, spinlock_t, vm_area_struct
 from .mmu_gather import mmu_gather, tlb_flush_range, tlb_remove_page
+from .not_modelled import NotModelled
 from .page_alloc import (
     NO_FOLIO,
     PAGE_ANON_EXCLUSIVE,
@@ -29,6 +30,7 @@ from .pgtable import (
     MIGRATION_EXCLUSIVE,
     MKDIRTY,
     PFN_SHIFT,
+    PROTNONE,
     RW,
     SOFT_DIRTY,
     SPECIAL,
@@ -101,7 +103,7 @@ def do_set_pmd(vmf: vm_fault, f: folio, prealloc: ptdesc) -> tuple[int, ptdesc]:
     if pmdp_get_lockless(vmf.pmd) != 0:
         spin_unlock(pml)
         return VM_FAULT_FALLBACK, prealloc
-    entry = f.page << PFN_SHIFT | vma.vm_page_prot | LEAF
+    entry = f.page << PFN_SHIFT | huge_page_prot(vma.vm_page_prot) | LEAF
     if vmf.flags & FAULT_FLAG_WRITE:
         entry = maybe_mkwrite(entry | MKDIRTY, vma.vm_flags)
     add(mm_counter_file(mm, f), arch.hpage_pmd_nr)
@@ -114,6 +116,17 @@ def do_set_pmd(vmf: vm_fault, f: folio, prealloc: ptdesc) -> tuple[int, ptdesc]:
     store(vmf.pmd, entry)
     spin_unlock(pml)
     return 0, prealloc
+
+
+def huge_page_prot(prot: int) -> int:
+    """The flags `prot`, for a huge page.
+
+    Not modelled is one without permissions where that is not present: zap_huge_pmd() takes it for a migration entry,
+    warns, and follows NULL.
+    """
+    if prot & PROTNONE and not arch.protnone_pmd_present:
+        raise NotModelled("huge pages without permissions on 32-bit arm")
+    return prot
 
 
 # --- zap -------------------------------------------------------------------------------------------------

@@ -93,7 +93,7 @@ class Generator:
         """`length` operations, the first of which is a reset."""
         ops = [Op(0, "reset"), *self._begin()]
         while len(ops) < length:
-            op = self._by_thread(self._spoil(self._next()))
+            op = self._permitted(self._by_thread(self._spoil(self._next())))
             self._track(op)
             ops.append(op)
         return ops
@@ -115,6 +115,12 @@ class Generator:
         for op in ops:
             self._track(op)
         return ops
+
+    def _permitted(self, op: Op) -> Op:
+        """Reading is permitted where memory without any permission may not be."""
+        if op.kind in ("mmap", "mprotect") and op.args[2] == 0 and not self.geometry.prot_none:
+            return op._replace(args=(*op.args[:2], 1, *op.args[3:]))
+        return op
 
     def _by_thread(self, op: Op) -> Op:
         """Now and then another thread's."""
