@@ -3,8 +3,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -216,3 +222,48 @@ def test_a_livelock_is_told(monkeypatch: Any) -> None:
     locks.spawn("A", body)
     with pytest.raises(Stuck, match="livelock"):
         locks.run()
+
+
+def random_schedule(seed: int) -> list[tuple[str, str, int]]:
+    """Threads that take locks of all kinds at random, on fewer CPUs than there are threads: who got what when."""
+    locks = Locks([0], 3, Profile(), name_of=str)
+    got: list[tuple[str, str, int]] = []
+    kinds = [("lock", "unlock", 1), ("down_read", "up_read", 2), ("down_write", "up_write", 2),
+             ("mutex_lock", "mutex_unlock", 3)]  # fmt: skip
+
+    def body(number: int) -> Callable[[], None]:
+        rng = Random(f"{seed}/{number}")
+
+        def work() -> None:
+            for _ in range(200):
+                take, give, address = rng.choice(kinds)
+                getattr(locks, take)(address)
+                got.append((str(number), take, locks.clock[0]))
+                locks.clock[0] += rng.randrange(20 * US)
+                getattr(locks, give)(address)
+                (locks.sleep if rng.random() < 0.1 else locks.think)(rng.randrange(20 * US))
+
+        return work
+
+    for number in range(8):
+        locks.spawn(f"t{number}", body(number))
+    locks.run()
+    got += [(f"{key}", f"{w.times}", w.total) for key, w in locks.waits.worst_first()]
+    return got
+
+
+def test_a_seed_determines_who_gets_which_lock_when() -> None:
+    """In another process, too, where strings and objects hash to something else."""
+    here = random_schedule(1)
+    assert here == random_schedule(1)
+    assert here != random_schedule(2)
+    text = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_locks as t; " \
+        "print(t.digest(t.random_schedule(1)))"
+    for hash_seed in ("1", "2"):
+        done = subprocess.run([sys.executable, "-c", text], env=os.environ | {"PYTHONHASHSEED": hash_seed},
+                              capture_output=True, text=True, check=True)  # fmt: skip
+        assert done.stdout.strip() == digest(here)
+
+
+def digest(schedule: list[tuple[str, str, int]]) -> str:
+    return hashlib.sha256(repr(schedule).encode()).hexdigest()

@@ -113,11 +113,6 @@ class World(Locks):
         """A system call."""
         return self.operation(name, "syscall", call, *arguments)
 
-    def think(self, ps: int) -> None:
-        """User code that touches nothing of interest."""
-        self.clock[0] += ps
-        self.sync()
-
     def _charge_what_the_text_leaves_out(self) -> None:
         """Exceptions, and copying of pages: the model's text has one cell for what a page holds."""
         fault = self.model.kernel("fault").do_user_addr_fault

@@ -42,11 +42,13 @@ def run(
     verbose_from: int | None = None,
     timeout: float = 60.0,
     agent: Path = AGENT,
+    qemu_options: tuple[str, ...] = (),
 ) -> Iterator[str]:
     """The lines that the agent answers to `program` on `kernel`, as they come.
 
     `verbose_from` is the operation from which on observations are printed in full, `timeout` the seconds without any
-    answer after which a run is given up (booting has its own limit), `agent` the directory of the agent's C sources.
+    answer after which a run is given up (booting has its own limit), `agent` the directory of the agent's C sources,
+    `qemu_options` are further ones of QEMU.
     Raises Ended if not the whole program was executed, TablewalkError where nothing could be run at all.
     """
     built = static_program(agent, kernel.arch)
@@ -56,7 +58,7 @@ def run(
             yield from _on_host(kernel, program, (str(built), *arguments), timeout, Path(name))
         else:
             files = {"agent": built.read_bytes(), "program": program.encode()}
-            for line in _in_guest(kernel, files, arguments, timeout, Path(name)):
+            for line in _in_guest(kernel, files, arguments, timeout, Path(name), qemu_options):
                 if not line.startswith(INIT):
                     yield line
 
@@ -93,13 +95,14 @@ def _on_host(kernel: Kernel, program: str, command: tuple[str, ...], timeout: fl
 
 
 def _in_guest(
-    kernel: Kernel, files: dict[str, bytes], arguments: tuple[str, ...], timeout: float, directory: Path
+    kernel: Kernel, files: dict[str, bytes], arguments: tuple[str, ...], timeout: float, directory: Path,
+    qemu_options: tuple[str, ...] = (),
 ) -> Iterator[str]:
     """The lines that init and the agent print in a guest with `files`, from init's first on."""
     ensure(kernel)
     initramfs, console, stderr = directory / "initramfs", directory / "console", directory / "stderr"
     initramfs.write_bytes(qemu.initramfs(kernel, files))
-    command = qemu.command(kernel, initramfs, console, arguments)
+    command = qemu.command(kernel, initramfs, console, arguments, qemu_options)
     said = ""  # by init, last: nothing, ready, or how the agent ended
     hung = False
     with stderr.open("wb") as e:

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* What single things cost: the least of many tries, so that what else runs on the machine matters little. */
+#include "measure.h"
+
+#include <linux/futex.h>
+#include <linux/membarrier.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define TRIES 30
+#define LOOPS 2000
+#define BUFFER (64ul << 20)
+
+static void least(const char *name, double (*once)(void))
+{
+	double best = once();
+
+	for (int i = 1; i < TRIES; i++) {
+		double ns = once();
+
+		best = ns < best ? ns : best;
+	}
+	tell(name, best);
+}
+
+static double one_syscall(void)
+{
+	double begun = now();
+
+	for (int i = 0; i < LOOPS; i++)
+		syscall(SYS_getppid);
+	return (now() - begun) / LOOPS;
+}
+
+static double one_atomic(void)
+{
+	static atomic_long cell;
+	double begun = now();
+
+	for (int i = 0; i < LOOPS; i++)
+		atomic_fetch_add(&cell, 1);
+	return (now() - begun) / LOOPS;
+}
+
+/* A chain of loads that hit the first-level cache. */
+static double one_load(void)
+{
+	static void *cell = &cell;
+	void **at = &cell;
+	double begun = now();
+
+	for (int i = 0; i < LOOPS; i++) {
+		at = *(void **volatile *)at;
+	}
+	begun = (now() - begun) / LOOPS;
+	return at == &cell ? begun : 0;
+}
+
+/* A page fault on anonymous memory whose table is there. */
+static double one_fault(void)
+{
+	char *memory = map_huge_aligned(HUGE, -1);
+	double begun;
+
+	madvise(memory, HUGE, MADV_NOHUGEPAGE);
+	memory[0] = 1;
+	begun = now();
+	for (size_t at = PAGE; at < HUGE; at += PAGE)
+		*(volatile char *)(memory + at) = 1;
+	begun = (now() - begun) / (HUGE / PAGE - 1);
+	munmap(memory, HUGE);
+	return begun;
+}
+
+static char *buffer, *other;
+
+/* Bandwidths are in bytes a nanosecond, and so of the fastest try the inverse is told. */
+static double clear_byte(void)
+{
+	double begun = now();
+
+	for (size_t at = 0; at < BUFFER; at += PAGE)
+		memset(buffer + at, 0, PAGE);
+	return (now() - begun) / BUFFER;
+}
+
+static double copy_byte(void)
+{
+	double begun = now();
+
+	for (size_t at = 0; at < BUFFER; at += PAGE)
+		memcpy(other + at, buffer + at, PAGE);
+	return (now() - begun) / BUFFER;
+}
+
+/* Two threads that take turns; what they wait by differs. */
+static struct {
+	_Alignas(128) atomic_int turn;
+	int rounds, cpu, sleeps;
+} game;
+
+static void play(int mine)
+{
+	for (int i = 0; i < game.rounds; i++) {
+		while (atomic_load(&game.turn) != mine)
+			if (game.sleeps)
+				syscall(SYS_futex, &game.turn, FUTEX_WAIT_PRIVATE, !mine, NULL, NULL, 0);
+		atomic_store(&game.turn, !mine);
+		if (game.sleeps)
+			syscall(SYS_futex, &game.turn, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+	}
+}
+
+static void *opponent(void *unused)
+{
+	on_cpu(game.cpu);
+	play(1);
+	return unused;
+}
+
+static double turns(int rounds, int cpu, int sleeps)
+{
+	pthread_t thread;
+	double begun;
+
+	game.rounds = rounds;
+	game.cpu = cpu;
+	game.sleeps = sleeps;
+	atomic_store(&game.turn, 0);
+	on_cpu(0);
+	if (pthread_create(&thread, NULL, opponent, NULL))
+		die("thread");
+	begun = now();
+	play(0);
+	pthread_join(thread, NULL);
+	return (now() - begun) / rounds / 2;
+}
+
+static double one_transfer(void)
+{
+	return turns(20 * LOOPS, 1, 0);
+}
+
+static double one_wakeup(void)
+{
+	return turns(200, 1, 1);
+}
+
+static double one_switch(void)
+{
+	return turns(LOOPS, 0, 1);
+}
+
+/* A page taken away by MADV_DONTNEED, and how much longer that takes with another thread running on another CPU. */
+static atomic_int over;
+static atomic_ulong progress;
+
+static void *spinner(void *unused)
+{
+	on_cpu(1);
+	while (!atomic_load(&over))
+		atomic_fetch_add_explicit(&progress, 1, memory_order_relaxed);
+	return unused;
+}
+
+/* The median: a hypervisor spares the interrupt if the other CPU does not run just then. */
+static double usual_give(char *page)
+{
+	static struct series s;
+
+	for (s.nr = 0; s.nr < TRIES * 100;) {
+		double begun;
+
+		*(volatile char *)page = 1;
+		begun = now();
+		madvise(page, PAGE, MADV_DONTNEED);
+		add(&s, now() - begun);
+	}
+	qsort(s.ns, s.nr, sizeof(*s.ns), by_number);
+	return s.ns[s.nr / 2];
+}
+
+static void shootdown(void)
+{
+	char *page = map_huge_aligned(HUGE, -1);
+	pthread_t thread;
+	double alone;
+
+	madvise(page, HUGE, MADV_NOHUGEPAGE);
+	page[PAGE] = 1;
+	on_cpu(0);
+	alone = usual_give(page);
+	tell("dontneed", alone);
+	if (nr_cpus() < 2)
+		return;
+	atomic_store(&over, 0);
+	if (pthread_create(&thread, NULL, spinner, NULL))
+		die("thread");
+	while (!atomic_load(&progress))
+		sched_yield();
+	tell("shootdown", usual_give(page) - alone);
+	atomic_store(&over, 1);
+	pthread_join(thread, NULL);
+}
+
+static double one_grace_period(void)
+{
+	double begun = now();
+
+	if (syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0))
+		return 0;
+	return now() - begun;
+}
+
+void measure_costs(void)
+{
+	buffer = map_huge_aligned(BUFFER, -1);
+	other = map_huge_aligned(BUFFER, -1);
+	memset(buffer, 1, BUFFER);
+	memset(other, 1, BUFFER);
+	on_cpu(0);
+	least("syscall", one_syscall);
+	least("atomic", one_atomic);
+	least("load", one_load);
+	least("fault", one_fault);
+	least("clear", clear_byte);
+	least("copy", copy_byte);
+	least("switch", one_switch);
+	if (nr_cpus() > 1) {
+		least("transfer", one_transfer);
+		least("wakeup", one_wakeup);
+	}
+	shootdown();
+	least("grace_period", one_grace_period);
+}

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* What the measurements share: time in nanoseconds, memory, threads on CPUs, and lines `NAME VALUE` on stdout. */
+#define _GNU_SOURCE
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define PAGE 4096ul
+#define HUGE (2ul << 20)
+
+struct series {			/* latencies, in the order in which they were measured until it is told */
+	double *ns;
+	size_t nr, most;
+};
+
+double now(void);		/* ns */
+double overhead(void);		/* of two calls of now */
+void die(const char *what);
+void tell(const char *name, double value);
+void add(struct series *s, double ns);
+/* The distribution of a series: NAME.n, .mean, .p50, .p99, .max. */
+void tell_series(const char *name, struct series *s);
+char *map_huge_aligned(size_t length, int fd);
+void on_cpu(int cpu);		/* of those that this process may use, counted from 0, or any if there are fewer */
+int nr_cpus(void);
+int by_number(const void *a, const void *b);
+
+void measure_costs(void);
+void measure_collapse(void);
+void measure_dontneed(void);
