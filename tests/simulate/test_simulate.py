@@ -68,3 +68,13 @@ def test_a_fork_makes_faults_wait_for_as_long_as_it_copies() -> None:
     r = simulate("fork", KernelConfig(), 8, 1, SMALL)
     assert any(held == "dup_mmap" for _, _, _, held in r.waits.by)
     assert r.percentile("page fault", 100.0) > r.percentile("fork", 50.0) // 2
+
+
+@pytest.mark.parametrize("workload", ["shmem-collapse", "anon-collapse"])
+def test_khugepaged_makes_huge_pages_while_others_fault(workload: str) -> None:
+    r = simulate(workload, KernelConfig(), 4, 1, SMALL | {"rounds": 8, "khugepaged": 50})
+    again = simulate(workload, KernelConfig(), 4, 1, SMALL | {"rounds": 8, "khugepaged": 50})
+    assert as_object(r) == as_object(again)
+    assert "MADV_COLLAPSE" not in r.latencies
+    assert r.percentile("khugepaged's step", 100.0) > 100_000_000  # a huge page was copied
+    assert any(holder == "khugepaged" for _, _, holder, _ in r.waits.by)

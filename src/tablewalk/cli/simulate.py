@@ -19,6 +19,7 @@ from tablewalk.replay.select import select
 from tablewalk.report import simulation
 from tablewalk.report.latency import show
 from tablewalk.report.tracks import chrome_trace
+from tablewalk.simulate.calibrate import as_table, calibrated
 from tablewalk.simulate.profile import Profile
 from tablewalk.simulate.run import as_object, simulate, simulate_recording
 from tablewalk.simulate.threads import Stuck
@@ -26,7 +27,7 @@ from tablewalk.simulate.workloads import CPUS, PARAMETERS, WORKLOADS
 
 
 @click.command()
-@click.argument("workload")
+@click.argument("workload", required=False)
 @click.option("--kernel", "kernels", multiple=True, metavar="RELEASE", help="Linux release, as 6.1; may be repeated.")
 @click.option("--cpus", type=int, default=CPUS.default, show_default=True,
               help=f"CPUs, {CPUS.least} to {CPUS.most}.")
@@ -44,9 +45,11 @@ from tablewalk.simulate.workloads import CPUS, PARAMETERS, WORKLOADS
               help="The results as a page: distributions, waits, memory, and a timeline to zoom into.")
 @click.option("--perfetto", type=click.Path(path_type=Path), metavar="FILE",
               help="Threads, CPUs, waits and VmPTE over time as a Chrome trace, for ui.perfetto.dev.")
+@click.option("--calibrate", type=click.Path(path_type=Path), metavar="FILE",
+              help="Measure this machine, and write what things cost here to FILE, for --profile.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object.")
 def command(
-    workload: str,
+    workload: str | None,
     kernels: tuple[str, ...],
     cpus: int,
     seed: int,
@@ -58,6 +61,7 @@ def command(
     profile: Path | None,
     html: Path | None,
     perfetto: Path | None,
+    calibrate: Path | None,
     as_json: bool,
 ) -> int:
     """Run WORKLOAD, or what the threads of a recording did, in virtual time under one or several kernels.
@@ -66,6 +70,13 @@ def command(
     who makes whom wait for which lock. Without --kernel it is the newest, or the recorded one.
     Exit status 1 if nobody gets on any more: a deadlock, told with who waits for whom.
     """
+    if calibrate:
+        _write(calibrate, json.dumps(as_table(calibrated()), indent=2) + "\n")
+    if workload is None:
+        if calibrate:
+            return 0
+        raise TablewalkError(f"what is to be simulated? one of {', '.join(WORKLOADS)}, or a recording")
+    profile = profile or calibrate
     costs = Profile.read(profile) if profile else Profile()
     parameters = dict(_parameter(text) for text in values)
     path = _recording(workload)
@@ -92,12 +103,19 @@ def command(
     if html:
         html.write_text(simulation.page(results), encoding="utf-8")
     if perfetto:
-        perfetto.write_text(chrome_trace(results), encoding="utf-8")
+        _write(perfetto, chrome_trace(results))
     if as_json:
         click.echo(json.dumps({"simulations": [as_object(r) for r in results]}, separators=(",", ":")))
     else:
         show(results, Console(highlight=False, width=None if os.isatty(1) or os.environ.get("COLUMNS") else 140))
     return 0
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as e:
+        raise TablewalkError(f"{escape(str(path))}: cannot be written: {e.strerror}") from None
 
 
 def _recording(workload: str) -> Path | None:

@@ -17,7 +17,7 @@ from .world import World
 
 PROT_RW: Final = 3
 MAP_SHARED, MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS = 1, 2, 0x10, 0x20
-MADV_DONTNEED, MADV_COLLAPSE = 4, 25
+MADV_DONTNEED, MADV_HUGEPAGE, MADV_COLLAPSE = 4, 14, 25
 Body = Callable[[], None]
 THINK: Final = 1_000_000  # picoseconds of user code between two accesses
 
@@ -37,6 +37,7 @@ PARAMETERS: Final = {
     "mappings": Parameter(2, 1, 256, "mappings of the file"),
     "extents": Parameter(4, 1, 64, "huge pages that the memory consists of"),
     "rounds": Parameter(2, 1, 10_000, "how often each thread goes through its memory"),
+    "khugepaged": Parameter(0, 0, 10_000_000, "microseconds that khugepaged sleeps between steps; 0: there is none"),
 }
 CPUS: Final = Parameter(8, 1, 256, "CPUs")
 
@@ -147,22 +148,43 @@ class Setup:
         return body
 
 
+    def khugepaged(self) -> Body:
+        """The kernel thread, with nothing to scan but this process; it has a pause after each huge page."""
+        step, pause = self.world.model.kernel("khugepaged").khugepaged_scan_step, self.values["khugepaged"]
+
+        def body() -> None:
+            address = 0
+            while True:
+                self.world.sleep(pause * 1_000_000)
+                address, _ = self.world.operation("khugepaged's step", "barrier", step, self.p.mm, max(address, 0))
+
+        return body
+
+    def collapsed_by(self, base: int) -> Bodies:
+        """Who makes huge pages of a mapping, khugepaged or a thread of the process.  The mapping is filled."""
+        if not self.values["khugepaged"]:
+            return {"collapser": self.collapser(base)}
+        self.p.madvise("MADV_HUGEPAGE", base, self.length, MADV_HUGEPAGE)
+        return {}
+
+
 Bodies = dict[str, Body]
 
 
 def shmem_collapse(s: Setup) -> Bodies:
-    """write all over mappings of a shared-memory file and give them back by MADV_DONTNEED; one collapses the file"""
-    file = s.world.model.kernel("shmem").shmem_file_setup(s.length)
+    """write all over mappings of a shared-memory file and give them back by MADV_DONTNEED; it is collapsed"""
+    shmem, filemap = s.world.model.kernel("shmem"), s.world.model.kernel("filemap")
+    file = filemap.open_file(shmem.shmem_mapping(s.length, shmem.SHMEM_HUGE_ADVISE))
     bases = [s.p.mmap(s.base(i), s.length, file, MAP_SHARED) for i in range(s.values["mappings"])]
     s.fill(bases[0])  # all is cached when it begins
-    return {**_touchers(s, bases), "collapser": s.collapser(bases[0])}
+    return _touchers(s, bases) | s.collapsed_by(bases[0])
 
 
 def anon_collapse(s: Setup) -> Bodies:
-    """write all over anonymous memory; one makes huge pages of it by MADV_COLLAPSE"""
+    """write all over anonymous memory; huge pages are made of it meanwhile"""
     bases = [s.anonymous(i) for i in range(s.values["mappings"])]
     s.fill(bases[0])
-    return {**_touchers(s, bases, give_back=False), "collapser": s.collapser(bases[0])}
+    return _touchers(s, bases, give_back=False) | s.collapsed_by(bases[0])
 
 
 def dontneed_storm(s: Setup) -> Bodies:
@@ -206,7 +228,7 @@ def fork_large(s: Setup) -> Bodies:
 
 
 def _touchers(s: Setup, bases: list[int], give_back: bool = True) -> Bodies:
-    return {f"thread{i}": s.toucher(i, bases[i % len(bases)], give_back) for i in range(s.values["threads"])}
+    return {f"thread{i}": s.toucher(i, bases[-1 - i % len(bases)], give_back) for i in range(s.values["threads"])}
 
 
 WORKLOADS: Final[dict[str, Callable[[Setup], Bodies]]] = {
@@ -231,5 +253,7 @@ def run(workload: str, world: World, seed: int, values: dict[str, int]) -> None:
     with world:
         for name, body in bodies.items():
             world.spawn(name, body, p.mm.addr)
+        if values["khugepaged"]:
+            world.spawn("khugepaged", s.khugepaged(), daemon=True)
         world.watch_memory("process", p.mm)
         world.run()

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A machine profile of the machine that this runs on: a program measures, and what it cannot see alone is fitted.
+
+Directly measured are system calls, locked instructions, loads, bandwidths, the way of a cache line, wake-ups, switches
+and grace periods.  The way into a page fault and back is what is left of a measured fault when the model's own costs
+are taken off; a shootdown's parts keep their proportions, and together become what was measured.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Final
+
+from tablewalk.errors import TablewalkError
+from tablewalk.machine.drivers import KernelConfig
+from tablewalk.validate.kernels import find
+from tablewalk.validate.run import run
+
+from .profile import Profile
+from .run import simulate
+
+MEASURE: Final = Path(__file__).parent / "measure"
+LEAST: Final = 0.1  # nanoseconds: what cannot be told from nothing
+IPI_PARTS: Final = ("ipi_send", "ipi_each", "ipi_latency", "ipi_handler")
+RELEASE: Final = "6.18"  # the model of it that faults are fitted with; they hardly differ
+
+
+def measured(kernel: str, what: str, qemu_options: tuple[str, ...] = (), timeout: float = 300.0) -> dict[str, float]:
+    """What the measuring program says on a kernel (`tablewalk kernels`), by name: nanoseconds."""
+    found = {}
+    for line in run(find(kernel), what + "\n", timeout=timeout, agent=MEASURE, qemu_options=qemu_options):
+        name, _, value = line.partition(" ")
+        try:
+            found[name] = float(value)
+        except ValueError:
+            raise TablewalkError(f"kernel {kernel}: the measuring program says {line!r}") from None
+    return found
+
+
+def calibrated() -> Profile:
+    """The profile of this machine."""
+    return fitted(measured("host", "costs"), f"calibrated on {os.uname().release}")
+
+
+def fitted(m: dict[str, float], name: str) -> Profile:
+    """The profile that explains measurements; a cost that was not measured stays as it is in the default one."""
+    direct = {
+        "syscall": m["syscall"], "atomic": m["atomic"], "lock": m["atomic"], "load": m["load"], "store": m["load"],
+        "zero": 1 / m["clear"], "copy": 1 / m["copy"], "switch": m["switch"] - 2 * m["syscall"],
+        "grace_period": m["grace_period"],
+    }  # fmt: skip
+    if "transfer" in m:
+        direct |= {"transfer": m["transfer"], "wakeup": m["wakeup"] - 2 * m["syscall"]}
+    profile = replace(Profile(), name=name, **{key: max(value, LEAST) for key, value in direct.items()})
+    if "shootdown" in m:
+        known = sum(getattr(profile, part) for part in IPI_PARTS)
+        part_of = max(m["shootdown"] - profile.flush_page, LEAST) / known
+        profile = replace(profile, **{part: getattr(profile, part) * part_of for part in IPI_PARTS})
+    own = _fault(replace(profile, exception=LEAST))
+    return replace(profile, exception=max(m["fault"] - own, LEAST))
+
+
+def _fault(profile: Profile) -> float:
+    """What a fault of anonymous memory costs whose table is there."""
+    parameters = {"threads": 1, "extents": 1, "rounds": 1}
+    r = simulate("dontneed-storm", KernelConfig(RELEASE), 1, 1, parameters, profile)
+    return r.percentile("page fault", 50.0) / 1000
+
+
+def as_table(profile: Profile) -> dict[str, object]:
+    """The profile as `--profile` reads it."""
+    return {key: value if isinstance(value, str) else round(value, 3) for key, value in asdict(profile).items()}
