@@ -52,7 +52,7 @@ def fitted(m: dict[str, float], name: str) -> Profile:
         "grace_period": m["grace_period"],
     }  # fmt: skip
     if "transfer" in m:
-        direct |= {"transfer": m["transfer"], "wakeup": m["wakeup"] - 2 * m["syscall"]}
+        direct |= {"transfer": m["transfer"], "wakeup": m["wakeup"] - m["syscall"]}
     profile = replace(Profile(), name=name, **{key: max(value, LEAST) for key, value in direct.items()})
     if "shootdown" in m:
         known = sum(getattr(profile, part) for part in IPI_PARTS)

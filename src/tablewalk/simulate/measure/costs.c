@@ -157,14 +157,55 @@ static double one_transfer(void)
 	return turns(LOOPS, 1, 0);
 }
 
-static double one_wakeup(void)
-{
-	return turns(10 * FEW, 1, 1);
-}
-
 static double one_switch(void)
 {
 	return turns(LOOPS, 0, 1);
+}
+
+/* From a wake-up until a thread runs that slept on another CPU, which has gone idle by then. */
+static struct {
+	atomic_int word;
+	double woken, best;
+} bed;
+
+static void *sleeper(void *unused)
+{
+	on_cpu(1);
+	for (int i = 0; i < LOOPS / 4; i++) {
+		atomic_store(&bed.word, 1);
+		if (!syscall(SYS_futex, &bed.word, FUTEX_WAIT_PRIVATE, 1, NULL, NULL, 0)) {
+			double ns = now() - bed.woken;
+
+			bed.best = ns < bed.best ? ns : bed.best;
+		}
+	}
+	atomic_store(&bed.word, 2);
+	return unused;
+}
+
+static double measure_wakeup(void)
+{
+	pthread_t thread;
+
+	bed.best = 1e9;
+	on_cpu(0);
+	if (pthread_create(&thread, NULL, sleeper, NULL))
+		die("thread");
+	while (atomic_load(&bed.word) != 2) {
+		double until = now() + 50000;
+
+		while (now() < until)
+			;
+		bed.woken = now();
+		if (atomic_load(&bed.word) == 1) {
+			int one = 1;
+
+			atomic_compare_exchange_strong(&bed.word, &one, 0);
+			syscall(SYS_futex, &bed.word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+		}
+	}
+	pthread_join(thread, NULL);
+	return bed.best;
 }
 
 /* A page taken away by MADV_DONTNEED, and how much longer that takes with another thread running on another CPU. */
@@ -244,7 +285,7 @@ void measure_costs(void)
 	least("switch", one_switch);
 	if (nr_cpus() > 1) {
 		least("transfer", one_transfer);
-		least("wakeup", one_wakeup);
+		tell("wakeup", measure_wakeup());
 	}
 	shootdown();
 	least("grace_period", one_grace_period);
