@@ -2,8 +2,9 @@
 """A machine profile of the machine that this runs on: a program measures, and what it cannot see alone is fitted.
 
 Directly measured are system calls, locked instructions, loads, bandwidths, the way of a cache line, wake-ups, switches
-and grace periods.  The way into a page fault and back is what is left of a measured fault when the model's own costs
-are taken off; a shootdown's parts keep their proportions, and together become what was measured.
+and grace periods.  The way into a page fault and back, and what a page costs that is given back, are what is left of
+measured faults and calls of MADV_DONTNEED when the model's own costs are taken off; a shootdown's parts keep their
+proportions, and together become what was measured.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from .run import simulate
 
 MEASURE: Final = Path(__file__).parent / "measure"
 LEAST: Final = 0.1  # nanoseconds: what cannot be told from nothing
+TOUCHES: Final = 64  # pages of a huge page's range that the measuring program writes before it gives them back
 IPI_PARTS: Final = ("ipi_send", "ipi_each", "ipi_latency", "ipi_handler")
 RELEASE: Final = "6.18"  # the model of it that faults are fitted with; they hardly differ
 
@@ -41,7 +43,7 @@ def measured(kernel: str, what: str, qemu_options: tuple[str, ...] = (), timeout
 
 def calibrated() -> Profile:
     """The profile of this machine."""
-    return fitted(measured("host", "costs"), f"calibrated on {os.uname().release}")
+    return fitted(measured("host", "costs dontneed"), f"calibrated on {os.uname().release}")
 
 
 def fitted(m: dict[str, float], name: str) -> Profile:
@@ -58,15 +60,19 @@ def fitted(m: dict[str, float], name: str) -> Profile:
         known = sum(getattr(profile, part) for part in IPI_PARTS)
         part_of = max(m["shootdown"] - profile.flush_page, LEAST) / known
         profile = replace(profile, **{part: getattr(profile, part) * part_of for part in IPI_PARTS})
-    own = _fault(replace(profile, exception=LEAST))
-    return replace(profile, exception=max(m["fault"] - own, LEAST))
+    own = _storm(replace(profile, exception=LEAST, free=LEAST))
+    profile = replace(profile, exception=max(m["fault"] - own["page fault"], LEAST))
+    if "dontneed.dontneed.p50" in m:
+        left = m["dontneed.dontneed.p50"] - own["MADV_DONTNEED"]
+        profile = replace(profile, free=max(left / TOUCHES, LEAST))
+    return profile
 
 
-def _fault(profile: Profile) -> float:
-    """What a fault of anonymous memory costs whose table is there."""
-    parameters = {"threads": 1, "extents": 1, "rounds": 1}
+def _storm(profile: Profile) -> dict[str, float]:
+    """What a fault of anonymous memory costs whose table is there, and MADV_DONTNEED of `TOUCHES` pages in 2 MiB."""
+    parameters = {"threads": 1, "extents": 2, "rounds": 2}
     r = simulate("dontneed-storm", KernelConfig(RELEASE), 1, 1, parameters, profile)
-    return r.percentile("page fault", 50.0) / 1000
+    return {name: r.percentile(name, 50.0) / 1000 for name in r.latencies}
 
 
 def as_table(profile: Profile) -> dict[str, object]:

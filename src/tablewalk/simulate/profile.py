@@ -33,6 +33,7 @@ class Profile:
     syscall: float = 90.0  # into the kernel and back
     exception: float = 350.0  # a page fault into the kernel and back
     alloc: float = 40.0  # an object of a slab, or a page from the per-CPU list
+    free: float = 100.0  # a page given back: LRU, memory cgroup, free list
     zero: float = 12.0  # bytes a nanosecond that clearing does
     copy: float = 8.0
     # between CPUs

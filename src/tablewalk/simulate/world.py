@@ -127,6 +127,13 @@ class World(Locks):
             self.clock[0] += copying
             copy(to, from_)
 
+        free = self.model.kernel("page_alloc").folio_free
+
+        def folio_free(old: Any) -> None:
+            self.spend("free")
+            free(old)
+
+        self.model.replace("page_alloc.folio_free", folio_free)
         self.model.replace("fault.do_user_addr_fault", page_fault)
         self.model.replace("page_alloc.copy_page", copy_page)
         alloc = self.model.kernel("page_alloc").folio_alloc
