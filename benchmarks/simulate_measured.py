@@ -19,6 +19,7 @@ from tablewalk.machine.drivers import KernelConfig
 from tablewalk.simulate.calibrate import fitted, measured
 from tablewalk.simulate.profile import Profile
 from tablewalk.simulate.run import Result, simulate
+from tablewalk.validate import qemu
 from tablewalk.validate.kernels import find
 
 HERE = Path(__file__).parent
@@ -62,7 +63,12 @@ def measure(kernel: str) -> dict[str, float]:
     """All figures of a kernel; its single costs, too, on the host, where two threads that take turns do so at once."""
     if find(kernel).is_host:
         return measured(kernel, "costs dontneed collapse")
-    return measured(kernel, "dontneed collapse", ICOUNT, timeout=3000.0)
+    command = qemu.command
+    qemu.command = lambda *given: [*command(*given), *ICOUNT]
+    try:
+        return measured(kernel, "dontneed collapse", timeout=3000.0)
+    finally:
+        qemu.command = command
 
 
 def simulations(release: str, profile: Profile) -> dict[str, Result]:

@@ -16,14 +16,12 @@ from tablewalk.simulate.world import World
 
 def primitives(run: Callable[[], object]) -> int:
     """Calls of the driver's primitives, accessors of fields included, that any of a run's threads makes."""
-    model = load("timed")
-    driver = [vars(model.machine), vars(model.module("machine.timed_locks"))]
+    machine = load("timed").machine
     counted = 0
 
     def profiled(frame: Any, event: str, _: object) -> None:
         nonlocal counted
-        of_driver = any(frame.f_globals is text for text in driver)
-        counted += event == "call" and of_driver and frame.f_code.co_name != "alloc"
+        counted += event == "call" and frame.f_globals is vars(machine) and frame.f_code.co_name != "alloc"
 
     spawn = World.spawn
 

@@ -2,14 +2,14 @@
 """The driver under which the model takes time: each primitive costs what a machine's profile says.
 
 A thread of control runs on `mem` at once and moves `clock[0]`, its own time in picoseconds, on.  What others could
-make wait, interrupt or wake is asked of the scheduler (timed_scheduler.py): by default `Alone`, for whom nobody else is
-there and nothing takes time, which is how a workload sets up; or one of `tablewalk.simulate`.
+make wait, interrupt or wake is asked of `on`, the scheduler: by default `Alone`, for whom nobody else is there and
+nothing takes time, which is how a workload sets up; or one of `tablewalk.simulate`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from . import memory as _memory
 from . import sequential as _seq
@@ -58,10 +58,8 @@ from .layout import mutex as mutex
 from .layout import plain as plain
 from .layout import rwsem as rwsem
 from .layout import spinlock as spinlock
-from .memory import alloc_cells, free_cells, mem, register
+from .memory import alloc_cells, free_cells, lock_classes, lockstat, mem, register
 from .memory import lives as lives
-from .memory import lock_classes as lock_classes
-from .memory import lockstat as lockstat
 from .memory import objects as objects
 from .memory import offset_of as offset_of
 from .memory import publish as publish
@@ -79,24 +77,9 @@ from .sequential import tlb_lookup as tlb_lookup
 from .stat import *  # noqa: F403
 from .stat import RCU_CALLBACKS as _RCU_CALLBACKS
 from .stat import SYNCHRONIZE_RCU as _SYNCHRONIZE_RCU
-from .timed_locks import down_read as down_read
-from .timed_locks import down_read_trylock as down_read_trylock
-from .timed_locks import down_write as down_write
-from .timed_locks import down_write_nested as down_write_nested
-from .timed_locks import down_write_trylock as down_write_trylock
-from .timed_locks import downgrade_write as downgrade_write
-from .timed_locks import is_locked as is_locked
-from .timed_locks import lock_class as lock_class
-from .timed_locks import mutex_lock as mutex_lock
-from .timed_locks import mutex_trylock as mutex_trylock
-from .timed_locks import mutex_unlock as mutex_unlock
-from .timed_locks import spin_lock as spin_lock
-from .timed_locks import spin_lock_nested as spin_lock_nested
-from .timed_locks import spin_trylock as spin_trylock
-from .timed_locks import spin_unlock as spin_unlock
-from .timed_locks import up_read as up_read
-from .timed_locks import up_write as up_write
-from .timed_scheduler import Scheduler, clock, on, watched
+
+clock: Final[list[int]] = [0]  # the running thread's time in picoseconds
+watched: Final[set[int]] = set()  # cells that somebody sleeps on (`wait_until`)
 
 # Picoseconds of one primitive; `use_costs` sets them.
 FIELD = 0  # a field of a struct, read or written
@@ -105,21 +88,77 @@ STORE = 0  # a marked write
 ATOMIC = 0  # an atomic operation on a cache line that this CPU has
 TREE = 0  # a look-up in a tree
 TREE_STORE = 0
+LOCK = 0  # an acquisition or release of a free lock
 BARRIER = 0  # rcu_read_lock, interrupts off, and their ends
 NAMES: Final = ("FIELD", "LOAD", "STORE", "ATOMIC", "TREE", "TREE_STORE", "LOCK", "BARRIER")
 
 
 def use_costs(costs: dict[str, int]) -> None:
     """Let primitives cost so many picoseconds; those not named cost nothing."""
-    on.lock_cost = costs.get("LOCK", 0)
     for name in NAMES:
-        if name != "LOCK":
-            globals()[name] = costs.get(name, 0)
+        globals()[name] = costs.get(name, 0)
+
+
+class Scheduler(Protocol):
+    """Who lets threads wait for each other."""
+
+    def lock(self, lock: int) -> None: ...
+    def trylock(self, lock: int) -> bool: ...
+    def unlock(self, lock: int) -> None: ...
+    def down_read(self, sem: int) -> None: ...
+    def down_read_trylock(self, sem: int) -> bool: ...
+    def up_read(self, sem: int) -> None: ...
+    def down_write(self, sem: int) -> None: ...
+    def down_write_trylock(self, sem: int) -> bool: ...
+    def up_write(self, sem: int) -> None: ...
+    def downgrade_write(self, sem: int) -> None: ...
+    def mutex_lock(self, lock: int) -> None: ...
+    def mutex_trylock(self, lock: int) -> bool: ...
+    def mutex_unlock(self, lock: int) -> None: ...
+    def wait_until(self, address: int, value: int) -> None: ...
+    def changed(self, address: int) -> None: ...
+    def again(self) -> None: ...
+    def rcu_read(self, change: int) -> None: ...
+    def call_rcu(self, func: Callable[[int], None], obj: int) -> None: ...
+    def synchronize_rcu(self) -> None: ...
+    def irqs(self, change: int) -> None: ...
+    def interrupt(self, mm: int, start: int, end: int, freed_tables: bool, others: int) -> None: ...
+    def interrupt_all(self) -> None: ...
+    def allocated(self, struct: str, nr: int) -> None: ...
+
+
+class Alone:
+    """Nobody else is there, and nothing takes time."""
+
+    def nothing(self, *_: object) -> None:
+        """No effect."""
+
+    def yes(self, *_: object) -> bool:
+        """It is free."""
+        return True
+
+    lock = unlock = down_read = up_read = down_write = up_write = downgrade_write = nothing
+    mutex_lock = mutex_unlock = changed = again = rcu_read = irqs = interrupt = interrupt_all = allocated = nothing
+    synchronize_rcu = nothing
+    trylock = down_read_trylock = down_write_trylock = mutex_trylock = yes
+
+    def wait_until(self, address: int, value: int) -> None:
+        _seq.wait_until(address, value)
+
+    def call_rcu(self, func: Callable[[int], None], obj: int) -> None:
+        """Pending until `quiescent`."""
+        _callbacks.append((func, obj))
+
+
+_ALONE: Final = Alone()
+_callbacks: Final[list[tuple[Callable[[int], None], int]]] = []
+on: Scheduler = _ALONE
 
 
 def attach(scheduler: Scheduler | None) -> None:
     """Let `scheduler` order threads from here on; None: there is only one, and no time."""
-    on.now = scheduler or on.alone
+    global on
+    on = scheduler or _ALONE
     watched.clear()
     if scheduler is None:
         use_costs({})
@@ -128,15 +167,15 @@ def attach(scheduler: Scheduler | None) -> None:
 def reset() -> None:
     """An empty memory, nobody else there, time 0."""
     _seq.reset()
-    on.alone.callbacks.clear()
+    _callbacks.clear()
     clock[0] = 0
     attach(None)
 
 
 def quiescent() -> None:
     """Set-up only: grace periods end, callbacks run."""
-    while on.alone.callbacks:
-        func, obj = on.alone.callbacks.pop(0)
+    while _callbacks:
+        func, obj = _callbacks.pop(0)
         func(obj)
 
 
@@ -160,7 +199,7 @@ class struct(int):
             setattr(cls, name, property(made[f"get_{name}"], made.get(f"set_{name}")))
 
         def alloc(nr: int = 0) -> Any:
-            on.now.allocated(layout.name, nr)
+            on.allocated(layout.name, nr)
             return cls(alloc_cells(class_id, nr))
 
         def free(self: struct, nr: int = 0) -> None:
@@ -211,7 +250,7 @@ def store(address: int, value: int) -> None:
     clock[0] += STORE
     mem[address] = value
     if address in watched:
-        on.now.changed(address)
+        on.changed(address)
 
 
 def clear_unreachable(address: int) -> None:
@@ -247,7 +286,7 @@ def add(address: int, n: int) -> None:
     clock[0] += ATOMIC
     mem[address] += n
     if address in watched:
-        on.now.changed(address)
+        on.changed(address)
 
 
 def add_return(address: int, n: int) -> int:
@@ -255,7 +294,7 @@ def add_return(address: int, n: int) -> int:
     value = mem[address] + n
     mem[address] = value
     if address in watched:
-        on.now.changed(address)
+        on.changed(address)
     return value
 
 
@@ -271,7 +310,7 @@ def inc_not_zero_limited(address: int, limit: int) -> bool:
 
 def forget(live: object) -> None:
     """The head of a retry loop: others must get on, or it would spin for ever at one time."""
-    on.now.again()
+    on.again()
 
 
 # --- containers that kernel code looks into often ---------------------------------------------------------
@@ -322,12 +361,101 @@ def xa_range(xa: int, first: int, last: int) -> list[tuple[int, int]]:
     return found
 
 
-# --- waiting -----------------------------------------------------------------------------------------------
+# --- locks -----------------------------------------------------------------------------------------------
+
+
+def lock_class(lock: int) -> str:
+    """The name of a lock's class: struct.field."""
+    return lock_classes[mem[lock]]
+
+
+def spin_lock(lock: int) -> None:
+    lockstat[mem[lock]] += 1
+    clock[0] += LOCK
+    on.lock(lock)
+
+
+spin_lock_nested = spin_lock
+
+
+def spin_trylock(lock: int) -> bool:
+    lockstat[mem[lock]] += 1
+    clock[0] += LOCK
+    return on.trylock(lock)
+
+
+def spin_unlock(lock: int) -> None:
+    clock[0] += LOCK
+    on.unlock(lock)
+
+
+def down_read(sem: int) -> None:
+    lockstat[mem[sem]] += 1
+    clock[0] += LOCK
+    on.down_read(sem)
+
+
+def down_read_trylock(sem: int) -> bool:
+    lockstat[mem[sem]] += 1
+    clock[0] += LOCK
+    return on.down_read_trylock(sem)
+
+
+def up_read(sem: int) -> None:
+    clock[0] += LOCK
+    on.up_read(sem)
+
+
+def down_write(sem: int) -> None:
+    lockstat[mem[sem]] += 1
+    clock[0] += LOCK
+    on.down_write(sem)
+
+
+down_write_nested = down_write
+
+
+def down_write_trylock(sem: int) -> bool:
+    lockstat[mem[sem]] += 1
+    clock[0] += LOCK
+    return on.down_write_trylock(sem)
+
+
+def up_write(sem: int) -> None:
+    clock[0] += LOCK
+    on.up_write(sem)
+
+
+def downgrade_write(sem: int) -> None:
+    clock[0] += LOCK
+    on.downgrade_write(sem)
+
+
+def mutex_lock(lock: int) -> None:
+    lockstat[mem[lock]] += 1
+    clock[0] += LOCK
+    on.mutex_lock(lock)
+
+
+def mutex_trylock(lock: int) -> bool:
+    lockstat[mem[lock]] += 1
+    clock[0] += LOCK
+    return on.mutex_trylock(lock)
+
+
+def mutex_unlock(lock: int) -> None:
+    clock[0] += LOCK
+    on.mutex_unlock(lock)
+
+
+def is_locked(lock: int) -> bool:
+    """Not tracked here."""
+    return True
 
 
 def wait_until(address: int, value: int) -> None:
     if mem[address] != value:
-        on.now.wait_until(address, value)
+        on.wait_until(address, value)
 
 
 def read_seqcount_begin(address: int) -> int:
@@ -350,34 +478,34 @@ def write_seqcount(address: int) -> None:
 
 def rcu_read_lock() -> None:
     clock[0] += BARRIER
-    on.now.rcu_read(1)
+    on.rcu_read(1)
 
 
 def rcu_read_unlock() -> None:
     clock[0] += BARRIER
-    on.now.rcu_read(-1)
+    on.rcu_read(-1)
 
 
 def call_rcu(func: Callable[[int], None], obj: int) -> None:
     stats[_RCU_CALLBACKS] += 1
     clock[0] += ATOMIC
-    on.now.call_rcu(func, obj)
+    on.call_rcu(func, obj)
 
 
 def synchronize_rcu() -> None:
     stats[_SYNCHRONIZE_RCU] += 1
-    on.now.synchronize_rcu()
+    on.synchronize_rcu()
 
 
 def local_irq_save() -> int:
     clock[0] += BARRIER
-    on.now.irqs(1)
+    on.irqs(1)
     return 0
 
 
 def local_irq_restore(flags: int) -> None:
     clock[0] += BARRIER
-    on.now.irqs(-1)
+    on.irqs(-1)
 
 
 def instruction_begin(mm: int) -> None:
@@ -389,11 +517,11 @@ def instruction_end() -> None:
 
 
 def smp_call_function(nr: int) -> None:
-    on.now.interrupt_all()
+    on.interrupt_all()
 
 
 def tlb_invalidate(mm: int, start: int, end: int, freed_tables: bool, others: int) -> None:
-    on.now.interrupt(mm, start, end, freed_tables, others)
+    on.interrupt(mm, start, end, freed_tables, others)
 
 
 reset()

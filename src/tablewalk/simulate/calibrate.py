@@ -29,10 +29,10 @@ IPI_PARTS: Final = ("ipi_send", "ipi_each", "ipi_latency", "ipi_handler")
 RELEASE: Final = "6.18"  # the model of it that faults are fitted with; they hardly differ
 
 
-def measured(kernel: str, what: str, qemu_options: tuple[str, ...] = (), timeout: float = 300.0) -> dict[str, float]:
+def measured(kernel: str, what: str, timeout: float = 300.0) -> dict[str, float]:
     """What the measuring program says on a kernel (`tablewalk kernels`), by name: nanoseconds."""
     found = {}
-    for line in run(find(kernel), what + "\n", timeout=timeout, agent=MEASURE, qemu_options=qemu_options):
+    for line in run(find(kernel), what + "\n", timeout=timeout, agent=MEASURE):
         name, _, value = line.partition(" ")
         try:
             found[name] = float(value)

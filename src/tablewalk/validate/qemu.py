@@ -32,16 +32,8 @@ TROUBLE = re.compile(
 )
 
 
-def command(
-    kernel: Kernel,
-    initramfs: Path,
-    console: Path,
-    agent_arguments: tuple[str, ...],
-    options: tuple[str, ...] = (),
-) -> list[str]:
+def command(kernel: Kernel, initramfs: Path, console: Path, agent_arguments: tuple[str, ...]) -> list[str]:
     """The command that boots `kernel`, which is cached: answers on its stdout, the console's text in a file.
-
-    `options` are further ones of QEMU.
 
     Raises TablewalkError if this QEMU is not here.
     """
@@ -54,7 +46,6 @@ def command(
         *(t.qemu, *t.machine, "-m", t.memory, "-accel", "tcg"),
         *("-display", "none", "-monitor", "none", "-nodefaults", "-no-reboot"),
         *("-chardev", f"file,id=console,path={console}", "-chardev", "stdio,id=answers,signal=off"),
-        *options,
         *(*t.ports, "-kernel", str(kernel.directory / "image"), "-initrd", str(initramfs), "-append", line),
     ]
 

@@ -42,13 +42,11 @@ def run(
     verbose_from: int | None = None,
     timeout: float = 60.0,
     agent: Path = AGENT,
-    qemu_options: tuple[str, ...] = (),
 ) -> Iterator[str]:
     """The lines that the agent answers to `program` on `kernel`, as they come.
 
     `verbose_from` is the operation from which on observations are printed in full, `timeout` the seconds without any
-    answer after which a run is given up (booting has its own limit), `agent` the directory of the agent's C sources,
-    `qemu_options` are further ones of QEMU.
+    answer after which a run is given up (booting has its own limit), `agent` the directory of the agent's C sources.
     Raises Ended if not the whole program was executed, TablewalkError where nothing could be run at all.
     """
     built = static_program(agent, kernel.arch)
@@ -58,7 +56,7 @@ def run(
             yield from _on_host(kernel, program, (str(built), *arguments), timeout, Path(name))
         else:
             files = {"agent": built.read_bytes(), "program": program.encode()}
-            for line in _in_guest(kernel, files, arguments, timeout, Path(name), qemu_options):
+            for line in _in_guest(kernel, files, arguments, timeout, Path(name)):
                 if not line.startswith(INIT):
                     yield line
 
@@ -95,14 +93,13 @@ def _on_host(kernel: Kernel, program: str, command: tuple[str, ...], timeout: fl
 
 
 def _in_guest(
-    kernel: Kernel, files: dict[str, bytes], arguments: tuple[str, ...], timeout: float, directory: Path,
-    qemu_options: tuple[str, ...] = (),
+    kernel: Kernel, files: dict[str, bytes], arguments: tuple[str, ...], timeout: float, directory: Path
 ) -> Iterator[str]:
     """The lines that init and the agent print in a guest with `files`, from init's first on."""
     ensure(kernel)
     initramfs, console, stderr = directory / "initramfs", directory / "console", directory / "stderr"
     initramfs.write_bytes(qemu.initramfs(kernel, files))
-    command = qemu.command(kernel, initramfs, console, arguments, qemu_options)
+    command = qemu.command(kernel, initramfs, console, arguments)
     said = ""  # by init, last: nothing, ready, or how the agent ended
     hung = False
     with stderr.open("wb") as e:
