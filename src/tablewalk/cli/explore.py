@@ -14,6 +14,7 @@ from tablewalk.cli import EXIT_BAD
 from tablewalk.cli._options import kconfig_option
 from tablewalk.errors import TablewalkError, escape
 from tablewalk.explore import counterexample
+from tablewalk.explore.coverage import Function, Key, Reached, as_markdown, functions, traced
 from tablewalk.explore.run import Options, Outcome, Program, built_in, explore, from_file
 from tablewalk.explore.search import REDUCTIONS, Limits, Search
 from tablewalk.explore.trace import as_table
@@ -77,6 +78,13 @@ from tablewalk.report import schedule
     metavar="FILE",
     help="The first counterexample as a Chrome trace, for ui.perfetto.dev.",
 )
+@click.option(
+    "--coverage",
+    "covered",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write which branches of the model are reached, and which by no scenario, as Markdown; learning is slower.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(
     what: tuple[str, ...],
@@ -100,6 +108,7 @@ def command(
     kept: Path | None,
     html: Path | None,
     perfetto: Path | None,
+    covered: Path | None,
     as_json: bool,
 ) -> int:
     """Try every interleaving of scenarios' threads, which run the model's code, and check its rules at each step.
@@ -122,14 +131,19 @@ def command(
     limits = Limits(states, seconds, switches=preemptions, rounds=rounds)
     search = Options(reduction, depth_first, wide, not everything, limits, checkpoint, workers, paranoid, exact)
     outcomes = []
-    for program in programs.values():
-        outcome = _explored(program, config, search)
+    known: dict[Key, Function] = functions() if covered else {}
+    reached: dict[str, Reached] = {}
+    for name, program in programs.items():
+        with traced(known) as reached[name]:
+            outcome = _explored(program, config, search)
         outcomes.append(outcome)
         if save and outcome.trace:
             counterexample.save(save, program, config, outcome)
             save = None
         if not as_json:
             _tell(outcome)
+    if covered:
+        covered.write_text(as_markdown(known, reached), encoding="utf-8")
     _draw(next((o for o in outcomes if o.trace), None), html, perfetto)
     if as_json:
         click.echo(json.dumps({"scenarios": [_as_object(o) for o in outcomes]}))

@@ -185,6 +185,7 @@ def explore(
     config = config or KernelConfig()
     if config.release != drivers.NEWEST or config.without or config.options:
         setup.promises.clear()  # they are of the newest kernel
+        setup.endings.clear()
     try:
         engine = engine_of(program, config, setup, options)
         kept = None
@@ -266,10 +267,22 @@ def _judge(outcome: Outcome, search: Search, setup: Setup, options: Options) -> 
     if outcome.rule is not None:
         outcome.verdict = "violation"
     elif outcome.verdict == "exhausted":
-        missed = [event for event in setup.promises if event not in setup.model.machine.reached]
+        missed = _missed(engine, setup, result.finals)
         if missed:
             outcome.verdict, outcome.rule = "violation", RESULT
             outcome.sentence = f"never happens, in no schedule: {', '.join(missed)}"
+
+
+def _missed(engine: Engine, setup: Setup, finals: Any) -> list[str]:
+    """What the scenario promised to happen in some schedule, and happened in none."""
+    done = set(setup.model.machine.reached)
+    for node in engine.learner.nodes:
+        done.update(function for function, _, _ in node.where)
+        done.update(f"{function}: {node.name}" for function, _, _ in node.where[:1])
+    ends = [{name: engine.result_of(state, t) for t, (name, _) in enumerate(setup.threads)} for state in finals]
+    return [event for event in setup.promises if event not in done] + [
+        what for what, holds in setup.endings if not any(map(holds, ends))
+    ]
 
 
 def in_the_end(engine: Engine, setup: Setup, state: Any) -> Iterator[tuple[Rule, str]]:

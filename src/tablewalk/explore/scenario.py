@@ -99,6 +99,7 @@ class Setup:
     threads: list[tuple[str, Callable[[], Any]]] = field(default_factory=list)
     checks: list[Callable[[dict[str, Any]], str | None]] = field(default_factory=list)
     promises: list[str] = field(default_factory=list)
+    endings: list[tuple[str, Callable[[dict[str, Any]], bool]]] = field(default_factory=list)
     processes: list[Process] = field(default_factory=list)
 
     @property
@@ -149,8 +150,16 @@ class Setup:
         self.checks.append(check)
 
     def sometimes(self, *events: str) -> None:
-        """Each of these events (`machine/stat.py`) happens in some schedule; a scenario in which none does fails."""
+        """Each of these happens in some schedule; a scenario in which one does not fails.
+
+        An event of `machine/stat.py`, or a function of the model in which a thread does something; or an operation
+        that a function does itself, as `pte_offset_map_lock: unlock`, where it has to look again.
+        """
         self.promises.extend(events)
+
+    def sometimes_ends(self, what: str, holds: Callable[[dict[str, Any]], bool]) -> None:
+        """In some schedule the threads' results, by name, are such that `holds` of them."""
+        self.endings.append((what, holds))
 
 
 @dataclass(slots=True)

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Which branches of the model's functions scenarios reach, under all schedules that a search has seen.
+
+Each edge of a thread's automaton is learned by running the model's Python, and only what the search comes upon is
+learned; so the lines traced meanwhile are those of some schedule.  A branch is an outcome of an `if`, `while` or `for`
+statement of `kernel/`: its body is entered, or it is not (any more).
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any, Final
+
+from tablewalk.machine.drivers import ROOT
+
+from . import learn
+
+KERNEL: Final = str(ROOT / "kernel") + "/"
+
+Branch = tuple[int, bool]  # (line of the statement, whether its body is entered)
+Test = tuple[int, int, int]  # lines: of a statement, of the first in its body, and of the last
+
+
+@dataclass(slots=True)
+class Function:
+    """A function of the model: its branches, and for each line of a test which statement it belongs to."""
+
+    module: str
+    name: str
+    branches: set[Branch] = field(default_factory=set)
+    tests: dict[int, Test] = field(default_factory=dict)  # by line
+
+
+Key = tuple[str, int]  # of a function: module and first line
+Reached = dict[Key, set[Branch]]
+
+
+def functions() -> dict[Key, Function]:
+    """Every function of `kernel/`."""
+    found: dict[Key, Function] = {}
+    for path in sorted((ROOT / "kernel").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                found[path.stem, _first_line(node)] = _function(path.stem, node)
+    return found
+
+
+def _first_line(node: ast.FunctionDef) -> int:
+    """As a code object has it."""
+    return min([node.lineno, *(d.lineno for d in node.decorator_list)])
+
+
+def _function(module: str, node: ast.FunctionDef) -> Function:
+    function = Function(module, node.name)
+    for statement in _statements(node.body):
+        first, last = statement.body[0].lineno, statement.body[-1].end_lineno or 0
+        for line in range(statement.lineno, first):
+            function.tests[line] = statement.lineno, first, last
+        function.branches.add((statement.lineno, True))
+        if not _for_ever(statement):
+            function.branches.add((statement.lineno, False))
+    return function
+
+
+def _statements(body: Iterable[ast.stmt]) -> Iterator[ast.If | ast.While | ast.For]:
+    for statement in body:
+        if isinstance(statement, ast.FunctionDef):
+            continue
+        if isinstance(statement, ast.If | ast.While | ast.For):
+            yield statement
+        for name in ("body", "orelse", "finalbody"):
+            yield from _statements(getattr(statement, name, ()))
+
+
+def _for_ever(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.While) and isinstance(statement.test, ast.Constant)
+
+
+@contextmanager
+def traced(known: dict[Key, Function]) -> Iterator[Reached]:
+    """What threads run of these functions in here; the set-up and the final assertions do not count."""
+    reached: Reached = {}
+    if not known:
+        yield reached
+        return
+
+    def on_call(frame: FrameType, event: str, arg: Any) -> Any:
+        code = frame.f_code
+        if learn._active[0] is None or not code.co_filename.startswith(KERNEL):
+            return None
+        key = code.co_filename[len(KERNEL) :].removesuffix(".py"), code.co_firstlineno
+        function = known.get(key)
+        if function is None:
+            return None
+        branches = reached.setdefault(key, set())
+        return _lines(function.tests, branches) if function.tests else None
+
+    before = sys.gettrace()
+    sys.settrace(on_call)
+    try:
+        yield reached
+    finally:
+        sys.settrace(before)
+
+
+def _lines(tests: dict[int, Test], branches: set[Branch]) -> Any:
+    """Traces one call: where a test's line is followed by one that is not of the same test, it had an outcome."""
+    last: Test | None = None
+
+    def on_event(frame: FrameType, event: str, arg: Any) -> Any:
+        nonlocal last
+        if event == "exception":
+            last = None
+            return on_event
+        line = frame.f_lineno if event == "line" else 0
+        test = tests.get(line)
+        if last is not None and test != last:
+            branches.add((last[0], last[1] <= line <= last[2]))
+        last = test
+        return on_event
+
+    return on_event
+
+
+def as_markdown(known: dict[Key, Function], scenarios: dict[str, Reached]) -> str:
+    """The report: by scenario, by function, and what no scenario reaches."""
+    union: Reached = {}
+    for reached in scenarios.values():
+        for key, branches in reached.items():
+            union.setdefault(key, set()).update(branches)
+    all_branches = sum(len(f.branches) for f in known.values())
+    of_reached = sum(len(known[key].branches) for key in union)
+    found = sum(map(len, union.values()))
+    lines = [
+        "# What scenarios reach",
+        "",
+        "`tablewalk explore --coverage FILE` writes this. A branch is an outcome of an `if`, `while` or `for` of",
+        "`kernel/`, reached in some schedule of the scenario's threads; set-up and final assertions do not count.",
+        "",
+        f"{len(union)} of {len(known)} functions are reached, and {found} of their {of_reached} branches "
+        f"(of {all_branches} in all).",
+        "",
+        *_by_scenario(scenarios),
+        *_by_function(known, scenarios, union),
+        *_unreached_branches(known, union),
+        *_unreached_functions(known, union),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _by_scenario(scenarios: dict[str, Reached]) -> Iterator[str]:
+    yield from ("## By scenario", "", "| scenario | functions | branches | only here |", "| --- | --- | --- | --- |")
+    times = Counter((key, b) for reached in scenarios.values() for key, found in reached.items() for b in found)
+    for name, reached in scenarios.items():
+        branches = [(key, b) for key, found in reached.items() for b in found]
+        alone = sum(times[branch] == 1 for branch in branches)
+        yield f"| {name} | {len(reached)} | {len(branches)} | {alone} |"
+    yield ""
+
+
+def _by_function(known: dict[Key, Function], scenarios: dict[str, Reached], union: Reached) -> Iterator[str]:
+    yield from ("## By function", "", "| function | branches | reached | scenarios |", "| --- | --- | --- | --- |")
+    for key, f in known.items():
+        if key in union:
+            times = sum(key in reached for reached in scenarios.values())
+            yield f"| {f.module}.{f.name} | {len(f.branches)} | {len(union[key])} | {times} |"
+    yield ""
+
+
+def _unreached_branches(known: dict[Key, Function], union: Reached) -> Iterator[str]:
+    yield from ("## Branches that no scenario reaches, of functions that some do", "")
+    for key, f in known.items():
+        missing = sorted(f.branches - union[key]) if key in union else []
+        if missing:
+            text = (ROOT / "kernel" / f"{f.module}.py").read_text(encoding="utf-8").splitlines()
+            said = [f"{line} `{text[line - 1].strip()}` {'enters' if body else 'passes'}" for line, body in missing]
+            yield f"- {f.module}.{f.name}: {'; '.join(said)}"
+    yield ""
+
+
+def _unreached_functions(known: dict[Key, Function], union: Reached) -> Iterator[str]:
+    yield from ("## Functions that no scenario reaches", "")
+    names: dict[str, list[str]] = {}
+    for key, f in known.items():
+        if key not in union:
+            names.setdefault(f.module, []).append(f.name)
+    for module, missing in names.items():
+        yield f"- {module}: {', '.join(missing)}"
