@@ -16,7 +16,7 @@ from tablewalk.errors import TablewalkError, escape
 from tablewalk.explore import counterexample
 from tablewalk.explore.coverage import Function, Key, Reached, as_markdown, functions, traced
 from tablewalk.explore.run import Options, Outcome, Program, built_in, explore, from_file
-from tablewalk.explore.search import REDUCTIONS, Limits, Search
+from tablewalk.explore.search import REDUCTIONS, Limits, Search, Standing
 from tablewalk.explore.trace import as_table
 from tablewalk.machine.drivers import NEWEST, KernelConfig
 from tablewalk.report import schedule
@@ -58,6 +58,7 @@ from tablewalk.report import schedule
 )
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Native threads.")
 @click.option("--paranoid", is_flag=True, help="See that histories taken to be the same go on alike.")
+@click.option("--unmerged", is_flag=True, help="Tell apart all histories of a thread, even if it has forgotten them.")
 @click.option("--save", type=click.Path(path_type=Path), metavar="FILE", help="Keep the first counterexample here.")
 @click.option(
     "--replay",
@@ -104,6 +105,7 @@ def command(
     checkpoint: Path | None,
     workers: int,
     paranoid: bool,
+    unmerged: bool,
     save: Path | None,
     kept: Path | None,
     html: Path | None,
@@ -129,7 +131,9 @@ def command(
         raise TablewalkError("--workers: breadth first and without --checkpoint only")
     config = KernelConfig(release, options=tuple(map(kconfig_option, options)), without=without)
     limits = Limits(states, seconds, switches=preemptions, rounds=rounds)
-    search = Options(reduction, depth_first, wide, not everything, limits, checkpoint, workers, paranoid, exact)
+    search = Options(
+        reduction, depth_first, wide, not everything, limits, checkpoint, workers, paranoid, exact, not unmerged
+    )
     outcomes = []
     known: dict[Key, Function] = functions() if covered else {}
     reached: dict[str, Reached] = {}
@@ -206,13 +210,20 @@ def _explored(program: Program, config: KernelConfig, options: Options) -> Outco
     with console.status(f"{name}: learning") as status:
 
         def progress(s: Search) -> None:
-            count, moves, waiting, rate = s.progress()
-            status.update(f"{name}: {count:,} states, {moves:,} transitions, {waiting:,} to do, {rate:,.0f} a second")
+            status.update(f"{name}: {_progress(s.standing())}")
 
         try:
             return explore(program, config, options, progress if console.is_terminal else None)
         except (TablewalkError, MemoryError) as e:
             return Outcome(name, "error", sentence=str(e) or "out of memory")
+
+
+def _progress(s: Standing) -> str:
+    found = f"{s.states:,} states" + (f" of about {s.estimate:,}" if s.estimate else "")
+    left = max(0, s.estimate - s.states) / max(s.rate, 1)
+    ends = f", {left:,.0f} s to go" if s.estimate else ""
+    moves = f"{s.transitions:,} transitions, {s.rate:,.0f} states a second"
+    return f"{found}, {moves}, depth {s.depth}, {s.waiting:,} to do{ends}"
 
 
 def _list(programs: dict[str, Program], as_json: bool) -> None:

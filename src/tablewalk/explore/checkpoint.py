@@ -19,7 +19,10 @@ from tablewalk.errors import TablewalkError, escape
 if TYPE_CHECKING:
     from .search import Search
 
-ARRAYS = ("queue", "hashes", "index", "table", "second", "kept", "parent", "finals", "ends", "rules", "io", "scratch")
+ARRAYS = (
+    "queue", "hashes", "index", "table", "second", "kept", "parent", "finals", "ends", "rules", "io", "scratch",
+    "lengths",
+)  # fmt: skip
 
 
 def save(path: Path, search: Search, identity: str) -> None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -15,6 +15,7 @@ from tablewalk.machine.layout import Guard
 from . import native
 from .futures import Futures
 from .learn import Learner, Node, instrument
+from .symmetry import Asymmetric, Symmetry
 from .tables import (
     ACQUIRE,
     ADD,
@@ -131,7 +132,8 @@ class Restart(Exception):
 class Engine:
     """The automata of `threads` over the memory as it is now, in tables.  `pool` is how many objects of a kind a thread
     can have allocated at a time, `slots` how many RCU callbacks can be pending; `empty_tables`: tables are empty when
-    they are freed, as they are since 6.6; `rounds`: how often a loop may go round."""
+    they are freed, as they are since 6.6; `rounds`: how often a loop may go round; `merged`: histories that leave a
+    thread with the same knowledge are one node; `alike`: threads that do the same, in groups."""
 
     def __init__(
         self,
@@ -143,6 +145,8 @@ class Engine:
         empty_tables: bool = True,
         paranoid: bool = False,
         rounds: int = 0,
+        merged: bool = True,
+        alike: Iterable[Sequence[int]] = (),
     ) -> None:
         instrument(model)
         self.machine = model.machine
@@ -152,13 +156,15 @@ class Engine:
         self._bodies = threads
         self._callbacks: dict[str, Callable[[int], None]] = {}
         self.tables = Tables(self.threads, slots)
+        self.symmetry = Symmetry(self.tables, self.machine, self.threads, alike)
         self.messages: list[str] = [""]
+        self._edge_to: dict[tuple[int, int], tuple[int, int]] = {}  # (node, code) -> (next node, new code)
         self.columns = self.edges = self._nr_guards = self._nr_paths = 0
         self._guards: dict[tuple[str, Guard], int] = {}
         self._futures = Futures(self.tables)
         self.counted: list[Any] = []  # scratch arrays of the search that goes on
         self.mistaken = False  # whether it counted on what is not so
-        self._pools: dict[tuple[int, int, int], int] = {}
+        self.pools: dict[tuple[int, int, int], int] = {}
         self._siblings: dict[int, list[int]] = {}  # objects of a pool
         self._codes: dict[tuple[int, int], int] = {}
         self._wide: list[int] = []  # values that don't fit a cell of the tables
@@ -173,8 +179,11 @@ class Engine:
         self.tables.dims[6] = empty_tables
         void = self.machine.effects.NO_RESULT | {"set", "clear_unreachable", "call_rcu", *OWN_CELL, *KINDS}
         self.learner = Learner(self.machine, void.__contains__, self._add_node, min(max_nodes, MAX_NODES))
-        self.learner.paranoid, self.learner.rounds = paranoid, rounds
-        self.roots = [self.learner.start(t, body).number for t, body in enumerate(threads)]
+        self.learner.paranoid, self.learner.rounds, self.learner.merged = paranoid, rounds, merged
+        roots = [self.learner.start(t, body) for t, body in enumerate(threads)]
+        self.roots = [root.number for root in roots]
+        for t in range(self.threads):
+            self._alike([roots[self.symmetry.thread(g, t)] for g in range(len(self.symmetry.ways))])
         self._futures.publish([])
 
     def _sync(self) -> None:
@@ -252,10 +261,12 @@ class Engine:
             if column == MAX_COLUMNS:
                 raise Bound(f"{MAX_COLUMNS} cells that vary")
             self.columns += 1
+            a.dims[8] = self.columns
             a.decode[column, 0] = a.cell[address, INIT]
             a.ncode[column] = 1
             a.cell[address, COL] = column
             self._codes[address, int(a.cell[address, INIT])] = 0
+            self._images(address, int(a.cell[address, INIT]), 0)
             if value == a.cell[address, INIT]:
                 return 0
         code = int(a.ncode[column])
@@ -264,7 +275,17 @@ class Engine:
         a.decode[column, code] = value
         a.ncode[column] += 1
         self._codes[address, value] = code
+        self._images(address, value, code)
         return code
+
+    def _images(self, address: int, value: int, code: int) -> None:
+        """Where threads change places, another cell holds another value."""
+        a, symmetry = self.tables, self.symmetry
+        for g in range(1, len(symmetry.ways)):
+            other = symmetry.address(g, address)
+            image = self.code_of(other, symmetry.value(g, address, self.widen(value)))
+            a.sym_column[g - 1, self._column_of[address]] = self._column_of[other]
+            a.sym_code[(g - 1) * MAX_COLUMNS + self._column_of[address], code] = image
 
     def value_of(self, address: int, code: int) -> int:
         """The value that a code of a cell stands for."""
@@ -327,7 +348,7 @@ class Engine:
         elif node.name in self.effects:
             row[:7] = self._cell_row(node)
         elif node.name == "alloc":
-            row[:7] = (ALLOC, 0, self._pool(node), 0, 0, 0, 0)
+            row[:7] = (ALLOC, 0, self.pool(node.thread, *node.operands), 0, 0, 0, 0)
         elif node.name == "call_rcu":
             row[KIND] = CALL_RCU
         elif node.name == "exit":
@@ -402,17 +423,23 @@ class Engine:
             sub = ADD
         return CELL, address, 0, sub, self._guard(layout, check), self._guard(layout, write_guard), flags
 
-    def _pool(self, node: Node) -> int:
-        class_id, nr = node.operands
-        key = (node.thread, class_id, nr)
-        if key not in self._pools:
+    def pool(self, thread: int, class_id: int, nr: int) -> int:
+        """Number of the room that a thread's objects of a kind have."""
+        key = (thread, class_id, nr)
+        if key not in self.pools:
             slots = [self.machine.place(class_id, nr) for _ in range(self._pool_size)]
             self._sync()
             for base in slots:
                 self._siblings[base] = slots
-            number = self._pools[key] = len(self._pools)
+            number = self.pools[key] = len(self.pools)
             self.tables.pool[number, : len(slots) + 1] = [len(slots), *slots]
-        return self._pools[key]
+            for g in range(1, len(self.symmetry.ways)):
+                other = self.pool(self.symmetry.thread(g, thread), class_id, nr)
+                self.symmetry.pools[g].update(zip(slots, self._slots_of(other), strict=True))
+        return self.pools[key]
+
+    def _slots_of(self, pool: int) -> list[int]:
+        return [int(base) for base in self.tables.pool[pool, 1 : self.tables.pool[pool, 0] + 1]]
 
     # --- what the search misses --------------------------------------------------------------------------
 
@@ -425,6 +452,9 @@ class Engine:
         """Learn what a step missed.  Raises Restart if it makes what the search did so far incomplete."""
         try:
             self._resolve(miss, reduced)
+        except Asymmetric as e:
+            self.symmetry.end()
+            raise Restart(f"not symmetric: {e}") from None
         finally:
             self.mistaken |= self._futures.publish(self.counted)
 
@@ -433,27 +463,28 @@ class Engine:
         self.misses.append(tuple(int(v) for v in miss[:4]))
         what, x, y, z = (int(v) for v in miss[:4])
         if what == native.M_EDGE:
-            self._edge(self.learner.nodes[x], y)
+            self._edges(self.learner.nodes[x], y)
         elif what == native.M_VALUE:
             self.code_of(x, y)
         elif what == native.M_ACCESS:
-            bits, column = self._threads_like(y), (RD, WR, TRIED)[z]
+            column = (RD, WR, TRIED)[z]
             others = int(a.cell[x, WR] | a.cell[x, RD] * (z > 0)) & ~(1 << y)
-            for address in self._cells_like(x):
+            for address, bits in self._likes(x, y):
                 a.cell[address, column] |= bits
             if others and reduced:
-                self._shared(x, bits)
+                for g in range(len(self.symmetry.ways)):
+                    self._shared(self.symmetry.address(g, x), self._threads_like(self.symmetry.thread(g, y)))
                 raise Restart(f"{self.machine.name_of(x)} is shared")
         elif what == native.M_FREER:
-            for address in self._cells_like(x):
-                a.cell[address, FREER] |= self._threads_like(y)
+            for address, bits in self._likes(x, y):
+                a.cell[address, FREER] |= bits
             if reduced:
                 raise Restart(f"{self.machine.name_of(x)} is freed by others")
         elif what == native.M_INDEX:
             self._futures.index(x)
         elif what == native.M_LICENCE:
             before = int(a.cell[x, LICENCE])
-            for address in self._cells_like(x):
+            for address, _ in self._likes(x, 0):
                 a.cell[address, LICENCE] |= 1 << y
             if before and reduced:
                 raise Restart(f"{self.machine.name_of(x)} is written under different locks")
@@ -475,23 +506,61 @@ class Engine:
             return 1 << thread
         return (1 << self.slots) - 1 << self.threads
 
+    def _likes(self, address: int, thread: int) -> Iterator[tuple[int, int]]:
+        """Cells with bits of threads, that will be treated like a cell by a thread."""
+        for g in range(len(self.symmetry.ways)):
+            bits = self._threads_like(self.symmetry.thread(g, thread))
+            for other in self._cells_like(self.symmetry.address(g, address)):
+                yield other, bits
+
     def _cells_like(self, address: int) -> list[int]:
         """Cells that will be treated alike: those at the same place in the objects of a pool."""
         base = self.machine.base_of[address]
         return [other + address - base for other in self._siblings.get(base, ())] or [address]
+
+    def _edges(self, node: Node, code: int) -> None:
+        """Learn an edge, and those of the threads that may change places with this one."""
+        symmetry, nodes = self.symmetry, self.learner.nodes
+        if len(symmetry.ways) == 1:
+            self._edge(node, code)
+            return
+        images = [(nodes[symmetry.node(g, node.number)], code) for g in range(len(symmetry.ways))]
+        if self.tables.op[node.number, KIND] == CELL:
+            address = int(self.tables.op[node.number, ADDRESS])
+            value = self.value_of(address, code)
+            values = [symmetry.value(g, address, value) for g in range(len(images))]
+            images = [
+                (other, self.code_of(symmetry.address(g, address), v) if code else 0)
+                for g, ((other, _), v) in enumerate(zip(images, values, strict=True))
+            ]
+            with suppress(self.machine.Blocked, self.machine.Broken):
+                stored = [self._effect(other, v)[0] for (other, _), v in zip(images, values, strict=True)]
+                symmetry.stores(address, stored)
+        for other, its_code in images:
+            if (other.number, its_code) not in self._edge_to:
+                self._edge(other, its_code)
+        to = [self._edge_to[other.number, its_code] for other, its_code in images]
+        if to[0][0] > 0:
+            symmetry.leads([nodes[after] for after, _ in to])
+        if node.name == "call_rcu":
+            symmetry.leads([nodes[callback] for _, callback in to])
+
+    def _effect(self, node: Node, value: int) -> tuple[int, Any]:
+        """(what a node's operation leaves in its cell, what it returns)."""
+        effect, operands = self.effects.get(node.name), node.operands
+        if node.name in OWN_CELL:
+            effect = self.effects[OWN_CELL[node.name][1]]
+            operands = node.operands if node.name == "instruction_begin" else (0,) * ("wait" in node.name)
+        return effect(value, *operands)  # type: ignore[no-any-return]
 
     def _edge(self, node: Node, code: int) -> None:
         a = self.tables
         row = a.op[node.number]
         new, result = -1, None
         if row[0] == CELL:
-            effect, operands = self.effects.get(node.name), node.operands
-            if node.name in OWN_CELL:
-                effect = self.effects[OWN_CELL[node.name][1]]
-                operands = node.operands if node.name == "instruction_begin" else (0,) * ("wait" in node.name)
             value = self.value_of(int(row[1]), code)
             try:
-                stored, result = effect(value, *operands)
+                stored, result = self._effect(node, value)
             except self.machine.Blocked:
                 self._add_edge(node.number, code, BLOCKED, -1)
                 return
@@ -523,8 +592,16 @@ class Engine:
         if e == MAX_EDGES:
             raise Bound(f"{MAX_EDGES} automaton edges")
         a.edge[e] = code, to, new, a.op[node, HEAD]
+        self._edge_to[node, code] = to, new
         a.op[node, HEAD] = e
         self.edges += 1
+
+    def _alike(self, nodes: list[Node]) -> None:
+        """Where threads that change places begin."""
+        try:
+            self.symmetry.leads(nodes)
+        except Asymmetric:
+            self.symmetry.end()
 
     def _callback(self, thread: int, function: Callable[[int], None], obj: int) -> int:
         self._callbacks[function.__qualname__] = function

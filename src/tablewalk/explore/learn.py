@@ -108,6 +108,7 @@ class Learner:
     """
 
     paranoid = False
+    merged = True  # otherwise a node's key is all that came before
     rounds = 0  # of a loop that forgets, after which a thread does not go on; 0 is no limit
 
     def __init__(
@@ -196,7 +197,7 @@ class Learner:
     def _end(self, name: str, operands: tuple[Any, ...]) -> None:
         if self._pending is not None:
             raise Nondeterministic(f"{self._say(self._pending)} was not done again: the thread ended before")
-        key = (self._thread, name, operands)
+        key = self._key(name, operands)
         node = self._keys.get(key)
         if node is None:
             node = self._new(key, name, 0, operands, operands[2] if name == "error" else ())
@@ -272,7 +273,7 @@ class Learner:
 
     def _beyond(self, name: str, address: int, operands: tuple[Any, ...]) -> None:
         """An operation that was not known to follow: a node, which the run goes on from if it has no result."""
-        key = (self._thread, tuple((a.name, a.args, tuple(a.seen)) for a in self._stack))
+        key = self._key(tuple((a.name, a.args, tuple(a.seen)) for a in self._stack))
         try:
             node = self._keys.get(key)
         except TypeError:
@@ -294,6 +295,13 @@ class Learner:
         if not self._is_void(name) or self._budget == 0:
             raise Stop
         self._last = (node, None)
+
+    def _key(self, *what: Any) -> Any:
+        """What tells a node from others: by default all that the thread still knows."""
+        if self.merged or self._last is None:
+            return (self._thread, *what)
+        before, result = self._last
+        return before.number, result
 
     def _new(
         self, key: Any, name: str, address: int, operands: tuple[Any, ...], where: tuple[tuple[str, str, int], ...]

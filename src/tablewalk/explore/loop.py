@@ -7,14 +7,31 @@ import numpy as np
 
 from .jit import jit
 from .native import BROKEN, IDLE, MISS, OK, V_POOL, V_ROUNDS, V_SLOTS, get_node, note_turn, step, toggle
-from .tables import EXIT, FIRST_COLUMN, KIND, NR_SLOTS, NR_THREADS, OP
+from .tables import (
+    ACTOR_BITS,
+    EXIT,
+    FIRST_COLUMN,
+    KIND,
+    LINK_BITS,
+    MAX_CODES,
+    MAX_COLUMNS,
+    MAX_NODES,
+    NR_COLUMNS,
+    NR_SLOTS,
+    NR_SYMMETRIES,
+    NR_THREADS,
+    OP,
+    SYM_CODE,
+    SYM_COLUMN,
+    SYM_NODE,
+    SYM_THREAD,
+)
 
 V_DEADLOCK, V_END = 100, 101  # the latter: something is wrong when all threads have ended
 DONE, MISSED, FOUND, GROW, PAUSED = range(5)
 # columns of `io`; VIOLATIONS: rules broken that are no bounds; CUT: steps left out as beyond the bound on switches
 HEAD, TAIL, STATES, TRANSITIONS, OPERATIONS, FINALS, RULES, VIOLATIONS, CUT = range(9)
 MAX_RULES = 1000
-ACTOR_BITS = 4
 MAX_WALK = 3000  # steps
 
 
@@ -47,6 +64,51 @@ def insert(
     elif wide:
         second[i] = h[1]
     return True
+
+
+@jit
+def hash_all(A: np.ndarray, st: np.ndarray, h: np.ndarray) -> None:
+    """The hash of a state."""
+    h[:] = 0
+    for t in range(A[NR_THREADS] + A[NR_SLOTS]):
+        toggle(h, t, get_node(st, t))
+    for c in range(A[NR_COLUMNS]):
+        toggle(h, 1000 + c, int(st[A[FIRST_COLUMN] + c]))
+
+
+@jit
+def image(A: np.ndarray, g: int, st: np.ndarray, to: np.ndarray) -> None:
+    """The state in which threads have changed places in way `g`."""
+    to[:] = st
+    for t in range(A[NR_THREADS] + A[NR_SLOTS]):
+        u = A[SYM_THREAD + g * 16 + t] if t < A[NR_THREADS] else t
+        node = A[SYM_NODE + g * (MAX_NODES + 1) + get_node(st, t)]
+        to[2 * u] = node & 255
+        to[2 * u + 1] = node >> 8
+    start = A[FIRST_COLUMN]
+    for c in range(A[NR_COLUMNS]):
+        at = (g * MAX_COLUMNS + c) * (MAX_CODES + 1)
+        to[start + A[SYM_COLUMN + g * MAX_COLUMNS + c]] = A[SYM_CODE + at + int(st[start + c])]
+
+
+@jit
+def least(A: np.ndarray, st: np.ndarray, h: np.ndarray) -> int:
+    """Let the state be the least of those in which threads have changed places; in which way, or 0."""
+    way = 0
+    if A[NR_SYMMETRIES]:
+        old = st.copy()
+        other = st.copy()
+        for g in range(A[NR_SYMMETRIES]):
+            image(A, g, old, other)
+            for i in range(st.shape[0]):
+                if other[i] != st[i]:
+                    if other[i] < st[i]:
+                        st[:] = other
+                        way = g + 1
+                    break
+        if way:
+            hash_all(A, st, h)
+    return way
 
 
 @jit
@@ -105,7 +167,7 @@ def successors(
             nbad += 1
         elif status == OK:
             operations += log[0]
-            who[n] = t
+            who[n] = t | least(A, buf[n], hb[n]) << ACTOR_BITS
             n += 1
         elif status != IDLE:
             waiting += 1
@@ -250,7 +312,7 @@ def search(
             io[CUT] += keep_turn(A, queue[pos], buf, hb, who, found, switches)
         for i in range(found[0]):
             if insert(table, second, kept, hb[i], buf[i], io[STATES]):
-                enqueue(queue, hashes, index, parent, io, buf[i], hb[i], here << ACTOR_BITS | who[i])
+                enqueue(queue, hashes, index, parent, io, buf[i], hb[i], here << LINK_BITS | who[i])
         if stop and io[VIOLATIONS]:
             return FOUND
     return DONE
@@ -302,7 +364,7 @@ def expand(
             n = out_counts[to]
             out[to, n] = buf[i]
             out_hashes[to, n] = hb[i]
-            out_links[to, n] = here << ACTOR_BITS | who[i]
+            out_links[to, n] = here << LINK_BITS | who[i]
             out_counts[to] = n + 1
     return DONE
 
@@ -329,8 +391,13 @@ def absorb(
 
 
 @jit
-def walk(A: np.ndarray, start: np.ndarray, h0: np.ndarray, m: np.ndarray, reduction: int, seed: int) -> int:
-    """Take steps of threads chosen at random until nobody can go on; MISSED if something is missing."""
+def walk(
+    A: np.ndarray, start: np.ndarray, h0: np.ndarray, m: np.ndarray, reduction: int, seed: int, steps_of: np.ndarray
+) -> int:
+    """Take steps of threads chosen at random until nobody can go on; MISSED if something is missing.
+
+    `steps_of`: how many each thread took.
+    """
     np.random.seed(seed)
     threads = A[NR_THREADS] + A[NR_SLOTS]
     state = start.copy()
@@ -340,6 +407,7 @@ def walk(A: np.ndarray, start: np.ndarray, h0: np.ndarray, m: np.ndarray, reduct
     stay = np.random.random()
     t = 0
     tries = steps = 0
+    steps_of[:] = 0
     while tries < threads and steps < MAX_WALK:
         if tries or np.random.random() > stay:
             t = np.random.randint(threads) if tries == 0 else (t + 1) % threads
@@ -356,6 +424,7 @@ def walk(A: np.ndarray, start: np.ndarray, h0: np.ndarray, m: np.ndarray, reduct
         if status == OK:
             state[:] = after
             steps += 1
+            steps_of[t] += 1
             tries = 0
     return DONE
 
@@ -372,13 +441,3 @@ def rehash(table: np.ndarray, second: np.ndarray, new: np.ndarray, new_second: n
             new[to] = table[i]
             if second.shape[0] > 1:
                 new_second[to] = second[i]
-
-
-@jit
-def hash_initial(st: np.ndarray, threads: int, h: np.ndarray) -> None:
-    """The hash of the initial state: all columns are 0."""
-    h[:] = 0
-    for t in range(threads):
-        toggle(h, t, get_node(st, t))
-
-

@@ -26,6 +26,7 @@ from .loop import V_END
 from .rules import BOUNDS, RESULT, Rule, final_rules
 from .scenario import Override, Scenario, Setup
 from .search import Checkpoint, Found, Limits, Progress, Result, Search
+from .symmetry import alike
 from .tables import Bound
 from .trace import Trace
 from .workers import ParallelSearch
@@ -55,6 +56,12 @@ class Options:
     workers: int = 1
     paranoid: bool = False
     exact: bool = False
+    merged: bool = True
+    symmetry: bool = True
+
+    def with_symmetry(self) -> bool:
+        """Whether threads that do the same may change places; a bound on preemptions tells them apart."""
+        return self.symmetry and self.reduction != "none" and self.limits.switches < 0
 
 
 @dataclass(slots=True)
@@ -191,16 +198,12 @@ def explore(
         kept = None
         if options.checkpoint:
             kept = Checkpoint(options.checkpoint, _identity(program, config, options))
-        o = options
-        if o.workers > 1:
-            search: Search = ParallelSearch(engine, o.reduction, o.workers, o.wide, o.stop, o.limits, progress, o.exact)
-        else:
-            search = Search(engine, o.reduction, o.depth_first, o.wide, o.stop, o.limits, progress, kept, o.exact)
+        search = search_of(engine, options, progress, kept)
         outcome.result = search.run()
         if kept and outcome.result.verdict != "bounded":
             kept.path.unlink(missing_ok=True)
         outcome.nodes, outcome.runs = len(engine.learner.nodes) - 1, engine.learner.runs
-        _judge(outcome, search, setup, options)
+        judge(outcome, search, setup)
     except (Bound, Nondeterministic) as e:
         outcome.sentence = str(e)
         outcome.verdict = "bounded" if isinstance(e, Bound) else "error"
@@ -212,7 +215,8 @@ def explore(
 def _identity(program: Program, config: KernelConfig, options: Options) -> str:
     """Changes with whatever makes a checkpoint useless: scenario, kernel, way of searching, and the text of all."""
     bounds = (options.limits.switches, options.limits.rounds)
-    how = (options.reduction, options.depth_first, options.wide, options.stop, options.exact, bounds)
+    how = (options.reduction, options.depth_first, options.wide, options.stop, options.exact, options.merged,
+           options.symmetry, bounds)  # fmt: skip
     return f"{program.scenario.name} {config} {how} {fingerprint(program)}"
 
 
@@ -233,11 +237,21 @@ def engine_of(program: Program, config: KernelConfig, setup: Setup, options: Opt
     empty_tables = drivers.release_of(config.release) >= EMPTY_TABLES
     limits = options.limits
     return Engine(
-        setup.model, bodies, s.pool, s.slots, limits.nodes, empty_tables, options.paranoid, limits.rounds
-    )
+        setup.model, bodies, s.pool, s.slots, limits.nodes, empty_tables, options.paranoid, limits.rounds,
+        options.merged, alike(bodies) if options.with_symmetry() else (),
+    )  # fmt: skip
 
 
-def _judge(outcome: Outcome, search: Search, setup: Setup, options: Options) -> None:
+def search_of(
+    engine: Engine, o: Options, progress: Progress | None = None, kept: Checkpoint | None = None
+) -> Search:
+    """A search over them that has not begun."""
+    if o.workers > 1:
+        return ParallelSearch(engine, o.reduction, o.workers, o.wide, o.stop, o.limits, progress, o.exact)
+    return Search(engine, o.reduction, o.depth_first, o.wide, o.stop, o.limits, progress, kept, o.exact)
+
+
+def judge(outcome: Outcome, search: Search, setup: Setup) -> None:
     """The verdict: of what broke a rule on the way the first, otherwise of what is left in the end."""
     result, engine = search.result, search.engine
     outcome.verdict, outcome.bound = result.verdict, result.bound
@@ -253,7 +267,8 @@ def _judge(outcome: Outcome, search: Search, setup: Setup, options: Options) -> 
         if outcome.rule is None:
             outcome.rule, outcome.sentence, outcome.trace = rule, sentence, trace
     finals: set[tuple[Any, ...]] = set()
-    for state, end in zip(result.finals, result.ends, strict=True):
+    memory = list(engine.machine.mem)
+    for end, way, state in search.all_finals():
         key = (*engine.cells(state), *(str(engine.result_of(state, t)) for t in range(engine.threads)))
         if key in finals:
             continue
@@ -262,7 +277,9 @@ def _judge(outcome: Outcome, search: Search, setup: Setup, options: Options) -> 
             broken.append(rule.id)
             if outcome.rule is None:
                 outcome.rule, outcome.sentence = rule, sentence
-                outcome.trace = Trace(engine, Found(V_END, 0, 0, end, 0, 1), search.schedule(end), search.reduction)
+                schedule = [engine.symmetry.thread(way, t) for t in search.schedule(end)]
+                outcome.trace = Trace(engine, Found(V_END, 0, 0, end, 0, 1), schedule, search.reduction)
+    engine.machine.rewind(memory)
     outcome.finals, outcome.broken = frozenset(finals), frozenset(broken)
     if outcome.rule is not None:
         outcome.verdict = "violation"

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ import numpy as np
 
 from .checkpoint import restore, save
 from .engine import Engine, Restart
+from .estimate import share
 from .loop import (
-    ACTOR_BITS,
     CUT,
     DONE,
     FINALS,
@@ -29,17 +29,18 @@ from .loop import (
     STATES,
     TAIL,
     TRANSITIONS,
-    hash_initial,
+    hash_all,
+    image,
     insert,
     rehash,
     search,
     walk,
 )
 from .native import FUTURES, M1, M2, NONE
-from .tables import COUNTED, FUTURE_ROW, Bound, scratch
+from .tables import COUNTED, FUTURE_ROW, LINK_BITS, Bound, scratch
 
 BUDGET = 100_000  # states expanded between two looks at limits
-QUIET_WALKS, MAX_WALKS = 500, 5000
+QUIET_WALKS, MAX_WALKS, FEW_WALKS = 500, 5000, 20
 
 REDUCTIONS = {"none": NONE, "m1": M1, "m2": M2, "futures": M1 | FUTURES}
 
@@ -96,6 +97,18 @@ class Checkpoint:
 Progress = Callable[["Search"], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a search stands: `waiting` states are to expand; `estimate` of all states, 0 if there is none."""
+
+    states: int
+    transitions: int
+    waiting: int
+    depth: int
+    rate: float
+    estimate: int
+
+
 class Search:
     """A search over an engine's automata: `run` it, then ask for schedules."""
 
@@ -119,7 +132,8 @@ class Search:
         self.width = max(64, -(-self._bytes() // 16) * 16)
         self._warming = False
         self._patience = 0  # states until the search begins anew
-        self._began = self._saved = self._checked = 0.0
+        self._began = self._saved = self._checked = self._save_took = 0.0
+        self.lengths = np.zeros(engine.threads + engine.slots)  # steps of each thread, on an average walk
         self.scratch = scratch()
         self._allocate()
 
@@ -151,7 +165,7 @@ class Search:
         start = self.engine.initial()
         self.queue[0] = 0
         self.queue[0, : len(start)] = start
-        hash_initial(self.queue[0], self.engine.threads + self.engine.slots, self.hashes[0])
+        hash_all(self.engine.tables.all, self.queue[0], self.hashes[0])
         insert(self.table, self.second, self.kept, self.hashes[0], self.queue[0], 0)
         self.index[0] = 0
         self.parent[0] = -1
@@ -164,13 +178,14 @@ class Search:
         self.engine.counted = self._scratch_arrays()
         try:
             kept = self._checkpoint
-            if not (kept and restore(kept.path, self, kept.identity)) and self.reduction != NONE:
+            if not (kept and restore(kept.path, self, kept.identity)):
                 self._warm_up()
             result.verdict = self._loop(began)
             if self.io[CUT]:
                 raise Bound(f"{self.limits.switches} preemptions")
         except Bound as e:
             result.verdict, result.bound = "bounded", e.what
+            self._keep()
         result.seconds = time.perf_counter() - began
         io = self.io
         result.states, result.transitions, result.operations = (int(v) for v in io[STATES : OPERATIONS + 1])
@@ -191,18 +206,20 @@ class Search:
         """Walk at random for a while, to see what is shared before the search counts on what is not."""
         self._warming = True
         seed = quiet = 0
-        while quiet < QUIET_WALKS and seed < MAX_WALKS:
+        steps = np.zeros(len(self.lengths), np.int64)
+        while quiet < (QUIET_WALKS if self.reduction != NONE else FEW_WALKS) and seed < MAX_WALKS:
             known = self.engine.accesses
-            while self._walk(seed) == MISSED:
+            while self._walk(seed, steps) == MISSED:
                 self._learn()
             quiet = quiet + 1 if self.engine.accesses == known else 0
             seed += 1
+            self.lengths += (steps - self.lengths) / min(seed, QUIET_WALKS)
         self._warming = False
         self._begin()
 
-    def _walk(self, seed: int) -> int:
+    def _walk(self, seed: int, steps: Any) -> int:
         tables, start = self.engine.tables.all, self.queue[0]
-        return int(walk(tables, start, self.hashes[0], self.scratch, self.reduction, seed))
+        return int(walk(tables, start, self.hashes[0], self.scratch, self.reduction, seed, steps))
 
     def _loop(self, began: float) -> str:
         while True:
@@ -247,13 +264,20 @@ class Search:
         self._checked = now
         if self._progress:
             self._progress(self)
-        if kept and now - self._saved > kept.seconds:
-            save(kept.path, self, kept.identity)
-            self._saved = time.perf_counter()
+        if kept and now - self._saved > max(kept.seconds, 10 * self._save_took):
+            self._keep()
         if limits.states and self.io[STATES] >= limits.states:
             raise Bound(f"{limits.states} states")
         if limits.seconds and time.perf_counter() - began > limits.seconds:
             raise Bound(f"{limits.seconds:g} seconds")
+
+    def _keep(self) -> None:
+        """Write a checkpoint, if there is to be one."""
+        kept, began = self._checkpoint, time.perf_counter()
+        if kept:
+            save(kept.path, self, kept.identity)
+            self._saved = time.perf_counter()
+            self._save_took = self._saved - began
 
     def _learn(self) -> None:
         began = time.perf_counter()
@@ -303,19 +327,39 @@ class Search:
             self.finals = np.concatenate([self.finals, np.zeros_like(self.finals)])
             self.ends = np.concatenate([self.ends, np.zeros_like(self.ends)])
 
-    def progress(self) -> tuple[int, int, int, float]:
-        """(states, transitions, states to expand, states a second)."""
+    def standing(self) -> Standing:
+        """Where the search stands."""
         io = self.io
-        seconds = time.perf_counter() - self._began
-        return int(io[STATES]), int(io[TRANSITIONS]), int(io[TAIL] - io[HEAD]), int(io[STATES]) / max(seconds, 1e-9)
+        states, waiting = int(io[STATES]), int(io[TAIL] - io[HEAD])
+        depth = len(self.schedule(self._at_head())) if waiting else 0
+        part = 0.0 if self.depth_first else share(self.lengths, depth)
+        estimate = max(states, round((states - waiting) / part)) if part else 0
+        rate = states / max(time.perf_counter() - self._began, 1e-9)
+        return Standing(states, int(io[TRANSITIONS]), waiting, depth, rate, estimate)
+
+    def _at_head(self) -> int:
+        """The state that is expanded next."""
+        return int(self.index[(self.io[TAIL] - 1 if self.depth_first else self.io[HEAD]) & len(self.index) - 1])
+
+    def all_finals(self) -> Iterator[tuple[int, int, Any]]:
+        """(number, way, state) of final states, in each way in which threads may change places."""
+        for state, end in zip(self.result.finals, self.result.ends, strict=True):
+            yield end, 0, state
+            for g in range(1, len(self.engine.symmetry.ways)):
+                other = np.zeros_like(state)
+                image(self.engine.tables.all, g - 1, state, other)
+                yield end, g, other
 
     # --- schedules ---------------------------------------------------------------------------------------
 
     def schedule(self, state: int) -> list[int]:
         """Who took the steps that lead to a state."""
-        actors = []
-        while state > 0:
-            link = int(self.parent[state])
-            actors.append(link & (1 << ACTOR_BITS) - 1)
-            state = link >> ACTOR_BITS
-        return actors[::-1]
+        links = []
+        while (link := self._link(state)) >= 0:
+            links.append(link & (1 << LINK_BITS) - 1)
+            state = link >> LINK_BITS
+        return self.engine.symmetry.actors(links[::-1])
+
+    def _link(self, state: int) -> int:
+        """The state that it was found from, and by what step; -1 for the first."""
+        return int(self.parent[state])

@@ -49,6 +49,11 @@ PER_THREAD = 5
 RCU, IRQ, INSN, RCU_WAIT, IPI_WAIT = range(PER_THREAD)
 MAX_THREADS = 12
 
+# of a step: who took it, and above that in which way threads then changed places
+ACTOR_BITS = 4
+LINK_BITS = ACTOR_BITS + 5
+MAX_SYMMETRIES = 23
+
 MAX_NODES = 65_535
 MAX_EDGES = 1 << 19
 MAX_CELLS = 1 << 14
@@ -66,7 +71,8 @@ def thread_cell(thread: int, which: int) -> int:
 
 # One array holds all tables, so that a native function has one argument for them: each table at an offset, in rows.
 _SHAPES = {
-    "dims": (1, 16),  # threads, slots, locks, bytes before the columns; of page tables: class, first entry, a rule
+    # threads, slots, locks, bytes before the columns; of page tables: class, first entry, a rule; symmetries, columns
+    "dims": (1, 16),
     "op": (MAX_NODES + 1, 8),
     "edge": (MAX_EDGES, 4),
     "cell": (MAX_CELLS, 16),
@@ -79,6 +85,10 @@ _SHAPES = {
     "pool": (512, 32),
     "lock": (4096, 1),
     "future": (MAX_NODES + 1, FUTURE_ROW),
+    "sym_thread": (MAX_SYMMETRIES, 16),
+    "sym_node": (MAX_SYMMETRIES, MAX_NODES + 1),
+    "sym_column": (MAX_SYMMETRIES, MAX_COLUMNS),
+    "sym_code": (MAX_SYMMETRIES * MAX_COLUMNS, MAX_CODES + 1),
 }
 
 
@@ -95,8 +105,9 @@ DIMS, OP, EDGE, CELLS, DECODE, NCODE = (_AT[n] for n in ("dims", "op", "edge", "
 POINTERS, CLASS_LOCKS, GUARDS, PATHS, POOLS, LOCKS, FUTURE = (
     _AT[n] for n in ("pointers", "class_locks", "guard", "path", "pool", "lock", "future")
 )
-NR_THREADS, NR_SLOTS, NR_LOCKS, FIRST_COLUMN, TABLE_CLASS, TABLE_ENTRY, EMPTY_TABLES = (
-    DIMS + i for i in range(7)
+SYM_THREAD, SYM_NODE, SYM_COLUMN, SYM_CODE = (_AT[n] for n in ("sym_thread", "sym_node", "sym_column", "sym_code"))
+NR_THREADS, NR_SLOTS, NR_LOCKS, FIRST_COLUMN, TABLE_CLASS, TABLE_ENTRY, EMPTY_TABLES, NR_SYMMETRIES, NR_COLUMNS = (
+    DIMS + i for i in range(9)
 )
 
 # columns of `edge`
@@ -121,6 +132,8 @@ class Tables:
         self.decode, self.ncode = views["decode"], views["ncode"][:, 0]
         self.pointers, self.class_locks = views["pointers"], views["class_locks"]
         self.future = views["future"]
+        self.sym_thread, self.sym_node = views["sym_thread"], views["sym_node"]
+        self.sym_column, self.sym_code = views["sym_column"], views["sym_code"]
         self.guard, self.path, self.pool, self.lock = views["guard"], views["path"], views["pool"], views["lock"][:, 0]
         self.op[:, HEAD] = -1
         self.cell[:, COL] = -1

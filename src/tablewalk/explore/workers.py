@@ -15,7 +15,6 @@ import numpy as np
 
 from .engine import Engine
 from .loop import (
-    ACTOR_BITS,
     CUT,
     FINALS,
     HEAD,
@@ -142,15 +141,11 @@ class ParallelSearch(Search):
         self.result.finals = np.concatenate([s.finals[: s.io[FINALS]] for s in self.shards])
         self.result.ends = [int(end) for s in self.shards for end in s.ends[: s.io[FINALS]]]
 
-    def schedule(self, state: int) -> list[int]:
-        """Who took the steps that lead to a state; states are numbered over all shards."""
-        actors: list[int] = []
+    def _at_head(self) -> int:
         n = len(self.shards)
-        while True:
-            link = int(self.shards[state % n].parent[state // n])
-            if link < 0:
-                return actors[::-1]
-            actors.append(link & (1 << ACTOR_BITS) - 1)
-            state = link >> ACTOR_BITS
+        i = next(i for i, s in enumerate(self.shards) if s.io[HEAD] < s.io[TAIL])
+        return self.shards[i]._at_head() * n + i
 
-
+    def _link(self, state: int) -> int:
+        n = len(self.shards)
+        return int(self.shards[state % n].parent[state // n])
