@@ -16,8 +16,9 @@ import pytest
 from tablewalk.cli import run
 from tablewalk.errors import TablewalkError
 from tablewalk.explore.engine import Engine
+from tablewalk.explore.estimate import share
 from tablewalk.explore.run import Options, Outcome, Program, built_in, explore, from_file, prepare
-from tablewalk.explore.search import Limits, Search
+from tablewalk.explore.search import Limits, Search, Standing
 
 HERE = Path(__file__).parent
 NO_RESCAN = HERE / "no_rescan.py"
@@ -184,6 +185,45 @@ def test_exact_states_are_those_that_hashes_tell_apart(programs: dict[str, Progr
     assert exact.verdict == hashed.verdict == "exhausted"
     assert (exact.result.states, exact.result.transitions) == (hashed.result.states, hashed.result.transitions)
     assert exact.finals == hashed.finals
+
+
+TWINS = """
+@scenario()
+def twins(s):
+    p = s.process()
+    machine = s.model.machine
+    def add():
+        machine.store(p.mm.mm_users, machine.load(p.mm.mm_users) + 1)
+    for name in ("one", "two", "three"):
+        s.thread(name, lambda: add())
+    s.finally_(lambda results: None if machine.load(p.mm.mm_users) == 4 else "an addition is lost")
+"""
+
+
+@pytest.mark.parametrize("reduction", ["m1", "futures"])
+def test_threads_that_do_the_same_change_places(tmp_path: Path, reduction: str) -> None:
+    path = scenario_file(tmp_path, TWINS)
+    one, all_of_them = (explored(path, reduction=reduction, stop=False, symmetry=s) for s in (True, False))
+    assert one.verdict == all_of_them.verdict == "violation"
+    assert (one.broken, one.finals) == (all_of_them.broken, all_of_them.finals)
+    assert one.result.states * 2 < all_of_them.result.states
+    assert one.trace is not None and one.trace.holds
+
+
+def test_estimate_is_the_share_of_a_box() -> None:
+    assert [share([1, 2], depth) for depth in (0, 1, 2, 3, 4, 9)] == pytest.approx([0, 1 / 6, 1 / 2, 5 / 6, 1, 1])
+
+
+def test_progress_says_how_far_a_search_is(programs: dict[str, Program]) -> None:
+    seen: list[Standing] = []
+    limits = Limits(states=500)
+    explore(
+        programs["fault-and-dontneed"], options=Options("none", limits=limits),
+        progress=lambda search: seen.append(search.standing()),
+    )  # fmt: skip
+    last = seen[-1]
+    assert last.states >= 500 and last.depth > 5 and last.waiting > 0
+    assert last.states <= last.estimate < 10_000_000
 
 
 def test_promise_that_is_not_kept(tmp_path: Path) -> None:

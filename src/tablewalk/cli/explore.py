@@ -58,6 +58,7 @@ from tablewalk.report import schedule
 )
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Native threads.")
 @click.option("--paranoid", is_flag=True, help="See that histories taken to be the same go on alike.")
+@click.option("--no-symmetry", is_flag=True, help="Keep states that differ only in which of like threads is which.")
 @click.option("--unmerged", is_flag=True, help="Tell apart all histories of a thread, even if it has forgotten them.")
 @click.option("--save", type=click.Path(path_type=Path), metavar="FILE", help="Keep the first counterexample here.")
 @click.option(
@@ -105,6 +106,7 @@ def command(
     checkpoint: Path | None,
     workers: int,
     paranoid: bool,
+    no_symmetry: bool,
     unmerged: bool,
     save: Path | None,
     kept: Path | None,
@@ -132,8 +134,9 @@ def command(
     config = KernelConfig(release, options=tuple(map(kconfig_option, options)), without=without)
     limits = Limits(states, seconds, switches=preemptions, rounds=rounds)
     search = Options(
-        reduction, depth_first, wide, not everything, limits, checkpoint, workers, paranoid, exact, not unmerged
-    )
+        reduction, depth_first, wide, not everything, limits, checkpoint, workers, paranoid, exact, not unmerged,
+        not no_symmetry,
+    )  # fmt: skip
     outcomes = []
     known: dict[Key, Function] = functions() if covered else {}
     reached: dict[str, Reached] = {}

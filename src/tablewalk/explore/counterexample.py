@@ -41,6 +41,8 @@ def save(path: Path, program: Program, config: KernelConfig, outcome: Outcome) -
         "schedule": trace.schedule,
         "reduction": trace.reduction,
         "rounds": trace.engine.learner.rounds,
+        "merged": trace.engine.learner.merged,
+        "symmetry": trace.engine.symmetry.asked,
         "found": asdict(trace.found),
         "learned": trace.engine.misses,
     }
@@ -66,12 +68,13 @@ def replay(path: Path, kept: dict[str, Any], program: Program) -> Outcome:
         raise TablewalkError(f"{where}: of another text of the model or scenario; explore the scenario again")
     try:
         kernel = kept["kernel"]
-        options = tuple((str(name), str(value)) for name, value in kernel["options"])
-        config = KernelConfig(kernel["release"], options=options, without=tuple(kernel["without"]))
+        kconfig = tuple((str(name), str(value)) for name, value in kernel["options"])
+        config = KernelConfig(kernel["release"], options=kconfig, without=tuple(kernel["without"]))
         found, schedule, reduction = Found(**kept["found"]), list(map(int, kept["schedule"])), int(kept["reduction"])
         setup = prepare(program, config)
         limits = Limits(rounds=int(kept["rounds"]))
-        engine = engine_of(program, config, setup, Options(limits=limits))
+        options = Options(limits=limits, merged=bool(kept["merged"]), symmetry=bool(kept["symmetry"]))
+        engine = engine_of(program, config, setup, options)
         for miss in kept["learned"]:
             engine.learn(miss)
         steps = schedule if found.rule >= V_DEADLOCK else schedule[:-1]

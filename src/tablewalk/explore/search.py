@@ -332,7 +332,7 @@ class Search:
         io = self.io
         states, waiting = int(io[STATES]), int(io[TAIL] - io[HEAD])
         depth = len(self.schedule(self._at_head())) if waiting else 0
-        part = 0.0 if self.depth_first else share(self.lengths, depth)
+        part = 0.0 if self.depth_first else share(self.lengths.tolist(), depth)
         estimate = max(states, round((states - waiting) / part)) if part else 0
         rate = states / max(time.perf_counter() - self._began, 1e-9)
         return Standing(states, int(io[TRANSITIONS]), waiting, depth, rate, estimate)

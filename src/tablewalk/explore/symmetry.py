@@ -82,6 +82,7 @@ class Symmetry:
         ways = [tuple(range(threads))]
         for group in groups:
             ways = [_placed(way, group, order) for way in ways for order in permutations(group)]
+        self.asked = len(ways) > 1
         self.ways = ways if len(ways) <= MAX_SYMMETRIES + 1 else ways[:1]
         self._after = {(a, b): self.ways.index(_then(x, y)) for a, x in self._all() for b, y in self._all()}
         self._node: list[dict[int, int]] = [{} for _ in self.ways]
