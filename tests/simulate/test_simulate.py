@@ -28,7 +28,7 @@ def test_a_seed_determines_everything(kernel: str, cpus: int) -> None:
 def test_collapse_takes_mmap_lock_for_writing_in_6_1_only() -> None:
     """What the series of 2023 was about: 1d65b771bc08 and 1043173eb5eb."""
     def made_wait(kernel: str) -> set[str]:
-        r = simulate("shmem-collapse", KernelConfig(kernel), 8, 1, {"threads": 6, "mappings": 2, "extents": 4})
+        r = simulate("shmem-collapse", KernelConfig(kernel), 8, 1, {"threads": 6, "extents": 8, "rounds": 4})
         return {held for (lock, _, holder, held) in r.waits.by if lock == "mm_struct.mmap_lock" and holder}
 
     assert made_wait("6.1") & {"collapse_mapped_thp", "retract_locked"}
