@@ -327,6 +327,7 @@ def replay_memory() -> int:
 
 
 def _available() -> int:
+    """Bytes of memory that this machine has to give."""
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
