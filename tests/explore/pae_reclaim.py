@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from tablewalk.explore.scenario import MADV_DONTNEED, Setup, override, scenario
 
-from ..scenarios.halves import map_in_halves
+from ..scenarios.halves import looking, map_in_halves
 
 override("pgtable_generic.__pte_offset_map")(map_in_halves)
 
@@ -17,15 +17,6 @@ def reclaim_and_map_in_halves(s: Setup) -> None:
     p = s.process()
     p.mmap(s.A, s.huge)
     p.write(s.A, 1)
-    generic, load_entry = s.model.kernel("pgtable_generic"), s.model.machine.load
-    pmd = s.model.kernel("pgtable").mm_find_pmd(p.mm, s.A)
-
-    def look() -> None:
-        pte = generic.pte_offset_map(pmd, s.A)
-        if pte:
-            load_entry(pte)
-            generic.pte_unmap(pte)
-
     s.thread("dontneed", lambda: p.madvise(s.A, s.huge, MADV_DONTNEED))
     s.thread("fault", lambda: p.write(s.A, 2))
-    s.thread("look", look)
+    s.thread("look", looking(s, p))

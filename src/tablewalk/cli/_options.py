@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What verbs that configure a kernel of the model read from their command lines."""
+"""What several verbs do alike with what their command lines say."""
 
 from __future__ import annotations
 
-from tablewalk.errors import TablewalkError
+from pathlib import Path
+
+from tablewalk.errors import TablewalkError, escape
 
 
 def kconfig_option(text: str) -> tuple[str, str]:
@@ -12,3 +14,11 @@ def kconfig_option(text: str) -> tuple[str, str]:
     if not is_set:
         raise TablewalkError(f"--set {text}: OPTION=VALUE is wanted")
     return name, value
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file, or say why not."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as e:
+        raise TablewalkError(f"{escape(str(path))}: cannot be written: {e.strerror}") from None

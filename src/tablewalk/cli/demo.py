@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 
 from tablewalk.cli import run
-from tablewalk.cli.replay import write
+from tablewalk.cli._options import write
 from tablewalk.errors import TablewalkError, escape
 from tablewalk.explore.run import built_in, explore
 from tablewalk.explore.verify import rows

@@ -13,6 +13,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from tablewalk.cli._options import write
 from tablewalk.errors import TablewalkError, escape
 from tablewalk.machine.drivers import fastest
 from tablewalk.record.recording import Recording
@@ -89,11 +90,3 @@ def _progress(selections: list[Selection], rows: int) -> Iterator[Callable[[list
                 bars.update(task, completed=n)
 
         yield update
-
-
-def write(path: Path, text: str) -> None:
-    """Write a file, or say why not."""
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as e:
-        raise TablewalkError(f"{escape(str(path))}: cannot be written: {e.strerror}") from None

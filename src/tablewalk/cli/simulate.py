@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from tablewalk.cli._options import kconfig_option
+from tablewalk.cli._options import kconfig_option, write
 from tablewalk.errors import TablewalkError, escape
 from tablewalk.machine.drivers import NEWEST, KernelConfig
 from tablewalk.record.recording import Recording
@@ -71,7 +71,7 @@ def command(
     Exit status 1 if nobody gets on any more: a deadlock, told with who waits for whom.
     """
     if calibrate:
-        _write(calibrate, json.dumps(as_table(calibrated()), indent=2) + "\n")
+        write(calibrate, json.dumps(as_table(calibrated()), indent=2) + "\n")
     if workload is None:
         if calibrate:
             return 0
@@ -101,21 +101,14 @@ def command(
         click.echo(f"tablewalk: {escape(str(e))}", err=True)
         return 1
     if html:
-        html.write_text(simulation.page(results), encoding="utf-8")
+        write(html, simulation.page(results))
     if perfetto:
-        _write(perfetto, chrome_trace(results))
+        write(perfetto, chrome_trace(results))
     if as_json:
         click.echo(json.dumps({"simulations": [as_object(r) for r in results]}, separators=(",", ":")))
     else:
         show(results, Console(highlight=False, width=None if os.isatty(1) or os.environ.get("COLUMNS") else 140))
     return 0
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as e:
-        raise TablewalkError(f"{escape(str(path))}: cannot be written: {e.strerror}") from None
 
 
 def _recording(workload: str) -> Path | None:

@@ -9,6 +9,7 @@ from .mm_types import mm_struct
 from .page_alloc import PAGE_CELLS, page_content
 from .pgtable import (
     PRESENT,
+    mk_pte,
     mm_find_pmd,
     page_t,
     pmd_p,
@@ -81,4 +82,4 @@ def tlb_batch_pmd_scan(pmd: pmd_p, vaddr: int) -> int:
 def iommu_map_page(pmd: pmd_p, addr: int, page: page_t, flags: int) -> None:
     """Map a page for DMA in the kernel's page table (sbus_iommu_alloc)."""
     pte = pte_offset_kernel(pmd, addr)
-    store(pte, page << 12 | flags)
+    store(pte, mk_pte(page, flags))

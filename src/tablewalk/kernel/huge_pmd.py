@@ -40,6 +40,7 @@ from .pgtable import (
     maybe_mkwrite,
     mm_find_pmd,
     page_folio,
+    page_t,
     pmd_p,
     pmd_page,
     pmd_populate,
@@ -221,7 +222,7 @@ def split_anon_pmd(vma: vm_area_struct, pmd: pmd_p, haddr: int, freeze: bool) ->
     f = page_folio(pmd_page(pmdval))
     if pmdval & DIRTY:
         WRITE_ONCE(f, "flags", f.flags | PG_DIRTY)
-    entry = frozen_entry(f, pmdval) if freeze else map_split_pages(vma, f, pmdval)
+    entry = migration_entry(f.page, pmdval) if freeze else map_split_pages(vma, f, pmdval)
     add(vma.vm_mm.anon_huge, -1)
     install_split_table(vma.vm_mm, pmd, haddr, entry, PAGE_CELLS)
     folio_remove_rmap_pmd(f, vma)
@@ -229,13 +230,13 @@ def split_anon_pmd(vma: vm_area_struct, pmd: pmd_p, haddr: int, freeze: bool) ->
         folio_put(f)
 
 
-def frozen_entry(f: folio, pmdval: int) -> int:
-    """The first page's migration entry; what is dirty is not soft-dirty for that."""
-    kept = pmdval & (RW | ACCESSED | DIRTY | SOFT_DIRTY | UFFD_WP)
-    if load(page_flags(f.page)) & PAGE_ANON_EXCLUSIVE:
+def migration_entry(page: page_t, old: int) -> int:
+    """What takes the place of the entry `old`, of a huge page or not; what is dirty is not soft-dirty for that."""
+    kept = old & (RW | ACCESSED | DIRTY | SOFT_DIRTY | UFFD_WP)
+    if load(page_flags(page)) & PAGE_ANON_EXCLUSIVE:
         kept |= MIGRATION_EXCLUSIVE
-        store(page_flags(f.page), 0)
-    return swp_entry(SWP_MIGRATION, f.page, kept)
+        store(page_flags(page), 0)
+    return swp_entry(SWP_MIGRATION, page, kept)
 
 
 def map_split_pages(vma: vm_area_struct, f: folio, pmdval: int) -> int:

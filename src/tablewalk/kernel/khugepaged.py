@@ -47,7 +47,7 @@ def collapse_single_pmd(vma: vm_area_struct, address: int, is_khugepaged: bool) 
     pgoff = linear_page_index(vma, address)
     mmap_read_unlock(mm)
     result = collapse_scan_file(mm, address, f.f_mapping, pgoff, is_khugepaged)
-    if result == SCAN_PAGE_DIRTY_OR_WRITEBACK and not is_khugepaged and not f.f_mapping.shmem:
+    if result == SCAN_PAGE_DIRTY_OR_WRITEBACK and not is_khugepaged:
         result = collapse_dirty_file(mm, address, f.f_mapping, pgoff)
     fput(f)
     if result == SCAN_PTE_MAPPED_HUGEPAGE:

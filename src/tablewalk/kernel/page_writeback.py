@@ -15,6 +15,7 @@ from .pgtable import (
     PROTNONE,
     RW,
     mm_find_pmd,
+    pmd_p,
     pmd_page,
     pmd_trans_huge,
     pmdp_get_lockless,
@@ -67,7 +68,7 @@ def page_vma_mkclean_one(f: folio, vma: vm_area_struct, address: int, nr: int, i
         return
     pmdval = pmdp_get_lockless(pmd)
     if pmd_trans_huge(pmdval) and pmd_page(pmdval) == f.page:
-        mkclean_huge_pmd(vma, address & -arch.pmd_size)
+        mkclean_huge_pmd(vma, pmd, address & -arch.pmd_size)
         return
     pte, ptl = pte_offset_map_lock(vma.vm_mm, pmd, address)
     if not pte:
@@ -82,9 +83,8 @@ def page_vma_mkclean_one(f: folio, vma: vm_area_struct, address: int, nr: int, i
     pte_unmap_unlock(pte, ptl)
 
 
-def mkclean_huge_pmd(vma: vm_area_struct, haddr: int) -> None:
+def mkclean_huge_pmd(vma: vm_area_struct, pmd: pmd_p, haddr: int) -> None:
     """Clean a huge pmd, if it still is one."""
-    pmd = mm_find_pmd(vma.vm_mm, haddr)
     pml = pmd_trans_huge_lock(vma.vm_mm, pmd, haddr)
     if pml:
         store(pmd, pmdp_huge_clear_flush(vma, haddr, pmd) & ~(DIRTY | RW))

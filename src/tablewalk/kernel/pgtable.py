@@ -198,7 +198,7 @@ def pte_index(addr: int) -> int:
 
 def pte_offset_kernel(pmd: pmd_p, addr: int) -> pte_p:
     """Address of the PTE in a table that cannot go away: the kernel's, a guest's; nothing is checked or begun."""
-    return (load(pmd) >> PFN_SHIFT) + TABLE_ENTRY + (addr >> arch.page_shift & arch.ptrs_per_pte - 1)
+    return (load(pmd) >> PFN_SHIFT) + TABLE_ENTRY + pte_index(addr)
 
 
 def pmd_addr_end(addr: int, end: int) -> int:
@@ -304,9 +304,14 @@ def pte_needs_soft_dirty_wp(vma: vm_area_struct, pte: int) -> bool:
     return vma_soft_dirty_enabled(vma) and pte & SOFT_DIRTY == 0
 
 
+def vma_is_shared_writable(vma: vm_area_struct) -> bool:
+    """Whether writes through the VMA are seen by others."""
+    return vma.vm_flags & (VM_WRITE | VM_SHARED) == VM_WRITE | VM_SHARED
+
+
 def vma_wants_writenotify(vma: vm_area_struct) -> bool:
     """Whether the first write to each page of shared memory is to be seen: by file system, userfaultfd, soft-dirty."""
-    if vma.vm_flags & (VM_WRITE | VM_SHARED) != VM_WRITE | VM_SHARED:
+    if not vma_is_shared_writable(vma):
         return False
     return vma_soft_dirty_enabled(vma) or vma.vm_flags & VM_UFFD_WP != 0 or not vma.vm_file.f_mapping.shmem
 
@@ -317,7 +322,7 @@ def vma_set_page_prot(vma: vm_area_struct) -> None:
     Not every change of flags is followed by this: VM_SOFTDIRTY may go without (mm/mmap.c).
     """
     prot = vm_page_prot(vma.vm_flags)
-    if vma.vm_flags & (VM_WRITE | VM_SHARED) == VM_WRITE | VM_SHARED and not vma_wants_writenotify(vma):
+    if vma_is_shared_writable(vma) and not vma_wants_writenotify(vma):
         prot |= RW
     WRITE_ONCE(vma, "vm_page_prot", prot)
 

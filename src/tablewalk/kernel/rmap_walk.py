@@ -11,7 +11,7 @@ from ..arch import arch
 from ..machine import WRITE_ONCE, add, interval_tree_overlapping, load, spin_unlock, store
 from .config import config
 from .huge_mm import vma_is_anonymous
-from .huge_pmd import __split_huge_pmd, pmdp_huge_clear_flush, zap_deposited_table, zap_huge_pmd_folio
+from .huge_pmd import __split_huge_pmd, migration_entry, pmdp_huge_clear_flush, zap_deposited_table, zap_huge_pmd_folio
 from .mlock_folio import mlock_drain_local
 from .mm_types import address_space, anon_vma, anon_vma_chain, folio, vm_area_struct
 from .not_modelled import NotModelled
@@ -159,12 +159,7 @@ def unmap_page(f: folio, vma: vm_area_struct, pte: pte_p, migrate: bool) -> bool
     if entry & DIRTY:
         WRITE_ONCE(f, "flags", f.flags | PG_DIRTY)
     if migrate:
-        page = pte_page(entry)
-        kept = entry & (RW | ACCESSED | DIRTY | SOFT_DIRTY | UFFD_WP)
-        if load(page_flags(page)) & PAGE_ANON_EXCLUSIVE:
-            kept |= MIGRATION_EXCLUSIVE
-            store(page_flags(page), 0)
-        store(pte, swp_entry(SWP_MIGRATION, page, kept))
+        store(pte, migration_entry(pte_page(entry), entry))
     elif folio_test_anon(f):
         stays = lazyfree_must_stay(f) if folio_test_lazyfree(f) else not swap_out_page(f, vma, pte, entry)
         if stays:

@@ -9,7 +9,7 @@ cannot go away was mapped like one that can.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Final
 
 from ..arch import arch
 from ..kernel.arch_x86 import get_locked_pte
@@ -24,31 +24,15 @@ from ..kernel.pgtable_generic import (
 )
 from ..kernel.tlb import flush_tlb_range
 from ..machine import spin_unlock, store
-from . import Claim, patch
-
-F = TypeVar("F", bound=Callable[..., object])
+from . import Claim
+from .mm_series import F, race, trusting
 
 SERIES: Final = "arch: allow pte_offset_map[_lock]() to fail"
 
 
 def site(id: str, commit: str, title: str, where: str, claim: Claim, *files: str) -> Callable[[F], F]:
     """A patch without which `where` does what the decorated function does."""
-    return patch(
-        id,
-        commit=commit,
-        title=title,
-        series=SERIES,
-        since="6.5",
-        site=where,
-        files=tuple(f"arch/{file}" for file in files),
-        mutant=True,
-        claim=claim,
-    )
-
-
-def race(scenario: str, invariant: str) -> Claim:
-    """The usual claim."""
-    return Claim("race", scenario, invariant)
+    return trusting(id, commit, title, where, claim, *(f"arch/{file}" for file in files), series=SERIES)
 
 
 A01: Final = ("A01", "", "arm: allow pte_offset_map[_lock]() to fail")

@@ -23,10 +23,12 @@ F = TypeVar("F", bound=Callable[..., object])
 SERIES: Final = "mm: allow pte_offset_map[_lock]() to fail"
 
 
-def trusting(id: str, commit: str, title: str, site: str, claim: Claim, *files: str) -> Callable[[F], F]:
+def trusting(
+    id: str, commit: str, title: str, site: str, claim: Claim, *files: str, series: str = SERIES
+) -> Callable[[F], F]:
     """A patch without which `site` trusts in *pmd."""
     return patch(
-        id, commit=commit, title=title, series=SERIES, since="6.5", site=site, files=files, mutant=True, claim=claim
+        id, commit=commit, title=title, series=series, since="6.5", site=site, files=files, mutant=True, claim=claim
     )
 
 

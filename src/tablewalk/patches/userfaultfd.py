@@ -8,7 +8,7 @@ from ..kernel.fs_userfaultfd import UFFDIO_CONTINUE_MODE_DONTWAKE
 from ..kernel.mm_types import address_space, folio, mm_struct, userfaultfd_ctx, vm_area_struct
 from ..kernel.mmap_lock import mmap_read_lock, mmap_read_unlock
 from ..kernel.page_alloc import folio_alloc, folio_put
-from ..kernel.pgtable import RW, is_pte_marker, pmd_p, pte_p, ptep_get
+from ..kernel.pgtable import RW, is_pte_marker, pmd_p, pte_p, ptep_get, vma_is_shared_writable
 from ..kernel.rmap import anon_vma_prepare, linear_page_index
 from ..kernel.userfaultfd import mfill_install_folio, uffd_wp_range, validate_dst_vma
 from ..kernel.userfaultfd_k import userfaultfd_wp
@@ -19,7 +19,6 @@ from ..kernel.vm_flags import (
     MM_CP_UFFD_WP_RESOLVE,
     VM_SHARED,
     VM_UFFD_WP,
-    VM_WRITE,
 )
 from ..kernel.vma import vma_lookup
 from ..kernel.vma_change import ERR_PTR
@@ -352,5 +351,4 @@ def flags_of_the_range(vma: vm_area_struct, vm_flags: int) -> int:
 )
 def writable_at_once(vma: vm_area_struct, cp_flags: int) -> int:
     """What is no longer write-protected is writable in shared memory, even if its first write was to be seen."""
-    shared_writable = vma.vm_flags & (VM_SHARED | VM_WRITE) == VM_SHARED | VM_WRITE
-    return vma.vm_page_prot | (RW if cp_flags & MM_CP_UFFD_WP_RESOLVE and shared_writable else 0)
+    return vma.vm_page_prot | (RW if cp_flags & MM_CP_UFFD_WP_RESOLVE and vma_is_shared_writable(vma) else 0)

@@ -8,6 +8,10 @@ from typing import Any, Final
 
 from tablewalk.explore.scenario import MADV_COLLAPSE, Process, Setup, scenario
 
+from ..kernel.pgtable import PRESENT, SPECIAL
+
+SPECIAL_PAGE: Final = PRESENT | SPECIAL  # nobody's page, not counted
+
 
 def _retracted(s: Setup) -> Process:
     """A process of which a table is retracted by another's MADV_COLLAPSE."""
@@ -16,6 +20,14 @@ def _retracted(s: Setup) -> Process:
     s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
     s.sometimes("retracted")
     return q
+
+
+def _alone(s: Setup) -> Process:
+    """A process with a page of its own."""
+    p = s.process()
+    p.mmap(s.A, s.huge)
+    p.write(s.A, 1)
+    return p
 
 
 def _one_of(name: str, *right: object) -> Callable[[dict[str, Any]], str | None]:
@@ -35,20 +47,23 @@ def arm_copy_to_user(s: Setup) -> None:
     s.finally_(lambda results: None if p.read(s.A) == 2 else f"the page reads {p.read(s.A)}, not 2")
 
 
+def _shows(s: Setup, name: str, module: str) -> None:
+    """A thread prints the entries of an address whose table is retracted."""
+    q = _retracted(s)
+    show_pte = s.model.kernel(module).show_pte
+    s.thread(name, lambda: len(show_pte(q.mm, s.A)))
+
+
 @scenario(arch="arm-lpae/1")
 def arm_show_pte(s: Setup) -> None:
     """arm prints the entries of an address whose table is retracted."""
-    q = _retracted(s)
-    arm = s.model.kernel("arch_arm")
-    s.thread("oops", lambda: len(arm.show_pte(q.mm, s.A)))
+    _shows(s, "oops", "arch_arm")
 
 
 @scenario(arch="arm64/1")
 def arm64_show_pte(s: Setup) -> None:
     """arm64 prints the entries of an address whose table is retracted."""
-    q = _retracted(s)
-    arm64 = s.model.kernel("arch_arm64")
-    s.thread("oops", lambda: len(arm64.show_pte(q.mm, s.A)))
+    _shows(s, "oops", "arch_arm64")
 
 
 @scenario(arch="ppc64le-hash-64k/1")
@@ -73,9 +88,7 @@ def powerpc_flush_hash(s: Setup) -> None:
 @scenario(arch="ppc64le/1")
 def powerpc_show_pte(s: Setup) -> None:
     """xmon prints the entries of an address whose table is retracted."""
-    q = _retracted(s)
-    powerpc = s.model.kernel("arch_powerpc")
-    s.thread("xmon", lambda: len(powerpc.show_pte(q.mm, s.A)))
+    _shows(s, "xmon", "arch_powerpc")
 
 
 @scenario(arch="s390x/1")
@@ -115,9 +128,7 @@ def sparc_signal_insns(s: Setup) -> None:
 @scenario(arch="microblaze/1")
 def microblaze_signal_frame(s: Setup) -> None:
     """microblaze sets up a signal's frame on a stack that another thread unmaps."""
-    p = s.process()
-    p.mmap(s.A, s.huge)
-    p.write(s.A, 1)
+    p = _alone(s)
     microblaze = s.model.kernel("arch_microblaze")
     s.thread("signal", lambda: microblaze.setup_rt_frame(p.mm, s.A, 7))
     s.thread("munmap", lambda: p.munmap(s.A, s.huge))
@@ -125,13 +136,6 @@ def microblaze_signal_frame(s: Setup) -> None:
 
 
 # --- tables that do not go away: what is mapped is unmapped ----------------------------------------------
-
-
-def _alone(s: Setup) -> Process:
-    p = s.process()
-    p.mmap(s.A, s.huge)
-    p.write(s.A, 1)
-    return p
 
 
 @scenario(arch="m68k-coldfire/1")
@@ -243,9 +247,6 @@ def x86_sme_populate(s: Setup) -> None:
     x86 = s.model.kernel("arch_x86")
     page = s.model.kernel("page_alloc").zero_page()
     _own_table(s, lambda pmd: x86.sme_populate_pgd(pmd, s.A, page, SPECIAL_PAGE))
-
-
-SPECIAL_PAGE: Final = 257  # PRESENT | SPECIAL: nobody's page, not counted
 
 
 @scenario(arch="ppc64le/1")

@@ -7,9 +7,10 @@ none to care for such reads (docs/patches.md).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
-from tablewalk.explore.scenario import MADV_COLLAPSE, Setup, override, scenario
+from tablewalk.explore.scenario import MADV_COLLAPSE, Process, Setup, override, scenario
 
 from ..arch import arch
 from ..kernel import tlb
@@ -49,12 +50,10 @@ def read_in_halves(pmd: int) -> int:
         forget(())
 
 
-def _retract_and_map(s: Setup) -> None:
-    p, q = s.sharing(2)
-    q.read(s.A)
-    s.model.kernel("sys").prctl_set_thp_disable(q.mm, True, 0)
+def looking(s: Setup, p: Process) -> Callable[[], None]:
+    """What a thread does that maps the table of `s.A` and reads an entry."""
     generic, load_entry = s.model.kernel("pgtable_generic"), s.model.machine.load
-    pmd = s.model.kernel("pgtable").mm_find_pmd(q.mm, s.A)
+    pmd = s.model.kernel("pgtable").mm_find_pmd(p.mm, s.A)
 
     def look() -> None:
         pte = generic.pte_offset_map(pmd, s.A)
@@ -62,9 +61,16 @@ def _retract_and_map(s: Setup) -> None:
             load_entry(pte)
             generic.pte_unmap(pte)
 
+    return look
+
+
+def _retract_and_map(s: Setup) -> None:
+    p, q = s.sharing(2)
+    q.read(s.A)
+    s.model.kernel("sys").prctl_set_thp_disable(q.mm, True, 0)
     s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
     s.thread("fault", lambda: q.read(s.A))
-    s.thread("look", look)
+    s.thread("look", looking(s, q))
     s.finally_(lambda results: None if results["fault"] == 1 else f"the read saw {results['fault']}")
     s.sometimes("retracted")
 

@@ -147,7 +147,6 @@ class Setup:
 
         return body
 
-
     def khugepaged(self) -> Body:
         """The kernel thread, with nothing to scan but this process; it has a pause after each huge page."""
         step, pause = self.world.model.kernel("khugepaged").khugepaged_scan_step, self.values["khugepaged"]

@@ -81,7 +81,7 @@ class World(Locks):
     def operation(self, name: str, entry: str, call: Callable[..., Any], *arguments: Any) -> Any:
         """Do a system call or a fault, and note how long it took."""
         if not self.time_is_on:
-            return call(*arguments)  # time is not on yet
+            return call(*arguments)
         self.sync()
         me, begun, outer = self.current, self.clock[0], self.current.operation
         me.operation = name

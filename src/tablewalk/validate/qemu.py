@@ -39,7 +39,7 @@ def command(kernel: Kernel, initramfs: Path, console: Path, agent_arguments: tup
     """
     available(kernel)
     t = target(kernel.arch)
-    line = f"console={t.console} {t.options}{COMMAND_LINE.format(answers=t.answers, swap=int(kernel.has_swap))}"
+    line = f"console={t.console} {COMMAND_LINE.format(answers=t.answers, swap=int(kernel.has_swap))} {t.options}"
     if agent_arguments:
         line += " -- " + " ".join(agent_arguments)
     return [

@@ -45,9 +45,12 @@ def setup(kernel: Kernel) -> Setup:
         options |= _host_options()
     config = KernelConfig(_stable_release(kernel), name, tuple(sorted(options.items())))
     ksmd = options.get("ksm", "y") == "y" and not kernel.is_host
-    geometry = Geometry(arch.page_size, arch.ptrs_per_pte, _arena(arch), ksmd=ksmd, uffd=name == "x86_64")
-    geometry = geometry._replace(
-        soft_dirty=options.get("soft_dirty") == "y", prot_none=arch.protnone_pmd_present
+    geometry = Geometry(
+        *(arch.page_size, arch.ptrs_per_pte, _arena(arch)),
+        ksmd=ksmd,
+        uffd=name == "x86_64",
+        soft_dirty=options.get("soft_dirty") == "y",
+        prot_none=arch.protnone_pmd_present,
     )
     if arch.task_size > geometry.endless:  # s390: programs would unmap the agent
         geometry = geometry._replace(endless=ENDLESS_64BIT)

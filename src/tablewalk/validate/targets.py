@@ -44,7 +44,7 @@ TARGETS: dict[str, Target] = {
         ("-M", "q35", "-cpu", "max,la57=off,erms=off,fsrm=off"),
         "ttyS0",
         "ttyS1",
-        options="no_timer_check ",  # where the machine is busy the timer comes too late for the check
+        options="no_timer_check",  # where the machine is busy the timer comes too late for the check
     ),
     "arm64": Target(
         "arm64",
