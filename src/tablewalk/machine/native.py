@@ -26,7 +26,7 @@ PACKAGE = "tablewalk_native"
 PARTS = ("machine", "arch", "kernel", "patches")
 INTERPRETED = frozenset(
     {"machine/checked.py", "machine/drivers.py", "machine/effects.py", "machine/generate.py", "machine/native.py"}
-    | {"machine/searched.py", "machine/timed.py", "machine/tlb.py"}
+    | {"machine/searched.py", "machine/timed.py", "machine/timed_locks.py", "machine/timing.py", "machine/tlb.py"}
 )
 
 UNCOMPILED = frozenset({"machine/__init__.py", "machine/layout.py", "patches/__init__.py"})

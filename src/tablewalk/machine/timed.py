@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The driver under which the model takes time: each primitive costs what a machine's profile says.
 
-A thread of control runs on `mem` at once and moves `clock[0]`, its own time in picoseconds, on.  What others could
-make wait, interrupt or wake is asked of `on`, the scheduler: by default `Alone`, for whom nobody else is there and
-nothing takes time, which is how a workload sets up; or one of `tablewalk.simulate`.
+A thread of control runs on `mem` at once and moves its clock on.  What others could make wait, interrupt or wake is
+asked of the scheduler: by default `timing.Alone`, for whom nobody else is there and nothing takes time, which is how a
+workload sets up; or one of `tablewalk.simulate`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any
 
 from . import memory as _memory
-from . import sequential as _seq
 from .containers import LEFT as LEFT
 from .containers import RIGHT as RIGHT
 from .containers import interval_tree_destroy as interval_tree_destroy
@@ -58,8 +57,10 @@ from .layout import mutex as mutex
 from .layout import plain as plain
 from .layout import rwsem as rwsem
 from .layout import spinlock as spinlock
-from .memory import alloc_cells, free_cells, lock_classes, lockstat, mem, register
+from .memory import alloc_cells, free_cells, mem, register
 from .memory import lives as lives
+from .memory import lock_classes as lock_classes
+from .memory import lockstat as lockstat
 from .memory import objects as objects
 from .memory import offset_of as offset_of
 from .memory import publish as publish
@@ -77,107 +78,34 @@ from .sequential import tlb_lookup as tlb_lookup
 from .stat import *  # noqa: F403
 from .stat import RCU_CALLBACKS as _RCU_CALLBACKS
 from .stat import SYNCHRONIZE_RCU as _SYNCHRONIZE_RCU
-
-clock: Final[list[int]] = [0]  # the running thread's time in picoseconds
-watched: Final[set[int]] = set()  # cells that somebody sleeps on (`wait_until`)
-
-# Picoseconds of one primitive; `use_costs` sets them.
-FIELD = 0  # a field of a struct, read or written
-LOAD = 0  # a marked read
-STORE = 0  # a marked write
-ATOMIC = 0  # an atomic operation on a cache line that this CPU has
-TREE = 0  # a look-up in a tree
-TREE_STORE = 0
-LOCK = 0  # an acquisition or release of a free lock
-BARRIER = 0  # rcu_read_lock, interrupts off, and their ends
-NAMES: Final = ("FIELD", "LOAD", "STORE", "ATOMIC", "TREE", "TREE_STORE", "LOCK", "BARRIER")
-
-
-def use_costs(costs: dict[str, int]) -> None:
-    """Let primitives cost so many picoseconds; those not named cost nothing."""
-    for name in NAMES:
-        globals()[name] = costs.get(name, 0)
-
-
-class Scheduler(Protocol):
-    """Who lets threads wait for each other."""
-
-    def lock(self, lock: int) -> None: ...
-    def trylock(self, lock: int) -> bool: ...
-    def unlock(self, lock: int) -> None: ...
-    def down_read(self, sem: int) -> None: ...
-    def down_read_trylock(self, sem: int) -> bool: ...
-    def up_read(self, sem: int) -> None: ...
-    def down_write(self, sem: int) -> None: ...
-    def down_write_trylock(self, sem: int) -> bool: ...
-    def up_write(self, sem: int) -> None: ...
-    def downgrade_write(self, sem: int) -> None: ...
-    def mutex_lock(self, lock: int) -> None: ...
-    def mutex_trylock(self, lock: int) -> bool: ...
-    def mutex_unlock(self, lock: int) -> None: ...
-    def wait_until(self, address: int, value: int) -> None: ...
-    def changed(self, address: int) -> None: ...
-    def again(self) -> None: ...
-    def rcu_read(self, change: int) -> None: ...
-    def call_rcu(self, func: Callable[[int], None], obj: int) -> None: ...
-    def synchronize_rcu(self) -> None: ...
-    def irqs(self, change: int) -> None: ...
-    def interrupt(self, mm: int, start: int, end: int, freed_tables: bool, others: int) -> None: ...
-    def interrupt_all(self) -> None: ...
-    def allocated(self, struct: str, nr: int) -> None: ...
-
-
-class Alone:
-    """Nobody else is there, and nothing takes time."""
-
-    def nothing(self, *_: object) -> None:
-        """No effect."""
-
-    def yes(self, *_: object) -> bool:
-        """It is free."""
-        return True
-
-    lock = unlock = down_read = up_read = down_write = up_write = downgrade_write = nothing
-    mutex_lock = mutex_unlock = changed = again = rcu_read = irqs = interrupt = interrupt_all = allocated = nothing
-    synchronize_rcu = nothing
-    trylock = down_read_trylock = down_write_trylock = mutex_trylock = yes
-
-    def wait_until(self, address: int, value: int) -> None:
-        _seq.wait_until(address, value)
-
-    def call_rcu(self, func: Callable[[int], None], obj: int) -> None:
-        """Pending until `quiescent`."""
-        _callbacks.append((func, obj))
-
-
-_ALONE: Final = Alone()
-_callbacks: Final[list[tuple[Callable[[int], None], int]]] = []
-on: Scheduler = _ALONE
-
-
-def attach(scheduler: Scheduler | None) -> None:
-    """Let `scheduler` order threads from here on; None: there is only one, and no time."""
-    global on
-    on = scheduler or _ALONE
-    watched.clear()
-    if scheduler is None:
-        use_costs({})
-
-
-def reset() -> None:
-    """An empty memory, nobody else there, time 0."""
-    _seq.reset()
-    _callbacks.clear()
-    clock[0] = 0
-    attach(None)
-
-
-def quiescent() -> None:
-    """Set-up only: grace periods end, callbacks run."""
-    while _callbacks:
-        func, obj = _callbacks.pop(0)
-        func(obj)
-
+from .timed_locks import down_read as down_read
+from .timed_locks import down_read_trylock as down_read_trylock
+from .timed_locks import down_write as down_write
+from .timed_locks import down_write_nested as down_write_nested
+from .timed_locks import down_write_trylock as down_write_trylock
+from .timed_locks import downgrade_write as downgrade_write
+from .timed_locks import is_locked as is_locked
+from .timed_locks import lock_class as lock_class
+from .timed_locks import mutex_lock as mutex_lock
+from .timed_locks import mutex_trylock as mutex_trylock
+from .timed_locks import mutex_unlock as mutex_unlock
+from .timed_locks import read_seqcount_begin as read_seqcount_begin
+from .timed_locks import read_seqcount_retry as read_seqcount_retry
+from .timed_locks import spin_lock as spin_lock
+from .timed_locks import spin_lock_nested as spin_lock_nested
+from .timed_locks import spin_trylock as spin_trylock
+from .timed_locks import spin_unlock as spin_unlock
+from .timed_locks import up_read as up_read
+from .timed_locks import up_write as up_write
+from .timed_locks import wait_until as wait_until
+from .timed_locks import write_seqcount as write_seqcount
+from .timing import COSTS as COSTS
+from .timing import attach as attach
+from .timing import clock as clock
+from .timing import now as now
+from .timing import quiescent as quiescent
+from .timing import reset as reset
+from .timing import watched as watched
 
 # --- views -----------------------------------------------------------------------------------------------
 
@@ -199,11 +127,11 @@ class struct(int):
             setattr(cls, name, property(made[f"get_{name}"], made.get(f"set_{name}")))
 
         def alloc(nr: int = 0) -> Any:
-            on.allocated(layout.name, nr)
+            now.on.allocated(layout.name, nr)
             return cls(alloc_cells(class_id, nr))
 
         def free(self: struct, nr: int = 0) -> None:
-            clock[0] += ATOMIC
+            clock[0] += now.atomic
             free_cells(class_id, self.real, nr)
 
         cls.alloc = staticmethod(alloc)  # type: ignore[attr-defined]
@@ -219,10 +147,10 @@ def _accessors(layout: Layout) -> str:
             continue
         lines += [
             f"def get_{slot.name}(self):",
-            "    clock[0] += FIELD",
+            "    clock[0] += now.field",
             f"    return mem[{place}]",
             f"def set_{slot.name}(self, value):",
-            "    clock[0] += FIELD",
+            "    clock[0] += now.field",
             f"    mem[{place}] = value",
         ]
     return "\n".join(lines)
@@ -234,7 +162,7 @@ WRITE_ONCE: Callable[..., None] = setattr
 
 def atomic_or(view: Any, name: str, bits: int) -> None:
     """Set bits of a marked field."""
-    clock[0] += ATOMIC
+    clock[0] += now.atomic
     _memory.atomic_or(view, name, bits)
 
 
@@ -242,15 +170,15 @@ def atomic_or(view: Any, name: str, bits: int) -> None:
 
 
 def load(address: int) -> int:
-    clock[0] += LOAD
+    clock[0] += now.load
     return mem[address]
 
 
 def store(address: int, value: int) -> None:
-    clock[0] += STORE
+    clock[0] += now.store
     mem[address] = value
     if address in watched:
-        on.changed(address)
+        now.on.changed(address)
 
 
 def clear_unreachable(address: int) -> None:
@@ -258,24 +186,24 @@ def clear_unreachable(address: int) -> None:
 
 
 def load_range(address: int, nr: int) -> list[int]:
-    clock[0] += LOAD * nr
+    clock[0] += now.load * nr
     return mem[address : address + nr]
 
 
 def store_range(address: int, values: list[int]) -> None:
-    clock[0] += STORE * len(values)
+    clock[0] += now.store * len(values)
     mem[address : address + len(values)] = values
 
 
 def xchg(address: int, value: int) -> int:
-    clock[0] += ATOMIC
+    clock[0] += now.atomic
     old = mem[address]
     mem[address] = value
     return old
 
 
 def cmpxchg(address: int, old: int, new: int) -> int:
-    clock[0] += ATOMIC
+    clock[0] += now.atomic
     was = mem[address]
     if was == old:
         mem[address] = new
@@ -283,61 +211,61 @@ def cmpxchg(address: int, old: int, new: int) -> int:
 
 
 def add(address: int, n: int) -> None:
-    clock[0] += ATOMIC
+    clock[0] += now.atomic
     mem[address] += n
     if address in watched:
-        on.changed(address)
+        now.on.changed(address)
 
 
 def add_return(address: int, n: int) -> int:
-    clock[0] += ATOMIC
+    clock[0] += now.atomic
     value = mem[address] + n
     mem[address] = value
     if address in watched:
-        on.changed(address)
+        now.on.changed(address)
     return value
 
 
 def inc_not_zero(address: int) -> bool:
-    clock[0] += ATOMIC
+    clock[0] += now.atomic
     return _memory.inc_not_zero(address)
 
 
 def inc_not_zero_limited(address: int, limit: int) -> bool:
-    clock[0] += ATOMIC
+    clock[0] += now.atomic
     return _memory.inc_not_zero_limited(address, limit)
 
 
 def forget(live: object) -> None:
     """The head of a retry loop: others must get on, or it would spin for ever at one time."""
-    on.again()
+    now.on.again()
 
 
 # --- containers that kernel code looks into often ---------------------------------------------------------
 
 
 def mtree_load(tree: int, index: int) -> int:
-    clock[0] += TREE
+    clock[0] += now.tree
     return _mtree_load(tree, index)
 
 
 def mt_find(tree: int, index: int) -> int:
-    clock[0] += TREE
+    clock[0] += now.tree
     return _mt_find(tree, index)
 
 
 def mt_prev(tree: int, index: int) -> int:
-    clock[0] += TREE
+    clock[0] += now.tree
     return _mt_prev(tree, index)
 
 
 def mt_range(tree: int, start: int, end: int) -> list[int]:
-    clock[0] += TREE
+    clock[0] += now.tree
     return _mt_range(tree, start, end)
 
 
 def mt_store(tree: int, start: int, end: int, value: int) -> None:
-    clock[0] += TREE_STORE
+    clock[0] += now.tree_store
     _mt_store(tree, start, end, value)
 
 
@@ -346,166 +274,54 @@ def mt_erase(tree: int, start: int, end: int) -> None:
 
 
 def xa_load(xa: int, index: int) -> int:
-    clock[0] += TREE
+    clock[0] += now.tree
     return _xa_load(xa, index)
 
 
 def xa_store(xa: int, index: int, value: int) -> None:
-    clock[0] += TREE_STORE
+    clock[0] += now.tree_store
     _xa_store(xa, index, value)
 
 
 def xa_range(xa: int, first: int, last: int) -> list[tuple[int, int]]:
     found = _xa_range(xa, first, last)
-    clock[0] += TREE + LOAD * len(found)
+    clock[0] += now.tree + now.load * len(found)
     return found
-
-
-# --- locks -----------------------------------------------------------------------------------------------
-
-
-def lock_class(lock: int) -> str:
-    """The name of a lock's class: struct.field."""
-    return lock_classes[mem[lock]]
-
-
-def spin_lock(lock: int) -> None:
-    lockstat[mem[lock]] += 1
-    clock[0] += LOCK
-    on.lock(lock)
-
-
-spin_lock_nested = spin_lock
-
-
-def spin_trylock(lock: int) -> bool:
-    lockstat[mem[lock]] += 1
-    clock[0] += LOCK
-    return on.trylock(lock)
-
-
-def spin_unlock(lock: int) -> None:
-    clock[0] += LOCK
-    on.unlock(lock)
-
-
-def down_read(sem: int) -> None:
-    lockstat[mem[sem]] += 1
-    clock[0] += LOCK
-    on.down_read(sem)
-
-
-def down_read_trylock(sem: int) -> bool:
-    lockstat[mem[sem]] += 1
-    clock[0] += LOCK
-    return on.down_read_trylock(sem)
-
-
-def up_read(sem: int) -> None:
-    clock[0] += LOCK
-    on.up_read(sem)
-
-
-def down_write(sem: int) -> None:
-    lockstat[mem[sem]] += 1
-    clock[0] += LOCK
-    on.down_write(sem)
-
-
-down_write_nested = down_write
-
-
-def down_write_trylock(sem: int) -> bool:
-    lockstat[mem[sem]] += 1
-    clock[0] += LOCK
-    return on.down_write_trylock(sem)
-
-
-def up_write(sem: int) -> None:
-    clock[0] += LOCK
-    on.up_write(sem)
-
-
-def downgrade_write(sem: int) -> None:
-    clock[0] += LOCK
-    on.downgrade_write(sem)
-
-
-def mutex_lock(lock: int) -> None:
-    lockstat[mem[lock]] += 1
-    clock[0] += LOCK
-    on.mutex_lock(lock)
-
-
-def mutex_trylock(lock: int) -> bool:
-    lockstat[mem[lock]] += 1
-    clock[0] += LOCK
-    return on.mutex_trylock(lock)
-
-
-def mutex_unlock(lock: int) -> None:
-    clock[0] += LOCK
-    on.mutex_unlock(lock)
-
-
-def is_locked(lock: int) -> bool:
-    """Not tracked here."""
-    return True
-
-
-def wait_until(address: int, value: int) -> None:
-    if mem[address] != value:
-        on.wait_until(address, value)
-
-
-def read_seqcount_begin(address: int) -> int:
-    clock[0] += LOAD
-    return mem[address]
-
-
-def read_seqcount_retry(address: int, seq: int) -> bool:
-    clock[0] += LOAD
-    return mem[address] != seq
-
-
-def write_seqcount(address: int) -> None:
-    clock[0] += STORE
-    mem[address] += 1
 
 
 # --- RCU, interrupts, TLBs -------------------------------------------------------------------------------
 
 
 def rcu_read_lock() -> None:
-    clock[0] += BARRIER
-    on.rcu_read(1)
+    clock[0] += now.barrier
+    now.on.rcu_read(1)
 
 
 def rcu_read_unlock() -> None:
-    clock[0] += BARRIER
-    on.rcu_read(-1)
+    clock[0] += now.barrier
+    now.on.rcu_read(-1)
 
 
 def call_rcu(func: Callable[[int], None], obj: int) -> None:
     stats[_RCU_CALLBACKS] += 1
-    clock[0] += ATOMIC
-    on.call_rcu(func, obj)
+    clock[0] += now.atomic
+    now.on.call_rcu(func, obj)
 
 
 def synchronize_rcu() -> None:
     stats[_SYNCHRONIZE_RCU] += 1
-    on.synchronize_rcu()
+    now.on.synchronize_rcu()
 
 
 def local_irq_save() -> int:
-    clock[0] += BARRIER
-    on.irqs(1)
+    clock[0] += now.barrier
+    now.on.irqs(1)
     return 0
 
 
 def local_irq_restore(flags: int) -> None:
-    clock[0] += BARRIER
-    on.irqs(-1)
+    clock[0] += now.barrier
+    now.on.irqs(-1)
 
 
 def instruction_begin(mm: int) -> None:
@@ -517,11 +333,8 @@ def instruction_end() -> None:
 
 
 def smp_call_function(nr: int) -> None:
-    on.interrupt_all()
+    now.on.interrupt_all()
 
 
 def tlb_invalidate(mm: int, start: int, end: int, freed_tables: bool, others: int) -> None:
-    on.interrupt(mm, start, end, freed_tables, others)
-
-
-reset()
+    now.on.interrupt(mm, start, end, freed_tables, others)

@@ -60,14 +60,13 @@ class World(Locks):
 
     def __enter__(self) -> World:
         self.prepare()
-        self.machine.attach(self)
-        self.machine.use_costs({name: self.profile.ps(name.lower()) for name in self.machine.NAMES})
+        self.machine.attach(self, {name: self.profile.ps(name) for name in self.machine.COSTS})
         self.clock[0] = 0
         self._rcu_thread = self.spawn("rcu", self._run_callbacks, daemon=True)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.machine.attach(None)
+        self.machine.attach(None, {})
         for thread in self.threads:
             if not thread.done:
                 thread.greenlet.throw()
