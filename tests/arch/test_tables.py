@@ -21,7 +21,7 @@ class Process:
 
     def __init__(self, arch: str, release: str = "7.2", driver: str = "sequential", model: Any = None) -> None:
         self.model = model or drivers.model(KernelConfig(release, arch), driver)
-        self.arch: Any = self.model.module("arch").arch
+        self.arch: Any = self.model.arch
         self.mm: Any = self.model.kernel("mm_init").mm_alloc()
 
     def call(self, module: str, function: str, *args: Any) -> Any:

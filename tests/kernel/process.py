@@ -122,7 +122,7 @@ class Process:
 
     @property
     def page_size(self) -> int:
-        size: int = self.model.module("arch").arch.page_size
+        size: int = self.model.arch.page_size
         return size
 
     @property

@@ -315,7 +315,7 @@ def test_upper_levels(p: Process) -> None:
 @pytest.mark.parametrize("arch", ["x86_64", "arm64", "riscv64", "s390x"])
 def test_other_geometries(arch: str) -> None:
     p = Process(KernelConfig(arch=arch))
-    step = p.model.module("arch").arch.pmd_size
+    step = p.model.arch.pmd_size
     p.mmap(BASE, 4 * step)
     p.touch(BASE, 4 * step, step=step)
     assert child_kb(p) == p.vmpte

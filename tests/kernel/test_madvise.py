@@ -486,7 +486,7 @@ def test_what_is_not_modelled_says_so(p: Process) -> None:
 def test_huge_page_advice_where_there_are_none() -> None:
     p = Process()
     p.mmap(BASE, 2 * M)
-    p.model.module("arch").arch.has_thp = False
+    p.model.arch.has_thp = False
     assert p.madvise(BASE, 2 * M, HUGEPAGE) == 0
     assert p.has(BASE, "VM_HUGEPAGE")
     p.touch(BASE)

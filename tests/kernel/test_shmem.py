@@ -215,8 +215,8 @@ def test_where_file_huge_pages_have_deposited_tables_too(driver: str) -> None:
     """The hash MMU of powerpc: a table for each huge pmd of a file, freed by zap and split."""
     p = Process(KernelConfig(arch="ppc64le-hash-64k"), driver)
     p.k("config").config.shmem_enabled = "always"
-    size = int(p.model.module("arch").arch.pmd_size)
-    table = int(p.model.module("arch").arch.pte_bytes) >> 10
+    size = int(p.model.arch.pmd_size)
+    table = int(p.model.arch.pte_bytes) >> 10
     base = BASE & -size
     f = p.memfd(4 * size)
     p.mmap(base + 8 * size, p.page_size)

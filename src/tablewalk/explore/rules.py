@@ -86,7 +86,7 @@ class _Census:
         self.p = model.kernel("pgtable")
         self.types = model.kernel("mm_types")
         self.pa = model.kernel("page_alloc")
-        self.arch = model.module("arch").arch
+        self.arch = model.arch
         self.ptes: Counter[int] = Counter()  # folio -> entries
         self.huge: Counter[int] = Counter()
         self.cached: Counter[int] = Counter()

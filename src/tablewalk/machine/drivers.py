@@ -65,6 +65,11 @@ class Model:
         """The module kernel/`name`.py."""
         return self.module(f"kernel.{name}")
 
+    @property
+    def arch(self) -> Any:
+        """The architecture in use (`arch.Arch`)."""
+        return self.module("arch").arch
+
     def boot(self) -> None:
         """An empty memory, and in it what exists once."""
         self.machine.reset()

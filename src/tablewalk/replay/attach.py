@@ -30,7 +30,7 @@ class StartState:
         self._empty: list[list[int]] = attach["empty_tables"] or []
         self._huge: list[list[int]] = attach["huge"]
         self._flags = {start: flags.split() for start, _, flags in attach["vmflags"]}
-        self._arch, self._bits = model.module("arch").arch, model.kernel("vm_flags")
+        self._arch, self._bits = model.arch, model.kernel("vm_flags")
         self._tables, self._madvise = model.kernel("pgtable_generic"), model.kernel("madvise")
         self._config = model.kernel("config").config
         # A page that is there was not huge unless the state says so.

@@ -37,7 +37,7 @@ class Costs:
         names: tuple[str, ...] = model.module("machine.stat").STAT_NAMES
         self._at = [names.index(name) for name in _COUNTED]
         self._retracted = names.index("retracted")
-        arch = model.module("arch").arch
+        arch = model.arch
         self._pte_kb, self._pmd_kb = arch.pte_bytes >> 10, arch.pmd_bytes >> 10
 
     def site(self, space: AddressSpace, call: str, address: int) -> Site:

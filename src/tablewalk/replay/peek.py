@@ -31,7 +31,7 @@ class Peek:
         self._lock, self._unlock = lock.mmap_write_lock, lock.mmap_write_unlock
         self._vma_start_write = lock.vma_start_write
         self.get: Any = model.machine.READ_ONCE  # (view, name of a field)
-        self._pgtable, self._arch = model.kernel("pgtable"), model.module("arch").arch
+        self._pgtable, self._arch = model.kernel("pgtable"), model.arch
 
     def vma_at(self, mm: Any, address: int) -> Vma | None:
         """The mapping that contains `address`."""

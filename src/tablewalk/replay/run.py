@@ -200,7 +200,7 @@ def _result(
         options=job.selection.given,
         recorded=job.selection.recorded,
         without=list(config.without),
-        page_size=model.module("arch").arch.page_size,
+        page_size=model.arch.page_size,
         accuracy=engine.accuracy,
         harmless=engine.harmless,
         unapplied=engine.calls.unapplied,

@@ -85,7 +85,7 @@ class Meter:
         self._locks: list[int] = machine.lockstat
         self._seen_stats = list(self._stats)
         self._seen_locks = list(self._locks)
-        arch = model.module("arch").arch
+        arch = model.arch
         self._bytes = (arch.pte_bytes, arch.pmd_bytes, arch.pud_bytes)
         self._page_kb = arch.page_size >> 10
         self._mm_pgtables_bytes = model.kernel("pgtable_generic").mm_pgtables_bytes

@@ -55,7 +55,7 @@ class Calls:
         self._madvise, self._mempolicy = kernel("madvise"), kernel("mempolicy")
         self._flags, self._fault = kernel("vm_flags"), kernel("fault")
         self.peek = Peek(model)
-        self._arch = model.module("arch").arch
+        self._arch = model.arch
         self._handlers: dict[int, Callable[[Any, Event], int | None]] = {
             9: self.mmap, 10: self.mprotect, 11: self.munmap, 12: self.brk, 25: self.mremap, 28: self.madvise,
             30: self.shmat, 67: self.shmdt, 149: self.mlock, 150: self.munlock, 151: self.mlockall,

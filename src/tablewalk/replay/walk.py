@@ -19,7 +19,7 @@ class Walker:
     """Walks mms of a model; `files` names the files of their mappings."""
 
     def __init__(self, model: Model, files: Files, peek: Peek) -> None:
-        self._arch = model.module("arch").arch
+        self._arch = model.arch
         self._machine, self._files, self._peek = model.machine, files, peek
         self._pgtable = model.kernel("pgtable")
         self._flags = model.kernel("vm_flags")

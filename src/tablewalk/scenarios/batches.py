@@ -21,7 +21,7 @@ def batch_of_one(tlb: mmu_gather, page: int, delay_rmap: bool = False) -> bool:
 def _full(s: Setup) -> Process:
     p = s.process()
     p.mmap(s.A, s.huge)
-    p.fill(s.A, 1)
+    p.fill(s.A, s.huge, 1)
     return p
 
 

@@ -99,7 +99,7 @@ def _anonymous(s: Setup) -> Process:
     """A process with one huge page's worth of anonymous memory; all pages hold 1."""
     p = s.process()
     p.mmap(s.A, s.huge)
-    p.fill(s.A, 1)
+    p.fill(s.A, s.huge, 1)
     return p
 
 

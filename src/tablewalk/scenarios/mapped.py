@@ -20,7 +20,7 @@ def file_huge(s: Setup) -> tuple[Process, Process]:
     f = s.shmem(s.huge)
     p, q = s.process(), s.process()
     q.mmap(s.A, s.huge, f)
-    q.fill(s.A, 1)
+    q.fill(s.A, s.huge, 1)
     q.madvise(s.A, s.huge, MADV_COLLAPSE)
     q.madvise(s.A, s.huge, MADV_DONTNEED)
     for i in range(s.huge):  # one page does not hold a huge page; in the end the mappings are merged to one
@@ -86,7 +86,7 @@ def mapped_huge_collapse_uffd_copy(s: Setup) -> None:
     f = s.shmem(s.huge)
     p, q = s.process(), s.process()
     q.mmap(s.A, s.huge, f)
-    q.fill(s.A, 1)
+    q.fill(s.A, s.huge, 1)
     q.madvise(s.A, s.huge, MADV_COLLAPSE)
     p.mmap(s.A, 1, f, shared=False)
     p.read(s.A)
@@ -101,7 +101,7 @@ def _private(s: Setup) -> tuple[Process, Process]:
     p, q = s.process(), s.process()
     p.mmap(s.A, s.huge, f)
     q.mmap(s.A, s.huge, f, shared=False)
-    p.fill(s.A, 1)
+    p.fill(s.A, s.huge, 1)
     q.read(s.A + s.page)
     return p, q
 

@@ -123,7 +123,7 @@ def _written(s: Setup) -> Process:
     """A process with one huge page's worth of anonymous memory, all of it mapped."""
     p = s.process()
     p.mmap(s.A, s.huge)
-    p.fill(s.A, 1)
+    p.fill(s.A, s.huge, 1)
     return p
 
 

@@ -9,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
-from typing import Any, Final
+from typing import Final
 
 from tablewalk.errors import TablewalkError
+from tablewalk.explore.process import MADV_COLLAPSE, MADV_DONTNEED, MADV_HUGEPAGE, Process
 
 from .world import World
 
-PROT_RW: Final = 3
-MAP_SHARED, MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS = 1, 2, 0x10, 0x20
-MADV_DONTNEED, MADV_HUGEPAGE, MADV_COLLAPSE = 4, 14, 25
 Body = Callable[[], None]
 THINK: Final = 1_000_000  # picoseconds of user code between two accesses
 
@@ -57,33 +55,6 @@ def in_range(name: str, value: int, p: Parameter) -> None:
 
 
 @dataclass(slots=True)
-class Process:
-    """An address space, and the calls that threads make in it."""
-
-    world: World
-    mm: Any
-
-    def _k(self, module: str) -> Any:
-        return self.world.model.kernel(module)
-
-    def mmap(self, address: int, length: int, file: Any, flags: int) -> int:
-        """mmap(2) at a fixed address.  Raises TablewalkError if it fails."""
-        ret = self._k("mmap").sys_mmap(self.mm, address, length, PROT_RW, flags | MAP_FIXED, file, 0)
-        if ret < 0:
-            raise TablewalkError(f"mmap({address:#x}, {length:#x}): error {-ret}")
-        return int(ret)
-
-    def madvise(self, name: str, address: int, length: int, advice: int) -> int:
-        """madvise(2), timed."""
-        return int(self.world.syscall(name, self._k("madvise").sys_madvise, self.mm, address, length, advice))
-
-    def write(self, address: int) -> None:
-        """User code writes to a page; a fault is timed."""
-        if self._k("fault").user_write(self.mm, address, 1) < 0:
-            raise TablewalkError(f"a write to {address:#x} is refused")
-
-
-@dataclass(slots=True)
 class Setup:
     """What a workload's function is given: an empty process, the parameters, and the seed."""
 
@@ -91,8 +62,11 @@ class Setup:
     p: Process
     seed: int
     values: dict[str, int]
-    huge: int  # bytes of a huge page
-    page: int
+
+    @property
+    def huge(self) -> int:
+        """Bytes of a huge page."""
+        return self.p.huge * self.p.page
 
     def rng(self, thread: int) -> Random:
         """A thread's own random numbers."""
@@ -103,25 +77,24 @@ class Setup:
         return (16 + i * (self.values["extents"] + 1)) * self.huge
 
     @property
-    def length(self) -> int:
-        """Bytes of a mapping."""
-        return self.values["extents"] * self.huge
+    def pages(self) -> int:
+        """Pages of a mapping."""
+        return self.values["extents"] * self.p.huge
 
     def anonymous(self, i: int) -> int:
         """Map anonymous memory as the i-th mapping; returns where."""
-        no_file = self.world.model.kernel("mm_types").file(0)
-        return self.p.mmap(self.base(i), self.length, no_file, MAP_PRIVATE | MAP_ANONYMOUS)
+        return self.p.mmap(self.base(i), self.pages)
 
-    def fill(self, base: int) -> None:
-        """Write every page of a mapping."""
-        for at in range(0, self.length, self.page):
-            self.p.write(base + at)
+    def write(self, address: int) -> None:
+        """User code writes to a page; a fault is timed."""
+        if self.p.write(address, 1) < 0:
+            raise TablewalkError(f"a write to {address:#x} is refused")
 
     def touches(self, base: int, rng: Random, nr: int = 64) -> None:
         """Write some pages of a huge page's range, evenly spread, with thought between."""
-        step = self.huge // self.page // nr
-        for at in range(rng.randrange(step), self.huge // self.page, step):
-            self.p.write(base + at * self.page)
+        step = self.p.huge // nr
+        for at in range(rng.randrange(step), self.p.huge, step):
+            self.write(base + at * self.p.page)
             self.world.think(rng.randrange(THINK // 2, 3 * THINK // 2))
 
     def toucher(self, number: int, base: int, give_back: bool = True) -> Body:
@@ -134,7 +107,7 @@ class Setup:
                     start = base + extent * self.huge
                     self.touches(start, rng)
                     if give_back:
-                        self.p.madvise("MADV_DONTNEED", start, self.huge, MADV_DONTNEED)
+                        self.world.syscall("MADV_DONTNEED", self.p.madvise, start, self.p.huge, MADV_DONTNEED)
 
         return body
 
@@ -143,7 +116,8 @@ class Setup:
         def body() -> None:
             for extent in range(self.values["extents"]):
                 self.world.sleep(100 * THINK)
-                self.p.madvise("MADV_COLLAPSE", base + extent * self.huge, self.huge, MADV_COLLAPSE)
+                start = base + extent * self.huge
+                self.world.syscall("MADV_COLLAPSE", self.p.madvise, start, self.p.huge, MADV_COLLAPSE)
 
         return body
 
@@ -163,7 +137,7 @@ class Setup:
         """Who makes huge pages of a mapping, khugepaged or a thread of the process.  The mapping is filled."""
         if not self.values["khugepaged"]:
             return {"collapser": self.collapser(base)}
-        self.p.madvise("MADV_HUGEPAGE", base, self.length, MADV_HUGEPAGE)
+        self.p.madvise(base, self.pages, MADV_HUGEPAGE)
         return {}
 
 
@@ -173,16 +147,16 @@ Bodies = dict[str, Body]
 def shmem_collapse(s: Setup) -> Bodies:
     """write all over mappings of a shared-memory file and give them back by MADV_DONTNEED; it is collapsed"""
     shmem, filemap = s.world.model.kernel("shmem"), s.world.model.kernel("filemap")
-    file = filemap.open_file(shmem.shmem_mapping(s.length, shmem.SHMEM_HUGE_ADVISE))
-    bases = [s.p.mmap(s.base(i), s.length, file, MAP_SHARED) for i in range(s.values["mappings"])]
-    s.fill(bases[0])  # all is cached when it begins
+    file = filemap.open_file(shmem.shmem_mapping(s.pages * s.p.page, shmem.SHMEM_HUGE_ADVISE))
+    bases = [s.p.mmap(s.base(i), s.pages, file) for i in range(s.values["mappings"])]
+    s.p.fill(bases[0], s.pages, 1)  # all is cached when it begins
     return _touchers(s, bases) | s.collapsed_by(bases[0])
 
 
 def anon_collapse(s: Setup) -> Bodies:
     """write all over anonymous memory; huge pages are made of it meanwhile"""
     bases = [s.anonymous(i) for i in range(s.values["mappings"])]
-    s.fill(bases[0])
+    s.p.fill(bases[0], s.pages, 1)
     return _touchers(s, bases, give_back=False) | s.collapsed_by(bases[0])
 
 
@@ -200,7 +174,7 @@ def mmap_churn(s: Setup) -> Bodies:
             for _ in range(s.values["rounds"] * s.values["extents"] * 4):
                 s.world.syscall("mmap", s.anonymous, number)
                 s.touches(base, rng, 16)
-                s.world.syscall("munmap", s.world.model.kernel("mmap").sys_munmap, s.p.mm, base, s.length)
+                s.world.syscall("munmap", s.p.munmap, base, s.pages)
 
         return body
 
@@ -214,14 +188,12 @@ def fork_large(s: Setup) -> Bodies:
     """write to memory that a fork has made copy-on-write; one forks again and again, and its children exit at once"""
     bases = [s.anonymous(i) for i in range(s.values["mappings"])]
     for base in bases:
-        s.fill(base)
-    fork, init = s.world.model.kernel("fork"), s.world.model.kernel("mm_init")
-
+        s.p.fill(base, s.pages, 1)
     def forker() -> None:
         for _ in range(s.values["rounds"]):
             s.world.sleep(100 * THINK)
-            child = s.world.syscall("fork", fork.dup_mm, s.p.mm)
-            s.world.syscall("exit of the child", init.mmput, child)
+            child = s.world.syscall("fork", s.p.fork)
+            s.world.syscall("exit of the child", child.exit)
 
     return {**_touchers(s, bases, give_back=False), "forker": forker}
 
@@ -241,11 +213,11 @@ WORKLOADS: Final[dict[str, Callable[[Setup], Bodies]]] = {
 
 def run(workload: str, world: World, seed: int, values: dict[str, int]) -> None:
     """Set a workload up, and let its threads run: time is on from there."""
-    arch = world.model.module("arch").arch
+    arch = world.model.arch
     if "collapse" in workload and not arch.has_thp:
         raise TablewalkError(f"{workload}: {arch.name} has no huge pages to collapse into")
-    p = Process(world, world.model.kernel("mm_init").mm_alloc())
-    s = Setup(world, p, seed, values, int(arch.pmd_size), int(arch.page_size))
+    p = Process.new(world.model)
+    s = Setup(world, p, seed, values)
     bodies = WORKLOADS[workload](s)
     p.mm.nr_cpus = min(len(bodies), len(world.cpus))
     world.machine.quiescent()

@@ -38,7 +38,7 @@ class World(Locks):
         self.flushes = 0
         self.memory: dict[str, list[tuple[int, int]]] = {}  # by process: time, kB of VmPTE, at each change
         self._watched: list[tuple[list[tuple[int, int]], tuple[tuple[int, int], ...]]] = []
-        self._page = int(model.module("arch").arch.page_size)
+        self._page = int(model.arch.page_size)
         self._sleepers: dict[int, list[tuple[Thread, int, int]]] = {}  # cell -> thread, value wanted, since
         self._after: list[Callable[[], object]] = []  # for the grace period after this one
         self._grace: GracePeriod | None = None
@@ -96,7 +96,7 @@ class World(Locks):
 
     def watch_memory(self, name: str, mm: Any) -> None:
         """Note how the VmPTE of a process changes, operation by operation."""
-        arch = self.model.module("arch").arch
+        arch = self.model.arch
         levels = ((mm.nr_ptes, arch.pte_bytes), (mm.nr_pmds, arch.pmd_bytes), (mm.nr_puds, arch.pud_bytes))
         self._watched.append((self.memory.setdefault(name, []), levels))
         self._look_at_memory()

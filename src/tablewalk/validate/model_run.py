@@ -45,7 +45,7 @@ class ModelRun:
         self.k = self.model.kernel
         self.observer = Observer(self.model)
         self.observer.exact_rss = self._exact_rss
-        self._page_size = self.model.module("arch").arch.page_size
+        self._page_size = self.model.arch.page_size
         self._no_file = self.k("mm_types").file(0)
         self._open_files()
         mm = self.k("mm_init").mm_alloc()
@@ -123,7 +123,7 @@ class ModelRun:
         """How often, since the reset, the model did what other releases or architectures do otherwise."""
         stats = dict(zip(self.model.module("machine.stat").STAT_NAMES, self.model.machine.stats, strict=True))
         found = {what: sum(stats[name] for name in names) for what, names in DIFFERENCES.items()}
-        arch = self.model.module("arch").arch
+        arch = self.model.arch
         if arch.pte_bytes < arch.page_size:
             found[f"page tables of {arch.pte_bytes} bytes, smaller than a page"] = stats["pte_tables_allocated"]
         return found

@@ -25,7 +25,7 @@ class Uffds:
         self._types = model.kernel("mm_types")
         self._lock = model.kernel("mmap_lock")
         self._flags = model.kernel("vm_flags")
-        self._shift = model.module("arch").arch.page_shift
+        self._shift = model.arch.page_shift
         self._open: dict[int, Any] = {}
         self._monitor: Any = None  # its mm
         self._unresolved: Any = None  # (context, address) of a fault that waits for an event that waits for the fault

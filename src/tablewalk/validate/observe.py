@@ -30,7 +30,7 @@ class Observer:
         self.exact_rss = True
         self.tables_at_first = 0  # bytes that a process has before it maps anything
         self._load: Any = model.machine.load
-        self._size: int = model.module("arch").arch.page_size
+        self._size: int = model.arch.page_size
         self._task_mmu = model.kernel("task_mmu")
         self._mincore = model.kernel("mincore").sys_mincore
         self._pgtables_bytes = model.kernel("pgtable_generic").mm_pgtables_bytes
