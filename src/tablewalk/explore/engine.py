@@ -92,7 +92,7 @@ from .tables import (
 
 SUBS = {
     "get": READ, "load": READ, "wait_until": ACQUIRE, "wait_even": ACQUIRE, "is_locked": OWN, "rwsem_is_locked": OWN,
-    "lock": ACQUIRE, "down_read": ACQUIRE, "down_write": ACQUIRE,
+    "lock": ACQUIRE, "wait_unlocked": ACQUIRE, "down_read": ACQUIRE, "down_write": ACQUIRE,
     "trylock": TRY, "down_read_trylock": TRY, "down_write_trylock": TRY,
     "unlock": RELEASE, "up_read": RELEASE, "up_write": RELEASE, "downgrade_write": RELEASE,
     "map_read": OWN, "map_write": OWN, "map_release": OWN,
@@ -116,8 +116,11 @@ KINDS = {
 WIDE = 1 << 62
 
 
-# Fields that may be looked at without a reference: struct pages are always there, and VMAs are SLAB_TYPESAFE_BY_RCU.
+# Fields that may be looked at without a reference: struct pages are always there, VMAs and anon_vmas are
+# SLAB_TYPESAFE_BY_RCU.  Who waits for a folio's lock to be free is woken, and does not look at the folio again.
 STABLE_FIELDS = {
+    ("anon_vma", "refcount"): {"inc_not_zero"},
+    ("folio", "lock"): {"wait_unlocked"},
     ("folio", "_refcount"): {"inc_not_zero"},
     ("folio", "page"): {"load"},  # the folio of a struct page
     ("vm_area_struct", "vm_lock_seq"): {"load"},

@@ -97,6 +97,11 @@ class Process:
         self._k("gup").put_user_pages(pages)
         return len(pages)
 
+    def move_pages(self, address: int, pages: int = 1) -> tuple[int, ...]:
+        """move_pages(2) to another node, of pages that others map too: for each 0 or -errno."""
+        addresses = tuple(range(address, address + pages * self.page, self.page))
+        return tuple(self._k("migrate").do_pages_move(self.mm, addresses, True))
+
     def smaps(self) -> Any:
         """/proc/PID/smaps: what is said of each VMA (`task_mmu.smap`)."""
         return self._k("task_mmu").proc_smaps(self.mm)

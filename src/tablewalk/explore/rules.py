@@ -34,12 +34,13 @@ MAPCOUNT = Rule("I13", "a folio's mapcount is the number of entries that map it"
 REFCOUNT = Rule("I14", "a folio's references are those of entries, cache and pins", "mm/khugepaged.c")
 SLEEP = Rule("I27", "nothing sleeps in atomic context", "Documentation/locking/spinlocks.rst")
 DEADLOCK = Rule("I28", "no deadlock", "mm/rmap.c, mm/filemap.c")
+RMAP = Rule("I25", "the reverse map finds what maps a page: no migration entry is left", "mm/mremap.c, mm/rmap.c")
 PROGRESS = Rule("I26", "no loop goes on for ever by itself", "mm/memory.c")
 BUG = Rule("BUG", "the kernel's own assertions hold", "the model")
 LEAK = Rule("LEAK", "what is allocated is reachable or freed", "the model")
 RESULT = Rule("RESULT", "the scenario's own assertion", "the scenario")
-RULES = (FREED, DETACHED, GUARD, ONE_SLOT, BALANCE, NR_PTES, RSS, MAPCOUNT, REFCOUNT, PROGRESS, SLEEP, DEADLOCK, BUG,
-         LEAK, RESULT)  # fmt: skip
+RULES = (FREED, DETACHED, GUARD, ONE_SLOT, BALANCE, NR_PTES, RSS, MAPCOUNT, REFCOUNT, RMAP, PROGRESS, SLEEP, DEADLOCK,
+         BUG, LEAK, RESULT)  # fmt: skip
 
 _NATIVE = {
     native.V_FREED: (FREED, "accesses {cell}, which was freed"),
@@ -135,6 +136,8 @@ class _Census:
         for name, counted in (("nr_ptes", load(mm.nr_ptes)), ("nr_deposited", load(mm.nr_deposited))):
             if counted != found[name]:
                 yield NR_PTES, f"mm {mm.addr}: {name} is {counted}, there are {found[name]}"
+        if found["migration"]:
+            yield RMAP, f"mm {mm.addr}: {found['migration']} migration entries are left"
         for name in ("anon_rss", "file_rss", "shmem_rss", "swapents"):
             counted = load(getattr(mm, name))
             if counted != found[name]:
@@ -164,6 +167,7 @@ class _Census:
                 found["swapents"] += 1
             if kind != p.SWP_MIGRATION:
                 return
+            found["migration"] += 1
         elif entry & p.SPECIAL:
             return
         f = p.page_folio(entry >> p.PFN_SHIFT)

@@ -87,7 +87,7 @@ from .pgtable_generic import (
     pte_unmap,
     pte_unmap_unlock,
 )
-from .rmap import folio_remove_rmap_pte, unlink_anon_vmas, vma_address, vma_last_pgoff
+from .rmap import folio_remove_rmap_pte, mm_counter_file, unlink_anon_vmas, vma_address, vma_last_pgoff
 from .swapfile import swap_put_entries_direct
 from .userfaultfd_k import userfaultfd_pte_wp
 from .vm_flags import VM_HUGETLB
@@ -367,9 +367,14 @@ def zap_nonpresent_pte(vma: vm_area_struct, pte: int, entry: int, details: int) 
         add(vma.vm_mm.swapents, -1)
         swap_put_entries_direct(swp_offset(entry))
     elif kind == SWP_MIGRATION:
-        raise NotModelled("migration entries")
+        f = page_folio(swp_offset(entry))
+        if details & ZAP_KEEP_COWS and folio_test_anon(f):
+            return False
+        add(vma.vm_mm.anon_rss if folio_test_anon(f) else mm_counter_file(vma.vm_mm, f), -1)
     store(pte, 0)
-    return kind != SWP_SWAP or entry & UFFD_WP == 0 or not zap_install_uffd_wp_if_needed(vma, pte, entry, details)
+    if kind not in (SWP_SWAP, SWP_MIGRATION) or entry & UFFD_WP == 0:
+        return True
+    return not zap_install_uffd_wp_if_needed(vma, pte, entry, details)
 
 
 # --- tables ----------------------------------------------------------------------------------------------

@@ -11,7 +11,6 @@ from ..machine import (
     WRITE_ONCE,
     add,
     add_return,
-    down_read,
     down_read_trylock,
     down_write,
     interval_tree_destroy,
@@ -26,7 +25,6 @@ from ..machine import (
     spin_lock,
     spin_unlock,
     store,
-    up_read,
     up_write,
 )
 from .mlock_folio import mlock_vma_folio, munlock_vma_folio
@@ -82,16 +80,6 @@ def anon_vma_lock_write(av: anon_vma) -> None:
 def anon_vma_unlock_write(av: anon_vma) -> None:
     """Release it."""
     up_write(av.root.rwsem)
-
-
-def anon_vma_lock_read(av: anon_vma) -> None:
-    """Lock the whole tree shared."""
-    down_read(av.root.rwsem)
-
-
-def anon_vma_unlock_read(av: anon_vma) -> None:
-    """Release it."""
-    up_read(av.root.rwsem)
 
 
 def anon_vma_alloc() -> anon_vma:

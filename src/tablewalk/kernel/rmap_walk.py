@@ -8,12 +8,12 @@ kernel may gather flushes of several folios.
 from __future__ import annotations
 
 from ..arch import arch
-from ..machine import WRITE_ONCE, add, interval_tree_overlapping, load, spin_unlock, store
+from ..machine import WRITE_ONCE, add, down_read, interval_tree_overlapping, load, spin_unlock, store, up_read
 from .config import config
 from .huge_mm import vma_is_anonymous
 from .huge_pmd import __split_huge_pmd, migration_entry, pmdp_huge_clear_flush, zap_deposited_table, zap_huge_pmd_folio
 from .mlock_folio import mlock_drain_local
-from .mm_types import address_space, anon_vma, anon_vma_chain, folio, vm_area_struct
+from .mm_types import address_space, anon_vma, anon_vma_chain, folio, rwsem_t, vm_area_struct
 from .not_modelled import NotModelled
 from .page_alloc import (
     FOLIO_MAPPING_ANON,
@@ -111,11 +111,34 @@ def folio_tables(f: folio, vma: vm_area_struct) -> tuple[tuple[int, int, int], .
     return parts
 
 
+def rmap_lock_read(f: folio) -> rwsem_t:
+    """Lock the folio's reverse map shared, and what keeps it is the caller's care; what is to be released."""
+    sem = folio_anon_vma(f).root.rwsem if folio_test_anon(f) else folio_mapping(f).i_mmap_rwsem
+    down_read(sem)
+    return sem
+
+
+def try_to_unmap(f: folio) -> bool:
+    """Unmap a locked folio everywhere; whether nothing maps it any more."""
+    sem = rmap_lock_read(f)
+    unmapped = unmap_folio(f, migrate=False)
+    up_read(sem)
+    return unmapped
+
+
+def try_to_migrate(f: folio) -> bool:
+    """Let migration entries take the place of all that maps a locked folio; whether nothing does any more."""
+    sem = rmap_lock_read(f)
+    unmapped = unmap_folio(f, migrate=True)
+    up_read(sem)
+    return unmapped
+
+
 def unmap_folio(f: folio, migrate: bool) -> bool:
     """Unmap the folio everywhere, huge pmds split.  Whether none is left.
 
-    try_to_migrate() of anonymous memory leaves migration entries (`migrate`), try_to_unmap() swap entries, or nothing
-    where it was given up by MADV_FREE.
+    What is left are migration entries (`migrate`), or swap entries of anonymous memory, nothing where it was given up
+    by MADV_FREE or is a file's.
     """
     for vma in rmap_vmas(f):
         for address, nr, idx in folio_tables(f, vma):
@@ -159,6 +182,9 @@ def unmap_page(f: folio, vma: vm_area_struct, pte: pte_p, migrate: bool) -> bool
     if entry & DIRTY:
         WRITE_ONCE(f, "flags", f.flags | PG_DIRTY)
     if migrate:
+        if load(page_flags(pte_page(entry))) & PAGE_ANON_EXCLUSIVE and folio_maybe_dma_pinned(f):
+            store(pte, entry)
+            return False
         store(pte, migration_entry(pte_page(entry), entry))
     elif folio_test_anon(f):
         stays = lazyfree_must_stay(f) if folio_test_lazyfree(f) else not swap_out_page(f, vma, pte, entry)

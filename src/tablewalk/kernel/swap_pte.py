@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Faults on non-present entries: markers, migration, swap (mm/memory.c, mm/migrate.c; 7.2)."""
+"""Faults on non-present entries: markers, migration, swap (mm/memory.c; 7.2)."""
 
 from __future__ import annotations
 
-from ..machine import add, mutex_lock, mutex_unlock, spin_unlock, store
+from ..machine import add, mutex_lock, mutex_unlock, store
+from .migrate import migration_entry_wait
 from .mm_types import folio
-from .not_modelled import NotModelled
 from .page_alloc import (
     FOLIO_MAPPING_ANON,
     MAPPING_SHIFT,
@@ -37,7 +37,7 @@ from .pgtable import (
     swp_type,
     vm_page_prot,
 )
-from .pgtable_generic import pte_offset_map_lock, pte_unmap, pte_unmap_unlock
+from .pgtable_generic import pte_offset_map_lock, pte_unmap_unlock
 from .rmap import folio_add_rmap_ptes
 from .swap_state import folio_matches_swap_entry, swapin_sync
 from .swapfile import folio_free_swap, folio_put_swap
@@ -52,7 +52,8 @@ def do_swap_page(vmf: vm_fault, entry: int) -> int:
     if kind == SWP_MARKER:
         return handle_pte_marker(vmf, entry)
     if kind == SWP_MIGRATION:
-        return migration_entry_wait(vmf)
+        migration_entry_wait(vmf.vma.vm_mm, vmf.pmd, vmf.address)
+        return 0
     if kind == SWP_HWPOISON:
         return VM_FAULT_HWPOISON
     f = swapin_sync(swp_offset(entry))
@@ -135,17 +136,4 @@ def pte_marker_clear(vmf: vm_fault, entry: int) -> int:
     if ptep_get(pte) == entry:
         store(pte, 0)
     pte_unmap_unlock(pte, ptl)
-    return 0
-
-
-def migration_entry_wait(vmf: vm_fault) -> int:
-    """Wait until the page at this address is no longer under migration; the access faults again."""
-    pte, ptl = pte_offset_map_lock(vmf.vma.vm_mm, vmf.pmd, vmf.address)
-    if not pte:
-        return 0
-    waiting = swp_type(ptep_get(pte)) == SWP_MIGRATION
-    pte_unmap(pte)
-    spin_unlock(ptl)
-    if waiting:
-        raise NotModelled("page migration")
     return 0

@@ -26,6 +26,7 @@ from ..machine import (
 from .folio_split import split_folio
 from .huge_mm import vma_is_anonymous
 from .huge_pmd import __split_huge_pmd, pmd_trans_huge_lock, pmdp_huge_clear_flush
+from .migrate import migration_entry_wait
 from .mm_types import folio, mm_struct, spinlock_t, userfaultfd_ctx, vm_area_struct
 from .mmap_lock import (
     NO_VMA,
@@ -90,11 +91,9 @@ from .pgtable_generic import (
     walk_to_pmd,
 )
 from .rmap import linear_page_index
-from .swap_pte import migration_entry_wait
 from .swap_state import folio_matches_swap_entry, swap_cache_get_folio, swap_cache_has_folio
 from .tlb import flush_tlb_range
 from .userfaultfd import find_vma_and_prepare_anon, uffd_lock_vma, uffd_vma_locks
-from .vm_fault import vm_fault
 from .vm_flags import (
     EAGAIN,
     EBUSY,
@@ -656,6 +655,6 @@ def move_nonpresent_pte(src_vma: vm_area_struct, src_pmd: pmd_p, src: int, entry
     """-EFAULT for a marker, -EAGAIN after having waited for a migration."""
     kind = swp_type(entry)
     if kind == SWP_MIGRATION:
-        migration_entry_wait(vm_fault(src_vma, src, 0, src_pmd))
+        migration_entry_wait(src_vma.vm_mm, src_pmd, src)
         return -EAGAIN
     return -EFAULT

@@ -7,7 +7,7 @@ is not modelled: it stays cached.
 
 from __future__ import annotations
 
-from ..machine import WRITE_ONCE, down_read, mutex_trylock, mutex_unlock, spin_lock, spin_unlock, up_read, xa_store
+from ..machine import WRITE_ONCE, mutex_trylock, mutex_unlock, spin_lock, spin_unlock, xa_store
 from .config import config
 from .filemap import filemap_get_folio, filemap_remove_folio, folio_next_index, i_size_pages, swp_to_radix_entry
 from .folio_split import split_folio
@@ -26,8 +26,7 @@ from .page_alloc import (
     folio_ref_count,
     folio_test_anon,
 )
-from .rmap import anon_vma_lock_read, anon_vma_unlock_read
-from .rmap_walk import folio_anon_vma, folio_mapping, unmap_folio
+from .rmap_walk import folio_mapping, try_to_unmap
 from .swap_state import swap_cache_del_folio, swap_write_folio
 from .swapfile import folio_alloc_swap, folio_dup_swap
 
@@ -79,21 +78,6 @@ def shrink_add_to_swap(f: folio) -> bool:
         return False
     WRITE_ONCE(f, "flags", f.flags | PG_DIRTY)
     return True
-
-
-def try_to_unmap(f: folio) -> bool:
-    """Unmap a locked folio everywhere; whether nothing maps it any more (mm/rmap.c)."""
-    if folio_test_anon(f):
-        av = folio_anon_vma(f)
-        anon_vma_lock_read(av)
-        unmapped = unmap_folio(f, migrate=False)
-        anon_vma_unlock_read(av)
-        return unmapped
-    mapping = folio_mapping(f)
-    down_read(mapping.i_mmap_rwsem)
-    unmapped = unmap_folio(f, migrate=False)
-    up_read(mapping.i_mmap_rwsem)
-    return unmapped
 
 
 def shmem_writeout(mapping: address_space, f: folio) -> bool:

@@ -39,6 +39,7 @@ from .sequential import instruction_end as instruction_end
 from .sequential import read_seqcount_begin as read_seqcount_begin
 from .sequential import read_seqcount_retry as read_seqcount_retry
 from .sequential import stats as stats
+from .sequential import wait_unlocked as wait_unlocked
 from .sequential import wait_until as wait_until
 from .sequential import write_seqcount as write_seqcount
 from .stat import *  # noqa: F403

@@ -96,6 +96,14 @@ def unlock(v: int, me: int) -> tuple[int, None]:
     return 0, None
 
 
+def wait_unlocked(v: int, me: int) -> tuple[int, None]:
+    if v == me + 1:
+        raise Broken("deadlock: waited for by its holder")
+    if v:
+        raise Blocked
+    return v, None
+
+
 def down_read(v: int, me: int) -> tuple[int, None]:
     if v >> WRITER_SHIFT:
         if v >> WRITER_SHIFT == me + 1:
@@ -175,8 +183,8 @@ CELL: Final[dict[str, Effect]] = {
     f.__name__: f
     for f in (
         load, store, xchg, cmpxchg, add, add_return, inc_not_zero, inc_not_zero_limited, atomic_or, wait_until,
-        wait_even, lock, trylock, unlock, down_read, down_read_trylock, up_read, down_write, down_write_trylock,
-        up_write, downgrade_write, map_read, map_write, map_release, is_locked, rwsem_is_locked,
+        wait_even, lock, trylock, unlock, wait_unlocked, down_read, down_read_trylock, up_read, down_write,
+        down_write_trylock, up_write, downgrade_write, map_read, map_write, map_release, is_locked, rwsem_is_locked,
         enter,
     )
 }  # fmt: skip
@@ -279,8 +287,8 @@ CONTAINER_READS: Final = frozenset(
 )
 NO_RESULT: Final = frozenset(
     {"store", "add", "atomic_or", "wait_until", "lock", "unlock", "down_read", "up_read", "down_write", "up_write"}
-    | {"downgrade_write", "map_read", "map_write", "map_release", "enter", "mt_init", "mt_destroy", "mt_store"}
-    | {"mt_erase", "xa_init", "xa_destroy", "xa_store", "interval_tree_init", "interval_tree_destroy"}
+    | {"wait_unlocked", "downgrade_write", "map_read", "map_write", "map_release", "enter", "mt_init", "mt_destroy"}
+    | {"mt_store", "mt_erase", "xa_init", "xa_destroy", "xa_store", "interval_tree_init", "interval_tree_destroy"}
     | {"interval_tree_insert", "interval_tree_remove", "vec_init"}
     | {"rb_init", "rb_insert", "rb_erase", "rb_replace"}
 )

@@ -385,6 +385,11 @@ mutex_trylock = spin_trylock
 mutex_unlock = spin_unlock
 
 
+def wait_unlocked(lock: int) -> None:
+    might_sleep()
+    perform("wait_unlocked", lock, me)
+
+
 def lock_map_acquire_read(lock: int) -> None:
     perform("map_read", lock, me)
 

@@ -104,6 +104,14 @@ def mutex_unlock(lock: int) -> None:
     """Release a sleeping lock."""
 
 
+def wait_unlocked(lock: int) -> None:
+    """Sleep until a sleeping lock is free, without taking it; what it lies in may be freed meanwhile.
+
+    Raises RuntimeError: nobody else can release it here.
+    """
+    raise RuntimeError(f"would sleep for ever: lock {lock} is held")
+
+
 def lock_map_acquire_read(lock: int) -> None:
     """A lock built by the model itself is now held shared (lockdep)."""
     lockstat[mem[lock]] += 1

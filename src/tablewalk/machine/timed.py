@@ -97,6 +97,7 @@ from .timed_locks import spin_trylock as spin_trylock
 from .timed_locks import spin_unlock as spin_unlock
 from .timed_locks import up_read as up_read
 from .timed_locks import up_write as up_write
+from .timed_locks import wait_unlocked as wait_unlocked
 from .timed_locks import wait_until as wait_until
 from .timed_locks import write_seqcount as write_seqcount
 from .timing import COSTS as COSTS

@@ -86,6 +86,11 @@ def mutex_trylock(lock: int) -> bool:
     return now.on.mutex_trylock(lock)
 
 
+def wait_unlocked(lock: int) -> None:
+    now.on.mutex_lock(lock)
+    now.on.mutex_unlock(lock)
+
+
 def mutex_unlock(lock: int) -> None:
     clock[0] += now.lock
     now.on.mutex_unlock(lock)

@@ -79,6 +79,15 @@ def map_and_lockptr(mm: mm_struct, pmd: pmd_p, addr: int) -> tuple[pte_p, int, s
     return pte, pmdval, pte_lockptr(mm, pmdval)
 
 
+@trusting(
+    "B02",
+    "0cb8fd4d1416",
+    "mm/migrate: remove cruft from migration_entry_wait()s",
+    "migrate:pte_offset_map_lock",
+    race("migrate-fault-dontneed", "I1"),
+    "mm/migrate.c",
+    "mm/filemap.c",
+)
 @trusting(*B04, "pgtable_generic.pte_offset_map_lock", race("fault-and-dontneed", "I1"), "mm/pgtable-generic.c")
 @trusting(
     "B05",
@@ -144,8 +153,6 @@ def nothing(kind: str, id: str, commit: str, title: str, note: str, *files: str)
 nothing("cleanup", "B01", "26e1a0c3277d", "mm: use pmdp_get_lockless() without surplus barrier()",
         "one way to read a pmd once; the model has no other, and no reordering that a barrier would stop",
         "mm/gup.c", "mm/memory.c")  # fmt: skip
-nothing("not modelled", "B02", "0cb8fd4d1416", "mm/migrate: remove cruft from migration_entry_wait()s",
-        "page migration", "mm/migrate.c", "mm/filemap.c")  # fmt: skip
 nothing("not modelled", "B03", "46c475bd676b", "mm/pgtable: kmap_local_page() instead of kmap_atomic()",
         "the mapping of tables in high memory (HIGHPTE)", "include/linux/pgtable.h")  # fmt: skip
 nothing("cleanup", "B06", "45fe85e9811e", "mm/page_vma_mapped: delete bogosity in page_vma_mapped_walk()",

@@ -22,7 +22,6 @@ from tablewalk.explore.scenario import (
 from ..kernel.bug import BugOn
 from ..kernel.folio_split import split_folio
 from ..kernel.mm_types import folio
-from ..kernel.vm_fault import vm_fault
 
 
 @override("userfaultfd_move:split_folio")
@@ -32,12 +31,6 @@ def split_or_livelock(f: folio) -> int:
     if error:
         raise BugOn("a mover that waits keeps the one who has the folio's lock from splitting it")
     return error
-
-
-@override("swap_pte.migration_entry_wait")
-def look_again(vmf: vm_fault) -> int:
-    """Splitting a page makes migration entries for a while, which are waited for by looking again and again."""
-    return 0
 
 
 def _to_move(s: Setup, pages: int = 1) -> tuple[Process, Uffd, int]:

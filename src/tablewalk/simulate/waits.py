@@ -13,9 +13,9 @@ WAKEUP = ("", "(hand-over)")  # the part of a wait after the lock was free or gi
 WRAPPERS = frozenset({
     "mmap_read_lock", "mmap_write_lock", "mmap_write_lock_nested", "mmap_write_trylock",
     "lock_mm_and_find_vma", "pte_offset_map_lock", "pte_alloc_map_lock", "pmd_lock",
-    "vma_mark_detached", "vma_start_write", "madvise_lock", "anon_vma_lock_write", "anon_vma_lock_read",
+    "vma_mark_detached", "vma_start_write", "madvise_lock", "anon_vma_lock_write", "rmap_lock_read",
     "filemap_lock_folio", "spin_lock", "spin_trylock", "down_read", "down_write", "down_read_trylock",
-    "down_write_trylock", "mutex_lock", "mutex_trylock", "wait_until", "lock_vma_under_rcu",
+    "down_write_trylock", "mutex_lock", "mutex_trylock", "wait_unlocked", "wait_until", "lock_vma_under_rcu",
 })
 
 
