@@ -60,9 +60,6 @@ def test_what_else_differs() -> None:
     def since(release: tuple[int, int] | None) -> str:
         return f"{release[0]}.{release[1]}" if release else "never"
 
-    def yes(what: bool) -> str:
-        return "yes" if what else "no"
-
     columns = ("x86_64", "x86-pae", "arm64", "s390x", "ppc64le", "riscv64", "arm-lpae")
     made = [by_name(name, NEWEST) for name in columns]
     assert [row[1:] for row in rows("| | x86_64 |")] == [
@@ -84,18 +81,42 @@ def test_the_others_of_the_arch_series() -> None:
     assert {a.name for a in made} > {name for name in names() if by_name(name, NEWEST).software_tlb}
 
 
-def more(made: list[Arch]) -> list[list[str]]:
-    def freed(a: Arch) -> str:
-        return "at once" if not a.rcu_table_free else "RCU, its own" if a.own_tlb_remove_table else "RCU"
+def freed(a: Arch) -> str:
+    return "at once" if not a.rcu_table_free else "RCU, its own" if a.own_tlb_remove_table else "RCU"
 
+
+def flushed(a: Arch) -> str:
+    return "one CPU" if not a.smp else "broadcast" if a.broadcast_flush else "IPI"
+
+
+def yes(what: bool) -> str:
+    return "yes" if what else "no"
+
+
+def more(made: list[Arch]) -> list[list[str]]:
     return [
         ["software" if a.software_tlb else "hardware" for a in made],
-        ["one CPU" if not a.smp else "broadcast" if a.broadcast_flush else "IPI" for a in made],
+        [flushed(a) for a in made],
         [freed(a) for a in made],
         [f"{a.pt_reclaim_since[0]}.{a.pt_reclaim_since[1]}" if a.pt_reclaim_since else "never" for a in made],
         ["halves" if a.split_pmd_reads else "at once" for a in made],
-        ["yes" if a.highpte else "no" for a in made],
+        [yes(a.gup_fast) for a in made],
+        [yes(a.highpte) for a in made],
     ]
+
+
+def test_how_tables_are_freed() -> None:
+    def at(name: str, release: tuple[int, int]) -> str:
+        a = by_name(name, release)
+        if a.pv_ops and release < (6, 15):
+            return "RCU in guests"
+        return freed(a) if release >= (7, 0) else freed(a).partition(",")[0]
+
+    for name, *cells in rows("| | 6.1 | 6.12 | 7.2 |"):
+        a = by_name(name.strip("`"), NEWEST)
+        releases = [at(a.name, release) for release in ((6, 1), (6, 12), (7, 2))]
+        before = yes(a.tlb_needs_table_invalidate) if a.rcu_table_free else "-"
+        assert cells == [*releases, before, yes(a.gup_fast), flushed(a)], name
 
 
 def test_the_figures_of_real_kernels() -> None:

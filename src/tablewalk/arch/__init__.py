@@ -44,13 +44,16 @@ class Arch:
     first_user_address: int = 0  # FIRST_USER_ADDRESS: free_pgtables() leaves the tables that hold what is below
     user_pgtables_ceiling: int = 0  # USER_PGTABLES_CEILING: and those that hold what is at or above; 0: none
     pud_folded_below: int = 0  # a process has no PUD level until it maps something that ends above; 0: it always has
-    rcu_table_free: bool = True  # MMU_GATHER_RCU_TABLE_FREE
+    rcu_table_free: bool = True  # MMU_GATHER_RCU_TABLE_FREE: tables are freed by RCU; without it, after the flush
     own_tlb_remove_table: bool = False  # HAVE_ARCH_TLB_REMOVE_TABLE
+    tlb_needs_table_invalidate: bool = True  # hardware walks the tables: they are flushed before RCU gets them
     pt_reclaim_since: tuple[int, int] | None = (6, 14)  # first release that selects PT_RECLAIM
     tables_per_page: int = 1  # PTE tables that are cut from one page
     per_vma_lock_since: tuple[int, int] | None = (6, 4)  # first release that selects ARCH_SUPPORTS_PER_VMA_LOCK
     # flushes
     broadcast_flush: bool = False  # TLB invalidation by broadcast, no IPI
+    pv_ops: bool = False  # PARAVIRT: in a guest the hypervisor flushes, and interrupts nobody
+    gup_fast: bool = True  # HAVE_GUP_FAST
     split_pmd_reads: bool = False  # GUP_GET_PXX_LOW_HIGH: a pmd is read in two halves
     software_tlb: bool = False  # a TLB miss is an exception, whose handler looks for the entry
     smp: bool = True  # there are machines with several CPUs

@@ -52,5 +52,6 @@ def arm(release: tuple[int, int]) -> Arch:
         pt_reclaim_since=None,
         per_vma_lock_since=(6, 8),
         broadcast_flush=True,
+        gup_fast=False,
         highpte=True,
     )

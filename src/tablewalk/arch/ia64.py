@@ -32,5 +32,6 @@ def ia64(release: tuple[int, int]) -> Arch:
         pt_reclaim_since=None,
         per_vma_lock_since=None,
         broadcast_flush=True,
+        gup_fast=False,
         software_tlb=True,
     )

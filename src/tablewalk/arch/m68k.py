@@ -30,6 +30,7 @@ def m68k(release: tuple[int, int]) -> Arch:
         per_vma_lock_since=None,
         tables_per_page=16,
         smp=False,
+        gup_fast=False,
     )
 
 

@@ -32,5 +32,6 @@ def parisc64(release: tuple[int, int]) -> Arch:
         pt_reclaim_since=RCU_TABLE_FREE_SINCE,
         per_vma_lock_since=None,
         broadcast_flush=True,
+        gup_fast=False,
         software_tlb=True,
     )

@@ -19,6 +19,7 @@ def riscv64(name: str, va_bits: int, release: tuple[int, int]) -> Arch:
         **upper_levels(va_bits - PAGE_SHIFT - WIDTH, WIDTH),
         task_size=1 << va_bits - 1,
         rcu_table_free=release >= RCU_TABLE_FREE_SINCE,
+        gup_fast=release >= RCU_TABLE_FREE_SINCE,
         pt_reclaim_since=(7, 0),
         per_vma_lock_since=(6, 5),
     )

@@ -29,6 +29,8 @@ def sparc64(release: tuple[int, int]) -> Arch:
         has_move_pud=False,
         split_pmd_ptlock=False,
         own_tlb_remove_table=True,
+        tlb_needs_table_invalidate=False,
+        gup_fast=False,
         pt_reclaim_since=None,
         per_vma_lock_since=None,
         software_tlb=True,

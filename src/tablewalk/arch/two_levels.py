@@ -11,7 +11,7 @@ from . import Arch, upper_levels, variant
 
 def microblaze(release: tuple[int, int]) -> Arch:
     """One CPU."""
-    return _two_levels("microblaze", 0xC0000000, smp=False)
+    return _two_levels("microblaze", 0xC0000000, smp=False, gup_fast=False)
 
 
 def sh(release: tuple[int, int]) -> Arch:
@@ -34,10 +34,10 @@ def sh_x2tlb(release: tuple[int, int]) -> Arch:
 
 def xtensa(release: tuple[int, int]) -> Arch:
     """The hardware reads PTE tables where they are mapped in a line; if that misses too, there is an exception."""
-    return _two_levels("xtensa", 0x40000000)
+    return _two_levels("xtensa", 0x40000000, gup_fast=False)
 
 
-def _two_levels(name: str, task_size: int, smp: bool = True) -> Arch:
+def _two_levels(name: str, task_size: int, smp: bool = True, gup_fast: bool = True) -> Arch:
     return Arch(
         name,
         **upper_levels(10, 10),
@@ -52,4 +52,5 @@ def _two_levels(name: str, task_size: int, smp: bool = True) -> Arch:
         per_vma_lock_since=None,
         software_tlb=True,
         smp=smp,
+        gup_fast=gup_fast,
     )

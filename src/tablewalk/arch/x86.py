@@ -20,12 +20,13 @@ ALL_PMDS_SINCE: Final = (6, 16)  # 454e65b4fb38: PAE allocates the kernel's PMD 
 
 def x86_64(release: tuple[int, int]) -> Arch:
     """Four levels, 47 bits for user space."""
-    return Arch("x86_64", **upper_levels(48 - PAGE_SHIFT - WIDTH, WIDTH), task_size=(1 << 47) - 4096)
+    return Arch("x86_64", **upper_levels(48 - PAGE_SHIFT - WIDTH, WIDTH), task_size=(1 << 47) - 4096, pv_ops=True)
 
 
 def x86_64_5level(release: tuple[int, int]) -> Arch:
     """Five levels (LA57), 56 bits for user space; only a mapping asked for above 47 bits makes a second P4D entry."""
-    return Arch("x86_64-5level", **upper_levels(57 - PAGE_SHIFT - WIDTH, WIDTH), task_size=(1 << 56) - 4096)
+    levels = upper_levels(57 - PAGE_SHIFT - WIDTH, WIDTH)
+    return Arch("x86_64-5level", **levels, task_size=(1 << 56) - 4096, pv_ops=True)
 
 
 def x86_pae(release: tuple[int, int]) -> Arch:
@@ -37,6 +38,7 @@ def x86_pae(release: tuple[int, int]) -> Arch:
         task_size=PAGE_OFFSET,
         preallocated_pmds=tuple(i * GIB for i in range(pmds)),
         split_pmd_reads=True,
+        pv_ops=True,
         highpte=True,
         pt_reclaim_since=(7, 0),
         per_vma_lock_since=None,

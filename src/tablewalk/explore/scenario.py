@@ -140,6 +140,13 @@ class Setup:
         found[0].fill(self.A, self.huge, 1)
         return found
 
+    def written(self) -> Process:
+        """A process with private memory of two tables' range, the first page of which holds 1."""
+        p = self.process()
+        p.mmap(self.A, 2 * self.huge)
+        p.write(self.A, 1)
+        return p
+
     def shmem(self, pages: int) -> Any:
         """A shared-memory file."""
         return self.model.kernel("shmem").shmem_file_setup(pages * self.page)

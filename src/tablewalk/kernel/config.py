@@ -28,7 +28,7 @@ class Kconfig:
     fault_around_bytes: int = 65536  # debugfs fault_around_bytes
     split_ptlocks: bool = True  # SPLIT_PTE_PTLOCKS and SPLIT_PMD_PTLOCKS
     highpte: bool = False  # HIGHPTE
-    paravirt: bool = True  # PARAVIRT
+    hypervisor: bool = False  # no option: an x86 guest whose hypervisor flushes TLBs (Xen PV, Hyper-V, KVM)
     numa: bool = True  # NUMA
     swap: bool = False  # no option: there is a swap device, which is read and written at once, without read-ahead
     known_contents: bool = False  # no option: pages hold what the program wrote, so one of zeroes may be told

@@ -246,7 +246,7 @@ def get_user_pages_fast(mm: mm_struct, start: int, nr: int, write: bool) -> tupl
     """The same, first without any lock, with interrupts disabled against those who free tables; the rest with locks."""
     pages: tuple[page_t, ...] = ()
     seq = READ_ONCE(mm, "write_protect_seq")
-    if seq & 1 == 0:
+    if arch.gup_fast and seq & 1 == 0:
         flags = local_irq_save()
         for i in range(nr):
             page = gup_fast_page(mm, start + (i << arch.page_shift), write)

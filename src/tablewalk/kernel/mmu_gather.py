@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Freeing pages and tables only after the TLBs were flushed (mm/mmu_gather.c, include/asm-generic/tlb.h; 7.2).
 
-For each page and table: entry cleared, then TLBs and paging-structure caches flushed, then freed; tables moreover
-only after an RCU grace period.  A gather belongs to one task.
+For each page and table: entry cleared, then TLBs and paging-structure caches flushed, then freed; tables, with
+MMU_GATHER_RCU_TABLE_FREE, only after an RCU grace period.  Without it they are freed with the pages.  No architecture
+has MMU_GATHER_TABLE_FREE alone.  A gather belongs to one task.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from ..machine import (
     load,
     plain,
     struct,
+    synchronize_rcu,
     vec_init,
     vec_push,
     vec_take,
 )
+from .config import config
 from .mm_types import mm_struct, ptdesc, vector_t, vm_area_struct
 from .page_alloc import PG_SWAPCACHE, folio_put
 from .pgtable import page_folio, page_t
@@ -33,6 +36,7 @@ from .tlb import flush_tlb_range
 # x86-64: 8 slots on the stack and 19 batches of 510
 MAX_GATHER_PAGES: Final = 8 + 19 * 510
 MAX_TABLE_BATCH: Final = 509
+NR_BITS: Final = 20
 
 
 class mmu_gather(struct):
@@ -46,10 +50,16 @@ class mmu_gather(struct):
     delayed_rmap: int = plain()
     nr_pages: int = plain()
     pages: vector_t = container()  # struct page << 1, | 1 if its rmap is still to be removed
-    tables: vector_t = container()
+    batch: table_batch = plain()
 
 
+class table_batch(struct):
+    """A page of tables that are freed at once (struct mmu_table_batch)."""
 
+    tables: vector_t = container()  # each << NR_BITS, | its number of entries, 0 of a PTE table
+
+
+NO_BATCH = table_batch(0)
 
 
 def tlb_gather_mmu(mm: mm_struct, fullmm: bool = False) -> mmu_gather:
@@ -58,7 +68,6 @@ def tlb_gather_mmu(mm: mm_struct, fullmm: bool = False) -> mmu_gather:
     tlb.mm = mm
     tlb.fullmm = int(fullmm)
     vec_init(tlb.pages)
-    vec_init(tlb.tables)
     add(mm.tlb_flush_pending, 1)
     return tlb
 
@@ -96,47 +105,84 @@ def pxd_free_tlb(tlb: mmu_gather, table: ptdesc, addr: int, nr: int) -> None:
     tlb_remove_table(tlb, table.addr, nr)
 
 
+def table_batch_alloc() -> table_batch:
+    """A page for a batch, without waiting for memory; 0 if there is none."""
+    batch: table_batch = table_batch.alloc()
+    vec_init(batch.tables)
+    return batch
+
+
 def tlb_remove_table(tlb: mmu_gather, table: int, nr: int) -> None:
-    """Queue a table (`nr` 0: a PTE table); a full batch is flushed and given to RCU."""
-    if vec_push(tlb.tables, table << 20 | nr) >= MAX_TABLE_BATCH:
-        tlb_flush_mmu_tlbonly(tlb)
+    """Queue a table (`nr` 0: a PTE table); a full batch is freed, and a table for which there is no batch by itself."""
+    batch = tlb.batch
+    if not batch:
+        batch = table_batch_alloc()
+        if not batch:
+            tlb_table_invalidate(tlb)
+            tlb_remove_table_one(table << NR_BITS | nr)
+            return
+        tlb.batch = batch
+    if vec_push(batch.tables, table << NR_BITS | nr) >= MAX_TABLE_BATCH:
         tlb_table_flush(tlb)
 
 
+def tlb_table_invalidate(tlb: mmu_gather) -> None:
+    """Flush first, unless no hardware walks tables here."""
+    if arch.tlb_needs_table_invalidate:
+        tlb_flush_mmu_tlbonly(tlb)
+
+
+def tlb_remove_table_one(table: int) -> None:
+    """Free a table of which no hardware knows any more: by RCU, or wait for a grace period."""
+    if config.pt_reclaim:
+        call_rcu(__tlb_remove_table, table)
+        return
+    if arch.rcu_table_free:
+        synchronize_rcu()  # tlb_remove_table_sync_rcu
+    __tlb_remove_table(table)
+
+
 def tlb_table_flush(tlb: mmu_gather) -> None:
-    """Give the queued tables to RCU, one callback for the batch."""
-    tables = vec_take(tlb.tables)
-    if tables:
-        batch: table_batch = table_batch.alloc()
-        vec_init(batch.tables)
-        for table in tables:
-            vec_push(batch.tables, table)
+    """Free the queued tables."""
+    batch = tlb.batch
+    if batch:
+        tlb_table_invalidate(tlb)
+        tlb_remove_table_free(batch)
+        tlb.batch = NO_BATCH
+
+
+def tlb_remove_table_free(batch: table_batch) -> None:
+    """Free a batch of which no hardware knows any more, by one callback of RCU."""
+    if arch.rcu_table_free:
         call_rcu(tlb_remove_table_rcu, batch.addr)
-
-
-class table_batch(struct):
-    """Tables that wait for one grace period (struct mmu_table_batch)."""
-
-    tables: vector_t = container()
+    else:
+        tlb_remove_table_rcu(batch.addr)
 
 
 def tlb_remove_table_rcu(address: int) -> None:
     """RCU callback: free a batch of tables."""
     batch = table_batch(address)
     for table in vec_take(batch.tables):
-        nr = table & (1 << 20) - 1
-        if nr == 0:
-            pte_free_now(table >> 20)
-        else:
-            ptdesc(table >> 20).free(nr)
+        __tlb_remove_table(table)
     batch.free()
 
 
+def __tlb_remove_table(table: int) -> None:
+    """Free a table, with its destructor; also as RCU callback."""
+    nr = table & (1 << NR_BITS) - 1
+    if nr == 0:
+        pte_free_now(table >> NR_BITS)
+    else:
+        ptdesc(table >> NR_BITS).free(nr)
+
+
 def tlb_flush_mmu_tlbonly(tlb: mmu_gather) -> None:
-    """Flush what was gathered, free nothing yet."""
+    """Flush what was gathered since the last flush, free nothing yet."""
+    if tlb.end == 0:
+        return
     if tlb.fullmm:
         flush_tlb_range(tlb.mm, 0, arch.task_size, freed_tables=True)
-    elif tlb.end != 0:
+    else:
         flush_tlb_range(tlb.mm, tlb.start, tlb.end, freed_tables=tlb.freed_tables != 0)
     tlb.start = tlb.end = tlb.freed_tables = 0
 
@@ -173,6 +219,7 @@ def tlb_finish_mmu(tlb: mmu_gather) -> None:
     mm = tlb.mm
     if load(mm.tlb_flush_pending) > 1:
         tlb.fullmm = 1
+        tlb_flush_range(tlb, 0, arch.task_size)
     tlb_flush_mmu(tlb)
     add(mm.tlb_flush_pending, -1)
     tlb.free()

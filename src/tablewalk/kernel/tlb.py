@@ -16,6 +16,7 @@ from ..machine import (
     smp_call_function,
     tlb_invalidate,
 )
+from .config import config
 from .mm_types import mm_struct
 
 
@@ -31,7 +32,7 @@ def flush_tlb_range(mm: mm_struct, start: int, end: int, freed_tables: bool = Tr
         count(TLB_FREED_TABLES)
     others = 0
     if READ_ONCE(mm, "nr_cpus") > 1:
-        others = 2 if arch.broadcast_flush else 1
+        others = 2 if arch.broadcast_flush or (arch.pv_ops and config.hypervisor) else 1
         if others == 1:
             count(IPIS)
     tlb_invalidate(mm.addr, start, end, freed_tables, others)

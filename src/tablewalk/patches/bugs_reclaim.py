@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from ..arch import arch
 from ..kernel.guard import guard_install_range, is_valid_guard_vma
 from ..kernel.guard import guard_prepare_vma as prepare
@@ -31,6 +34,8 @@ from ..kernel.tlb import flush_tlb_range
 from ..kernel.vm_flags import EINVAL
 from ..machine import load, spin_lock_nested, spin_unlock
 from . import Claim, patch
+
+F = TypeVar("F", bound=Callable[..., object])
 
 # --- MADV_DONTNEED that takes tables away ----------------------------------------------------------------
 
@@ -157,16 +162,26 @@ def none_for_a_moment(pmd: pmd_p) -> int:
     return pmdp_huge_get_and_clear(pmd)
 
 
-@patch(
-    "K53",
-    commit="d86564a2f085",
-    title="mm/tlb, x86/mm: Support invalidating TLB caches for RCU_TABLE_FREE (and others of 2018)",
-    since="4.19",
-    site="mmu_gather.tlb_flush_mmu",
-    files=("mm/mmu_gather.c", "arch/x86/include/asm/tlb.h"),
-    mutant=True,
-    claim=Claim("race", "fault-and-dontneed", "I1"),
-)
+def k53(site: str) -> Callable[[F], F]:
+    """A site of K53."""
+    return patch(
+        "K53",
+        commit="d86564a2f085",
+        title="mm/tlb, x86/mm: Support invalidating TLB caches for RCU_TABLE_FREE (and others of 2018)",
+        since="4.19",
+        site=f"mmu_gather.{site}",
+        files=("mm/mmu_gather.c", "arch/x86/include/asm/tlb.h"),
+        mutant=True,
+        claim=Claim("race", "fault-and-dontneed", "I1"),
+    )
+
+
+@k53("tlb_table_invalidate")
+def not_for_tables(tlb: mmu_gather) -> None:
+    """RCU gets tables that CPUs have not forgotten."""
+
+
+@k53("tlb_flush_mmu")
 def free_then_flush(tlb: mmu_gather) -> None:
     """Tables and pages are freed before the CPUs have forgotten them."""
     tlb_flush_mmu_free(tlb)

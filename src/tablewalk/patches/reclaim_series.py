@@ -12,13 +12,12 @@ from typing import Final, TypeVar
 from ..kernel.huge_mm import vma_is_anonymous
 from ..kernel.memory_zap import FORCE_BREAK, SKIPPED, ZAP_DROP_MARKERS
 from ..kernel.memory_zap import zap_ptes as zap_ptes_today
-from ..kernel.mm_types import ptdesc, vm_area_struct
-from ..kernel.mmu_gather import mmu_gather
+from ..kernel.mm_types import vm_area_struct
+from ..kernel.mmu_gather import __tlb_remove_table, mmu_gather, table_batch, tlb_remove_table_rcu
 from ..kernel.pgtable import PTE_MARKER_UFFD_WP, make_pte_marker
-from ..kernel.pgtable_generic import pte_free_now
 from ..kernel.tlb import tlb_remove_table_sync_one
 from ..kernel.userfaultfd_k import userfaultfd_pte_wp
-from ..machine import store, vec_take
+from ..machine import store
 from . import Claim, patch, without_code
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -105,26 +104,31 @@ def never_reclaimed(addr: int, end: int, details: int) -> bool:
     return False
 
 
-@row(
-    "D10",
-    "718b13861d22",
-    "x86: mm: free page table pages by RCU instead of semi RCU",
-    "mmu_gather.tlb_table_flush",
-    Claim("race", "fault-and-dontneed", "I1"),
-    "mm/mmu_gather.c",
-    "arch/x86/include/asm/tlb.h",
-)
-def free_after_interrupt(tlb: mmu_gather) -> None:
-    """Where there is no memory for a batch, CPUs are interrupted: that waits for no RCU section."""
-    tables = vec_take(tlb.tables)
-    if tables:
-        tlb_remove_table_sync_one()
-    for table in tables:
-        nr = table & (1 << 20) - 1
-        if nr == 0:
-            pte_free_now(table >> 20)
-        else:
-            ptdesc(table >> 20).free(nr)
+def d10(site: str) -> Callable[[F], F]:
+    """A site of D10."""
+    return row(
+        "D10",
+        "718b13861d22",
+        "x86: mm: free page table pages by RCU instead of semi RCU",
+        f"mmu_gather.{site}",
+        Claim("race", "fault-and-dontneed", "I1"),
+        "mm/mmu_gather.c",
+        "arch/x86/include/asm/tlb.h",
+        "arch/x86/kernel/paravirt.c",
+    )
+
+
+@d10("tlb_remove_table_free")
+def free_after_flush(batch: table_batch) -> None:
+    """Without a hypervisor: tables are freed with the pages, after an interrupt that waits for no RCU section."""
+    tlb_remove_table_rcu(batch.addr)
+
+
+@d10("tlb_remove_table_one")
+def free_after_interrupt(table: int) -> None:
+    """Where there is no memory for a batch: the same."""
+    tlb_remove_table_sync_one()
+    __tlb_remove_table(table)
 
 
 # --- nothing to leave out --------------------------------------------------------------------------------

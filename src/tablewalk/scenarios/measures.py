@@ -50,6 +50,30 @@ def tables_left_by_long_dontneed(s: Setup) -> int:
     return p.tables()
 
 
+def _stat_of_munmap(s: Setup, stat: str) -> int:
+    """How often an event happens when a mapping with one table is unmapped."""
+    machine = s.model.machine
+    p = s.process()
+    p.mmap(s.A, s.huge)
+    p.write(s.A, 1)
+    event = machine.STAT_NAMES.index(stat)
+    before = machine.stats[event]
+    p.munmap(s.A, s.huge)
+    return int(machine.stats[event] - before)
+
+
+@measure("callbacks of RCU that munmap asks for, where no hypervisor flushes", options={"pt_reclaim": "n"})
+def callbacks_of_munmap(s: Setup) -> int:
+    return _stat_of_munmap(s, "rcu_callbacks")
+
+
+@measure("tables for which munmap interrupts all CPUs, as there is no memory for a batch", options={"pt_reclaim": "n"})
+def interrupts_for_lack_of_memory(s: Setup) -> int:
+    gather = s.model.kernel("mmu_gather")
+    s.model.replace("mmu_gather.table_batch_alloc", lambda: gather.NO_BATCH)
+    return _stat_of_munmap(s, "ipis")
+
+
 def _breaks_a_rule(s: Setup, program: Callable[[], object]) -> int:
     """1 if the checked driver finds a rule broken."""
     try:

@@ -3,20 +3,13 @@
 
 from __future__ import annotations
 
-from tablewalk.explore.scenario import MADV_DONTNEED, PROT_READ, Process, Setup, scenario
-
-
-def _written(s: Setup, value: int) -> Process:
-    p = s.process()
-    p.mmap(s.A, 2 * s.huge)
-    p.write(s.A, value)
-    return p
+from tablewalk.explore.scenario import MADV_DONTNEED, PROT_READ, Setup, scenario
 
 
 @scenario()
 def fault_and_dontneed(s: Setup) -> None:
     """A write fault while MADV_DONTNEED empties the table and takes it away: the write is never lost."""
-    p = _written(s, 1)
+    p = s.written()
     s.thread("fault", lambda: p.write(s.A, 2))
     s.thread("dontneed", lambda: p.madvise(s.A, s.huge, MADV_DONTNEED))
     s.finally_(lambda results: None if p.read(s.A) in (0, 2) else f"the page reads {p.read(s.A)}")
@@ -26,7 +19,7 @@ def fault_and_dontneed(s: Setup) -> None:
 @scenario()
 def faults_and_dontneed_slow(s: Setup) -> None:
     """The pmd lock is taken by a fault of the next table: MADV_DONTNEED proves by a rescan that its table is empty."""
-    p = _written(s, 1)
+    p = s.written()
     s.thread("faults", lambda: (p.write(s.A + s.huge * s.page, 3), p.write(s.A, 2)))
     s.thread("dontneed", lambda: p.madvise(s.A, s.huge, MADV_DONTNEED))
     s.finally_(lambda results: None if p.read(s.A) in (0, 2) else f"the page reads {p.read(s.A)}")
@@ -36,7 +29,7 @@ def faults_and_dontneed_slow(s: Setup) -> None:
 @scenario()
 def dontneed_twice(s: Setup) -> None:
     """Two MADV_DONTNEED of one range: the table is taken away once."""
-    p = _written(s, 1)
+    p = s.written()
     s.thread("first", lambda: p.madvise(s.A, s.huge, MADV_DONTNEED))
     s.thread("second", lambda: p.madvise(s.A, s.huge, MADV_DONTNEED))
     s.finally_(lambda results: None if p.read(s.A) == 0 else f"the page reads {p.read(s.A)}")
@@ -45,7 +38,7 @@ def dontneed_twice(s: Setup) -> None:
 @scenario()
 def read_and_dontneed(s: Setup) -> None:
     """A read, which may map the zero page, while MADV_DONTNEED empties the table."""
-    p = _written(s, 1)
+    p = s.written()
     s.thread("read", lambda: p.read(s.A))
     s.thread("dontneed", lambda: p.madvise(s.A, s.huge, MADV_DONTNEED))
     s.finally_(lambda results: None if results["read"] in (0, 1) else f"the read saw {results['read']}")
@@ -54,7 +47,7 @@ def read_and_dontneed(s: Setup) -> None:
 @scenario()
 def gup_fast_and_dontneed(s: Setup) -> None:
     """get_user_pages_fast walks without locks while the table is taken away."""
-    p = _written(s, 1)
+    p = s.written()
     s.thread("gup", lambda: p.gup_fast(s.A))
     s.thread("dontneed", lambda: p.madvise(s.A, s.huge, MADV_DONTNEED))
     s.finally_(lambda results: None if results["gup"] == 1 else f"{results['gup']} pages were pinned")
@@ -63,7 +56,7 @@ def gup_fast_and_dontneed(s: Setup) -> None:
 @scenario()
 def munmap_and_fault(s: Setup) -> None:
     """A write fault while the mapping goes away: it is served, or the task killed."""
-    p = _written(s, 1)
+    p = s.written()
     s.thread("fault", lambda: p.write(s.A, 2))
     s.thread("munmap", lambda: p.munmap(s.A, 2 * s.huge))
     s.finally_(lambda results: None if results["fault"] in (0, -1) else f"the write returned {results['fault']}")
@@ -72,7 +65,7 @@ def munmap_and_fault(s: Setup) -> None:
 @scenario()
 def mprotect_and_fault(s: Setup) -> None:
     """A write fault while write permission is taken away: it is served, or the task killed."""
-    p = _written(s, 1)
+    p = s.written()
     s.thread("fault", lambda: p.write(s.A, 2))
     s.thread("mprotect", lambda: p.mprotect(s.A, s.huge, PROT_READ))
     s.finally_(lambda results: None if results["fault"] in (0, -1) else f"the write returned {results['fault']}")
@@ -81,7 +74,7 @@ def mprotect_and_fault(s: Setup) -> None:
 @scenario(pool=4)
 def fork_and_dontneed(s: Setup) -> None:
     """fork copies the table while MADV_DONTNEED waits for mmap_lock, or has emptied it before."""
-    p = _written(s, 1)
+    p = s.written()
     s.thread("fork", lambda: p.fork().exit())
     s.thread("dontneed", lambda: p.madvise(s.A, s.huge, MADV_DONTNEED))
     s.finally_(lambda results: None if p.read(s.A) == 0 else f"the page reads {p.read(s.A)}")
@@ -90,7 +83,7 @@ def fork_and_dontneed(s: Setup) -> None:
 @scenario(pool=4)
 def fork_and_fault(s: Setup) -> None:
     """A write fault while fork shares the page: the child sees what was there before or after."""
-    p = _written(s, 1)
+    p = s.written()
 
     def child_reads() -> int:
         child = p.fork()
@@ -107,7 +100,7 @@ def fork_and_fault(s: Setup) -> None:
 @scenario(pool=4)
 def mremap_and_fault(s: Setup) -> None:
     """A fault while the mapping moves elsewhere."""
-    p = _written(s, 1)
+    p = s.written()
     there = s.A + 4 * s.huge * s.page
     s.thread("fault", lambda: p.write(s.A, 2))
     s.thread("mremap", lambda: p.mremap(s.A, s.huge, s.huge, there))
