@@ -27,6 +27,7 @@ class Kconfig:
     max_page_sharing: int = 256  # /sys/kernel/mm/ksm/max_page_sharing
     fault_around_bytes: int = 65536  # debugfs fault_around_bytes
     split_ptlocks: bool = True  # SPLIT_PTE_PTLOCKS and SPLIT_PMD_PTLOCKS
+    alloc_split_ptlocks: bool = False  # ALLOC_SPLIT_PTLOCKS: locks of PTE tables are allocated (lock debugging)
     highpte: bool = False  # HIGHPTE
     hypervisor: bool = False  # no option: an x86 guest whose hypervisor flushes TLBs (Xen PV, Hyper-V, KVM)
     numa: bool = True  # NUMA

@@ -46,6 +46,12 @@ ksm_scan_t: TypeAlias = "ksm_scan"
 STABLE_VMA: Final = any_of("vm_lock", "vm_mm.mmap_lock", "vm_file.f_mapping.i_mmap_rwsem", "anon_vma.root.rwsem")
 
 
+class ptlock(struct):
+    """The memory of a table's lock where that is allocated apart (ALLOC_SPLIT_PTLOCKS)."""
+
+    word: int = plain()
+
+
 class ptdesc(struct):
     """A page-table page of any level (struct ptdesc).  Entries are written under `ptl`, for a PMD table the pmd lock.
 
@@ -53,6 +59,7 @@ class ptdesc(struct):
     """
 
     ptl: spinlock_t = spinlock()
+    ptl_memory: ptlock = const()  # the lock itself is in `ptl` all the same
     pt_mm: mm_struct = const()
     pmd_huge_pte: ptdesc = plain(any_of("ptl", "pt_mm.page_table_lock"))
     deposit_next: ptdesc = plain()

@@ -29,7 +29,7 @@ from ..machine import (
     unpublish,
 )
 from .config import config
-from .mm_types import mm_struct, ptdesc, spinlock_t, vm_area_struct
+from .mm_types import mm_struct, ptdesc, ptlock, spinlock_t, vm_area_struct
 from .pgtable import (
     LEAF,
     PFN_SHIFT,
@@ -56,6 +56,8 @@ NO_TABLE = ptdesc(0)
 def pte_lockptr(mm: mm_struct, pmdval: int) -> spinlock_t:
     """The lock of the PTE table that the value `pmdval` points to."""
     if config.split_ptlocks:
+        if config.alloc_split_ptlocks:
+            load(ptdesc(pmdval >> PFN_SHIFT).ptl_memory.addr)
         return (pmdval >> PFN_SHIFT) + TABLE_PTL
     return mm.page_table_lock
 
@@ -155,6 +157,8 @@ def pte_alloc_one(mm: mm_struct) -> ptdesc:
     count(PTE_TABLES_ALLOCATED)
     pgtable: ptdesc = ptdesc.alloc(arch.ptrs_per_pte)
     pgtable.pt_mm = mm
+    if config.alloc_split_ptlocks:
+        pgtable.ptl_memory = ptlock.alloc()
     return pgtable
 
 
@@ -165,8 +169,15 @@ def pte_free(mm: mm_struct, pgtable: ptdesc) -> None:
 
 def pte_free_now(pgtable: int) -> None:
     """RCU callback of pte_free_defer."""
-    count(PTE_TABLES_FREED)
+    pagetable_dtor(ptdesc(pgtable))
     ptdesc(pgtable).free(arch.ptrs_per_pte)
+
+
+def pagetable_dtor(pgtable: ptdesc) -> None:
+    """What a PTE table had beside its page goes: its lock, if that was allocated, and its place in the statistics."""
+    count(PTE_TABLES_FREED)
+    if config.alloc_split_ptlocks:
+        pgtable.ptl_memory.free()
 
 
 def pte_free_defer(mm: mm_struct, pgtable: ptdesc) -> None:

@@ -19,7 +19,6 @@ BUGS: Final = (
     ("K16e", "", "review of free by RCU: retract_page_tables() needs an MMU notifier", "6.6", NOTIFIERS),
     ("K18", "", "mm/damon: ACTION_AGAIN for what is no table never ends", "6.6", "DAMON"),
     ("K21", "8b1cb4a2e819", "mm/pagewalk: fix EFI_PGT_DUMP of espfix area", "6.5", "the kernel's own page tables"),
-    ("K23", "", "mm: free the locks of page tables by RCU", "6.14", "ALLOC_SPLIT_PTLOCKS"),
     ("K26", "", "userfaultfd: look at the folio of a pmd only if it is present", "6.17", PMD_MIGRATION),
     ("K30", "927e926d72d9", "userfaultfd: fix PTE unmapping stack-allocated PTE copies", "6.14", HIGHPTE),
     ("K32", "", "StackRot: a stack expands under mmap_lock for writing (CVE-2023-3269)", "6.5", "maple tree nodes"),

@@ -10,16 +10,18 @@ from ..arch import arch
 from ..kernel.guard import guard_install_range, is_valid_guard_vma
 from ..kernel.guard import guard_prepare_vma as prepare
 from ..kernel.huge_pmd import zap_huge_pmd_folio
-from ..kernel.mm_types import folio, mm_struct, vm_area_struct
+from ..kernel.mm_types import folio, mm_struct, ptdesc, vm_area_struct
 from ..kernel.mmap_lock import vma_start_write
 from ..kernel.mmu_gather import (
     mmu_gather,
+    pte_free_tlb,
     tlb_flush_mmu_free,
     tlb_flush_mmu_tlbonly,
 )
 from ..kernel.pgtable import DIRTY, pmd_clear, pmd_p, pmd_pgtable, pmdp_huge_get_and_clear, ptes_none
 from ..kernel.pgtable_generic import (
     mm_dec_nr_ptes,
+    pagetable_dtor,
     pmd_lock,
     pmdp_collapse_flush,
     pte_free_defer,
@@ -72,6 +74,32 @@ def check_pmd_and_lock(vma: vm_area_struct, address: int, pmd: pmd_p) -> int:
 def direct_even_in_pieces(found: int) -> bool:
     """What was zapped under an earlier hold of ptl is taken to be empty still."""
     return True
+
+
+def k23(site: str) -> Callable[[F], F]:
+    """A site of K23."""
+    return patch(
+        "K23",
+        title="mm: free the locks of page tables by RCU (and move pagetable_*_dtor() to __tlb_remove_table())",
+        since="6.14",
+        site=f"mmu_gather{site}",
+        files=("mm/mmu_gather.c", "include/linux/mm.h"),
+        mutant=True,
+        claim=Claim("race", "fault-and-dontneed-allocated-lock", "I1"),
+    )
+
+
+@k23(".pte_free_tlb")
+def destroy_and_queue(tlb: mmu_gather, pgtable: ptdesc, addr: int) -> None:
+    """The destructor is called, and the lock freed, before the table waits for those who have it mapped."""
+    pagetable_dtor(pgtable)
+    pte_free_tlb(tlb, pgtable, addr)
+
+
+@k23(":pte_free_now")
+def free_page(pgtable: int) -> None:
+    """What is left."""
+    ptdesc(pgtable).free(arch.ptrs_per_pte)
 
 
 @patch(

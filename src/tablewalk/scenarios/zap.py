@@ -16,6 +16,16 @@ def fault_and_dontneed(s: Setup) -> None:
     s.sometimes("reclaimed_fast")
 
 
+@scenario(options={"alloc_split_ptlocks": "y"})
+def fault_and_dontneed_allocated_lock(s: Setup) -> None:
+    """The same where the table's lock is allocated apart from it."""
+    p = s.written()
+    s.thread("fault", lambda: p.write(s.A, 2))
+    s.thread("dontneed", lambda: p.madvise(s.A, s.huge, MADV_DONTNEED))
+    s.finally_(lambda results: None if p.read(s.A) in (0, 2) else f"the page reads {p.read(s.A)}")
+    s.sometimes("reclaimed_fast")
+
+
 @scenario()
 def faults_and_dontneed_slow(s: Setup) -> None:
     """The pmd lock is taken by a fault of the next table: MADV_DONTNEED proves by a rescan that its table is empty."""
