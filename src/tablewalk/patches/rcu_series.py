@@ -11,11 +11,12 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from ..arch import arch
+from ..kernel.mm_init import mmdrop
 from ..kernel.mm_types import mm_struct, ptdesc, spinlock_t
 from ..kernel.pgtable import LEAF, PFN_SHIFT, PRESENT, TABLE_ENTRY, pmd_p, pmdp_get_lockless, pte_p
 from ..kernel.pgtable_frag import page_table_free, pte_fragment_free, queue_rcu_head, table_page, table_page_free
 from ..kernel.pgtable_generic import pte_free, pte_lockptr
-from ..machine import add_return, forget, spin_lock, spin_unlock, store
+from ..machine import add, add_return, forget, spin_lock, spin_unlock, store
 from . import Claim, patch, without_code
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -163,6 +164,7 @@ def fragments(id: str, commit: str, title: str, site: str, claim: Claim, file: s
     )
 
 
+DEFERRED: Final = 1 << 16  # of pt_frag_refcount: a table that waits for a grace period, and is not in use any more
 POWERPC: Final = "arch/powerpc/mm/pgtable-frag.c"
 S390: Final = "arch/s390/mm/pgalloc.c"
 
@@ -213,6 +215,32 @@ def fragment_free_rcu(address: int) -> None:
 
 
 @fragments(
+    "C05-v2",
+    "",
+    "powerpc: add pte_free_defer() for pgtables sharing page, second version: rcu_head is used once a grace period",
+    "pte_fragment_free_defer",
+    Claim("cleanup", "powerpc-fragments", note="right, and more than is needed: no fragment is used again"),
+    POWERPC,
+)
+def a_callback_for_the_first(page: table_page) -> None:
+    """Deferrals are counted beside the tables in use; the first of them queues rcu_head."""
+    if add_return(page.pt_frag_refcount, DEFERRED - 1) < 2 * DEFERRED:
+        queue_rcu_head(page, deferrals_are_over)
+
+
+def deferrals_are_over(address: int) -> None:
+    """RCU callback: one deferral is over; those that came meanwhile wait for a grace period more, all together."""
+    page = table_page(address)
+    store(page.rcu_head, 0)
+    left = add_return(page.pt_frag_refcount, -DEFERRED)
+    if left >= DEFERRED:
+        add(page.pt_frag_refcount, (1 - left // DEFERRED) * DEFERRED)
+        queue_rcu_head(page, deferrals_are_over)
+    elif left == 0:
+        table_page_free(address)
+
+
+@fragments(
     "K16b",
     "",
     "review of free by RCU: the list of half-free pages lies over rcu_head (s390)",
@@ -255,6 +283,30 @@ def half_free_rcu_by_mm(address: int) -> None:
     page = table_page(address)
     store(page.rcu_head, 0)
     page_table_free(page.pt_mm, page)
+
+
+@fragments(
+    "C07-v1",
+    "",
+    "s390: add pte_free_defer(), with use of mmdrop_async(): a callback with a reference to the process",
+    "page_table_free_defer",
+    Claim("count", measure="processes-kept-by-a-callback", before=1, after=0),
+    S390,
+)
+def a_callback_that_keeps_the_mm(mm: mm_struct, page: table_page) -> None:
+    """K16c without its fault: the process stays until the grace period is over, and goes where nothing may sleep."""
+    add(mm.mm_count, 1)  # mmgrab
+    spin_lock(mm.page_table_lock)
+    store(page.rcu_head, 0)
+    spin_unlock(mm.page_table_lock)
+    queue_rcu_head(page, half_free_rcu_and_mmdrop)
+
+
+def half_free_rcu_and_mmdrop(address: int) -> None:
+    """RCU callback."""
+    mm = table_page(address).pt_mm
+    half_free_rcu_by_mm(address)
+    mmdrop(mm)
 
 
 # --- nothing to leave out --------------------------------------------------------------------------------

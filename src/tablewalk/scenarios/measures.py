@@ -94,6 +94,16 @@ def _beside_cpu_1(s: Setup, p: Process, lazy: bool) -> None:
     s.model.machine.run_on(0, p.mm.addr)
 
 
+@measure("processes that have exited and stay, for a half of a page of tables to be freed (s390)", driver="checked")
+def processes_kept_by_a_callback(s: Setup) -> int:
+    frag = s.model.kernel("pgtable_frag")
+    p = s.process()
+    page = frag.table_page_alloc(p.mm)
+    frag.page_table_free_defer(p.mm, page)
+    p.exit()
+    return int(s.model.machine.lives(p.mm.addr))
+
+
 @measure("rules broken by MADV_COLLAPSE that takes a table through which another CPU has read", driver="checked")
 def stale_after_collapse(s: Setup) -> int:
     p, _ = file_huge(s)
