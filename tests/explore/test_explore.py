@@ -259,6 +259,42 @@ def inversion(s):
         assert outcome.rule is not None and outcome.rule.id == "I28"
 
 
+def test_wrong_order_of_locks_is_found_without_a_deadlock() -> None:
+    for reduction in ("m1", "m2"):
+        outcome = explored(HERE / "wrong_order.py", reduction=reduction)
+        assert outcome.rule is not None and outcome.rule.id == "I28"
+        assert "takes folio.lock while it holds address_space.i_mmap_rwsem (link_and_lock_page " in outcome.sentence
+        assert "takes address_space.i_mmap_rwsem while it holds folio.lock (" in outcome.sentence
+
+
+def test_wrong_order_of_locks_is_found_in_two_scenarios(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    body = """
+def both(s, *names):
+    p, machine = s.process(), s.model.machine
+    f = s.shmem(1)
+    locks = {"mmap": p.mm.mmap_lock, "i_mmap": f.f_mapping.i_mmap_rwsem}
+    def body():
+        for name in names:
+            machine.down_write(locks[name])
+        for name in names:
+            machine.up_write(locks[name])
+    s.thread("both", body)
+
+@scenario()
+def one_way(s):
+    both(s, "mmap", "i_mmap")
+
+@scenario()
+def the_other_way(s):
+    both(s, "i_mmap", "mmap")
+"""
+    path = scenario_file(tmp_path, body)
+    assert run(["explore", f"{path}::one-way"]) == 0
+    assert run(["explore", str(path)]) == 1
+    said = "both takes mm_struct.mmap_lock while it holds address_space.i_mmap_rwsem (body own.py:"
+    assert said in capsys.readouterr().out
+
+
 def test_file_that_raises_names_its_line(tmp_path: Path) -> None:
     path = scenario_file(tmp_path, "1 / 0\n")
     with pytest.raises(TablewalkError, match=r"own.py: line 2: ZeroDivisionError"):

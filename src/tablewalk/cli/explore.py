@@ -15,6 +15,7 @@ from tablewalk.cli._options import kconfig_option
 from tablewalk.errors import TablewalkError, escape
 from tablewalk.explore import counterexample
 from tablewalk.explore.coverage import Function, Key, Reached, as_markdown, functions, traced
+from tablewalk.explore.order import inversion, joined
 from tablewalk.explore.run import Options, Outcome, Program, built_in, explore, from_file
 from tablewalk.explore.search import REDUCTIONS, Limits, Search, Standing
 from tablewalk.explore.trace import as_table
@@ -152,9 +153,13 @@ def command(
     if covered:
         covered.write_text(as_markdown(known, reached), encoding="utf-8")
     _draw(next((o for o in outcomes if o.trace), None), html, perfetto)
+    violation = any(o.verdict == "violation" for o in outcomes)
+    circle = "" if violation else inversion(joined(o.order for o in outcomes))
     if as_json:
-        click.echo(json.dumps({"scenarios": [_as_object(o) for o in outcomes]}))
-    if any(o.verdict == "violation" for o in outcomes):
+        click.echo(json.dumps({"scenarios": [_as_object(o) for o in outcomes], "lock_order": circle or None}))
+    elif circle:
+        click.echo(f"all together: violation\n  {circle}")
+    if violation or circle:
         return 1
     return EXIT_BAD if any(o.verdict == "error" for o in outcomes) else 0
 

@@ -95,7 +95,7 @@ SUBS = {
     "lock": ACQUIRE, "wait_unlocked": ACQUIRE, "down_read": ACQUIRE, "down_write": ACQUIRE,
     "trylock": TRY, "down_read_trylock": TRY, "down_write_trylock": TRY,
     "unlock": RELEASE, "up_read": RELEASE, "up_write": RELEASE, "downgrade_write": RELEASE,
-    "map_read": OWN, "map_write": OWN, "map_release": OWN,
+    "map_read": OWN, "map_write": OWN, "map_try": OWN, "map_release": OWN,
 }  # fmt: skip
 
 # operations on a thread's own cells: (cell, effect, sub)

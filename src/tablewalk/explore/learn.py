@@ -65,6 +65,13 @@ class Node:
     where: tuple[tuple[str, str, int], ...]  # (function, file, line), innermost first
     next: dict[Any, int] = field(default_factory=dict)  # by the result
 
+    def place(self) -> str:
+        """Function, file and line, without the path."""
+        if not self.where:
+            return ""
+        function, file, line = self.where[0]
+        return f"{function} {file.rpartition('/')[2]}:{line}"
+
 
 _active: list[Learner | None] = [None]
 

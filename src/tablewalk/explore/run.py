@@ -23,7 +23,8 @@ from . import scenario as scenarios
 from .engine import Engine
 from .learn import Nondeterministic, activation, instrument
 from .loop import V_END
-from .rules import BOUNDS, RESULT, Rule, final_rules
+from .order import Order, inversion, order_of
+from .rules import BOUNDS, DEADLOCK, RESULT, Rule, final_rules
 from .scenario import Override, Scenario, Setup
 from .search import Checkpoint, Found, Limits, Progress, Result, Search
 from .symmetry import alike
@@ -81,6 +82,7 @@ class Outcome:
     threads: list[str] = field(default_factory=list)
     finals: frozenset[tuple[Any, ...]] = frozenset()  # memories when all threads have ended
     broken: frozenset[str] = frozenset()  # every rule broken, by id
+    order: Order = field(default_factory=dict)  # of locks
 
 
 def searched() -> Model:
@@ -280,6 +282,12 @@ def judge(outcome: Outcome, search: Search, setup: Setup) -> None:
                 schedule = [engine.symmetry.thread(way, t) for t in search.schedule(end)]
                 outcome.trace = Trace(engine, Found(V_END, 0, 0, end, 0, 1), schedule, search.reduction)
     engine.machine.rewind(memory)
+    outcome.order = order_of(engine, outcome.threads)
+    wrong = inversion(outcome.order)
+    if wrong:
+        broken.append(DEADLOCK.id)
+        if outcome.rule is None:
+            outcome.rule, outcome.sentence = DEADLOCK, wrong
     outcome.finals, outcome.broken = frozenset(finals), frozenset(broken)
     if outcome.rule is not None:
         outcome.verdict = "violation"

@@ -19,7 +19,7 @@ from .tables import scratch
 
 QUIET = frozenset(
     {"get", "might_sleep", "publish", "unpublish", "is_locked", "rwsem_is_locked", "map_read", "map_write"}
-    | {"map_release", "map_release_writes", "vec_init", "vec_push", "vec_take", "exit", "error"}
+    | {"map_try", "map_release", "map_release_writes", "vec_init", "vec_push", "vec_take", "exit", "error"}
 )
 MAX_LOG = 1 << 14
 
@@ -46,10 +46,7 @@ class Event:
 
     def place(self) -> str:
         """Function, file and line, without the path."""
-        if not self.node.where:
-            return ""
-        function, file, line = self.node.where[0]
-        return f"{function} {file.rpartition('/')[2]}:{line}"
+        return self.node.place()
 
 
 class Trace:

@@ -289,7 +289,7 @@ NO_RESULT: Final = frozenset(
     {"store", "add", "atomic_or", "wait_until", "lock", "unlock", "down_read", "up_read", "down_write", "up_write"}
     | {"wait_unlocked", "downgrade_write", "map_read", "map_write", "map_release", "enter", "mt_init", "mt_destroy"}
     | {"mt_store", "mt_erase", "xa_init", "xa_destroy", "xa_store", "interval_tree_init", "interval_tree_destroy"}
-    | {"interval_tree_insert", "interval_tree_remove", "vec_init"}
+    | {"map_try", "interval_tree_insert", "interval_tree_remove", "vec_init"}
     | {"rb_init", "rb_insert", "rb_erase", "rb_replace"}
 )
 EFFECTS: Final = CELL | CONTAINER

@@ -143,12 +143,12 @@ def direct(name: str, address: int, *operands: Any) -> Any:
     elif name == "call_rcu":
         _callbacks.append(operands)
     elif name == "map_release_writes":
-        for lock in _maps():
+        for lock in maps():
             mem[lock] &= (1 << effects.WRITER_SHIFT) - 1
     return None
 
 
-def _maps() -> list[int]:
+def maps() -> list[int]:
     """The locks that the model builds itself."""
     return [
         base + slot.offset
@@ -400,7 +400,10 @@ def lock_map_acquire(lock: int) -> None:
 
 
 def lock_map_tryacquire(lock: int) -> None:
-    perform("map_write", lock, me)
+    perform("map_try", lock, me)
+
+
+effects.EFFECTS["map_try"] = effects.map_write
 
 
 def lock_map_release(lock: int) -> None:
