@@ -140,12 +140,16 @@ def test_two_trees(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (tmp_path / name / "include/linux/mm.h").touch()
         (tmp_path / name / "mm/young.c").write_text(text)
         (tmp_path / name / "mm/other.c").write_text(OTHER)
+    (tmp_path / "new" / "fs").mkdir()
+    (tmp_path / "new" / "fs/young.c").write_text(UNCHECKED)
     trees = [str(tmp_path / "old"), str(tmp_path / "new")]
-    assert run(["audit", "--compare", *trees]) == 0
+    assert run(["audit", "--compare", *trees]) == 1
+    assert "+ fs/young.c:6" in capsys.readouterr().out
+    assert run(["audit", "--compare", *trees, "mm"]) == 0  # in both trees, nothing but mm
     out = capsys.readouterr().out.splitlines()
     assert out[0].startswith("- mm/young.c:6: warning: young()")
     assert out[-1] == "1 findings gone, 0 new, 1 in both"
-    assert run(["audit", "--json", "--compare", *reversed(trees)]) == 1
+    assert run(["audit", "--json", "--compare", *reversed(trees), "mm"]) == 1
     assert [f["file"] for f in json.loads(capsys.readouterr().out)["new"]["findings"]] == ["mm/young.c"]
 
 

@@ -72,8 +72,8 @@ class Compared:
 
 def compare(old: Path, new: Path, parts: Iterable[str], annotations: Iterable[Path], jobs: int = 1) -> Compared:
     """Two kernel trees, or the same `parts` of both."""
-    annotations = list(annotations)
-    runs = [audit(_within(tree, list(parts)), annotations, Reader(jobs=jobs)) for tree in (old, new)]
+    parts, annotations = list(parts), list(annotations)
+    runs = [audit(_within(tree, parts), annotations, Reader(jobs=jobs)) for tree in (old, new)]
     a, b = runs
     return Compared(a, b, only_in(a.findings, b.findings), only_in(b.findings, a.findings))
 
