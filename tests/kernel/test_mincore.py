@@ -69,6 +69,23 @@ def test_guard_regions_show_the_cache_and_swap_what_is_still_cached(driver: str)
     assert p.read(BASE + M) == 1
 
 
+def test_clean_pages_of_a_file_are_reclaimed_and_come_back(driver: str) -> None:
+    p = Process(driver=driver)
+    f = p.file(4 * PAGE)
+    p.mmap(BASE, 4 * PAGE, flags=SHARED, f=f)
+    p.write(BASE, 7)
+    p.read(BASE + PAGE)  # and what is around it
+    assert p.rss == 4 and p.madvise(BASE, 4 * PAGE, PAGEOUT) == 0
+    assert p.rss == 0 and mincore(p, BASE, 4) == (0, [1, 0, 0, 0])  # what is dirty stays
+    assert p.read(BASE + 2 * PAGE) == 0
+    assert p.rss == 1 and mincore(p, BASE, 4) == (0, [1, 0, 1, 0])
+    assert p.read(BASE) == 7
+    p.k("truncate").truncate_setsize(f.f_mapping, PAGE)
+    p.k("truncate").truncate_setsize(f.f_mapping, 4 * PAGE)
+    assert mincore(p, BASE, 4) == (0, [1, 1, 1, 1])  # nothing is known of the new ones
+    assert p.madvise(BASE, 2 * PAGE, PAGEOUT) == 0
+
+
 def test_a_huge_page_is_in_core_as_a_whole(driver: str) -> None:
     p = Process(driver=driver)
     p.mmap(BASE, 4 * M)

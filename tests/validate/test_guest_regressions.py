@@ -15,6 +15,7 @@ from .test_matrix import kernel_here
 ANON, SHARED, FILE = 0x32, 0x31, 0x11
 NO_FILE = (1 << 64) - 1
 
+
 def soft_dirty(at: int) -> list[Op]:
     """fork and mprotect take the right to write, and give it back."""
     return [
@@ -31,6 +32,27 @@ def soft_dirty(at: int) -> list[Op]:
         Op(1, "write", (at + 0x20000, 6)),
         Op(0, "write", (at + 0x30000, 6)),
     ]
+
+
+def marked_page(at: int, *ops: Op) -> list[Op]:
+    """A dirty page that was to be paged out is marked for it, and only mapped around a fault if `ops` end that."""
+    return [
+        Op(0, "reset"),
+        Op(0, "mmap", (at, 0x4000, 3, FILE, 2, 0)),
+        Op(0, "madvise", (at, 0x4000, 1)),
+        Op(0, "write", (at, 7)),
+        Op(0, "madvise", (at, 0x4000, 21)),
+        *ops,
+        Op(0, "mmap", (at + 0x200000, 0x4000, 3, FILE, 2, 0)),
+        Op(0, "read", (at + 0x202000,)),
+    ]
+
+
+MARKED_PAGES = [
+    op
+    for ops in ([], [Op(0, "write", (0x10003F400000, 8))], [Op(0, "pread", (2, 0))], [Op(0, "pwrite", (2, 0, 9))])
+    for op in marked_page(0x10003F400000, *ops)
+]
 
 
 PROGRAMS = {
@@ -109,7 +131,8 @@ PROGRAMS = {
         Op(0, "clear_refs", (4,)),
         Op(0, "uffd_unregister", (0x10003F400000, 0x1000, 0)),
         Op(0, "write", (0x10003F400000, 8)),
-    ],
+    ]
+    + MARKED_PAGES,
     # vm_page_prot may be older than the VMA's flags: entries are writable though their first write is to be seen.
     "x86_64-6.12": [
         Op(0, "reset"),
@@ -149,7 +172,50 @@ PROGRAMS = {
             Op(0, "madvise", (0x10003F400000, 0x400000, 25)),
             Op(0, "sum", (0x10003F400000, 0x40000)),
         )
-    ],
+    ]
+    # Pages of a file that were written are clean, and can be reclaimed, one by one or as a huge page.
+    + [
+        op
+        for size in (96 << 12, 0x400000)
+        for length in (0x400000, 0x200000, 0x8000)
+        for op in (
+            Op(0, "reset"),
+            Op(0, "ftruncate", (2, size)),
+            Op(0, "mmap", (0x10003F400000, 0x400000, 3, FILE, 2, 0)),
+            Op(0, "madvise", (0x10003F400000, 0x400000, 25)),
+            Op(0, "ftruncate", (2, size)),
+            Op(0, "fill", (0x10003F400000, size, 0x10000, 0)),
+            Op(0, "write", (0x10003F401000, 7)),
+            Op(0, "madvise", (0x10003F400000, length, 21)),
+            Op(0, "fill", (0x10003F400000, size, 0x10000, 0)),
+            Op(0, "sum", (0x10003F400000, size)),
+        )
+    ]
+    # A huge page that the file system has still to write is not split; where the file ends in it it is unmapped.
+    + [
+        op
+        for locked in ([], [Op(0, "mlock", (0x10003F400000, 0x400000))])
+        for written in ([], [Op(0, "write", (0x10003F401000, 7))])
+        for op in (
+            Op(0, "reset"),
+            Op(0, "ftruncate", (2, 0x400000)),
+            Op(0, "mmap", (0x10003F400000, 0x400000, 3, FILE, 2, 0)),
+            Op(0, "madvise", (0x10003F400000, 0x400000, 25)),
+            *locked,
+            *written,
+            Op(0, "madvise", (0x10003F404000, 0x1000, 20)),
+            Op(0, "ftruncate", (2, 0x148000)),
+            Op(0, "read", (0x10003F410000,)),
+            Op(0, "ftruncate", (2, 0x400000)),
+            Op(0, "fill", (0x10003F400000, 0x400000, 0x40000, 0)),
+            Op(0, "madvise", (0x10003F500000, 0x41000, 21)),
+            Op(0, "punch", (2, 0x100000, 0x8000)),
+            Op(0, "sum", (0x10003F400000, 0x400000)),
+            Op(0, "madvise", (0x10003F400000, 0x400000, 25)),
+            Op(0, "sum", (0x10003F400000, 0x400000)),
+        )
+    ]
+    + MARKED_PAGES,
     # Software makes pages dirty where the hardware cannot, and soft-dirty with them.
     "ppc64le-7.x": soft_dirty(0x10003F400000),
     # Where the CPU has no huge pages there is advice about them nevertheless.

@@ -87,6 +87,7 @@ class _Census:
         self.p = model.kernel("pgtable")
         self.types = model.kernel("mm_types")
         self.pa = model.kernel("page_alloc")
+        self.filemap = model.kernel("filemap")
         self.arch = model.arch
         self.ptes: Counter[int] = Counter()  # folio -> entries
         self.huge: Counter[int] = Counter()
@@ -107,7 +108,8 @@ class _Census:
             yield from self._mm(self.types.mm_struct(address))
         for address in self.live("address_space"):
             for _, value in machine.xa_range(self.types.address_space(address).i_pages, 0, 1 << 62):
-                self.cached[value] += 1
+                if value > self.filemap.XA_RETRY_ENTRY:
+                    self.cached[value] += 1
         zero = {self.types.folio(load(self.pa.zero_page())), self.pa.SYSTEM.huge_zero_folio}
         for address in self.live("folio"):
             f = self.types.folio(address)

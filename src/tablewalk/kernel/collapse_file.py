@@ -30,17 +30,18 @@ from ..machine import (
 from .collapse_policy import collapse_max_ptes_none, collapse_max_ptes_swap
 from .filemap import (
     XA_RETRY_ENTRY,
+    XA_SHADOW,
     filemap_lock_folio,
+    folio_entry,
     folio_test_uptodate,
     i_size_pages,
-    page_cache_present,
+    page_cache_wanted,
     xa_is_value,
 )
 from .mm_types import address_space, folio, mm_struct, vm_area_struct
 from .mmap_lock import NO_VMA
 from .page_alloc import (
     MAPPING_SHIFT,
-    NO_FOLIO,
     PG_DIRTY,
     PG_SWAPBACKED,
     PG_UPTODATE,
@@ -108,12 +109,12 @@ def scan_cache(mapping: address_space, start: int, is_khugepaged: bool) -> tuple
 def scan_cached_folio(mapping: address_space, index: int) -> tuple[int, int, bool]:
     """(scan result, its pages from `index` on, whether it is swapped out) of the folio at `index`.
 
-    0 pages for a hole or a page swapped out, -1 to look again.
+    0 pages for a hole or a page swapped out (one that was reclaimed counts as that), -1 to look again.
     """
     value = xa_load(mapping.i_pages, index)
     if value == XA_RETRY_ENTRY:
         return SCAN_SUCCEED, -1, False
-    if value == 0 or xa_is_value(value):
+    if value <= XA_SHADOW:
         return SCAN_SUCCEED, 0, value != 0
     f = folio(value)
     if not folio_try_get(f):
@@ -200,7 +201,7 @@ def collapse_lock_page(mapping: address_space, start: int, index: int) -> tuple[
     spin_lock(mapping.i_pages_lock)
     value = xa_load(mapping.i_pages, index)
     swapped = xa_is_value(value)
-    f = NO_FOLIO if swapped else folio(value)
+    f = folio_entry(value)
     result = SCAN_SUCCEED
     if f:
         if not mapping.shmem and f.flags & PG_DIRTY:
@@ -217,7 +218,7 @@ def collapse_lock_page(mapping: address_space, start: int, index: int) -> tuple[
         if not f:
             result = SCAN_FAIL
     elif result == SCAN_SUCCEED and not f and not mapping.shmem:
-        page_cache_present(mapping, index, index)
+        page_cache_wanted(mapping, index)
         f = filemap_lock_folio(mapping, index)
         if not f:
             result = SCAN_FAIL

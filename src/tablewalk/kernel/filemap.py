@@ -5,7 +5,8 @@ An `address_space` stands for the inode too: `i_count` are the open files and ot
 2^n pages has an entry at each of its indices.  One reference of each page belongs to the cache.
 
 What a recording does not say is which pages of a regular file were cached.  Here all of them are: a page enters
-the cache when it is first looked for, and reading it in takes no time.  The tables don't depend on it.
+the cache when it is first looked for, and reading it in takes no time.  The tables don't depend on it.  Only a page
+that was reclaimed is known not to be cached: it comes back when it is wanted itself, and nothing is read ahead.
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ NO_FILE: Final = file(0)
 NO_MAPPING: Final = address_space(0)
 SIZE_UNKNOWN: Final = -1
 RADIX_ORDER_BITS: Final = 4
+XA_SHADOW: Final = 1  # left where a page of a regular file was reclaimed (workingset_eviction)
 XA_RETRY_ENTRY: Final = 2  # put into holes by a collapse: whoever meets it looks again
 
 
@@ -93,6 +95,11 @@ def radix_order(value: int) -> int:
 def xa_is_value(value: int) -> bool:
     """Whether an entry of a cache stands for a page that is in swap."""
     return value < 0
+
+
+def folio_entry(value: int) -> folio:
+    """The folio of an entry of a cache, or NULL: there is none, it is in swap, or was reclaimed."""
+    return NO_FOLIO if value <= XA_SHADOW else folio(value)
 
 
 # --- files and inodes ------------------------------------------------------------------------------------
@@ -121,7 +128,7 @@ def iput(mapping: address_space) -> None:
     for index, value in xa_range(mapping.i_pages, 0, MAX_INDEX):
         if xa_is_value(value):
             swap_put_entries_direct(radix_to_swp_entry(value))
-        elif index > done:
+        elif index > done and value != XA_SHADOW:
             f = folio(value)
             done = folio_next_index(f) - 1
             f.mapping = 0
@@ -205,7 +212,7 @@ def filemap_get_entry(mapping: address_space, index: int) -> tuple[folio, bool]:
     if value == XA_RETRY_ENTRY:
         rcu_read_unlock()
         return NO_FOLIO, True
-    f = NO_FOLIO if xa_is_value(value) else folio(value)
+    f = folio_entry(value)
     if f:
         if not folio_try_get(f):
             rcu_read_unlock()
@@ -236,7 +243,7 @@ def filemap_add_folio(mapping: address_space, f: folio, index: int) -> bool:
     """Add a locked folio at the aligned `index` with references for the cache; false if a page is there already."""
     nr = folio_nr_pages(f)
     spin_lock(mapping.i_pages_lock)
-    if xa_range(mapping.i_pages, index, index + nr - 1):
+    if any([value != XA_SHADOW for _, value in xa_range(mapping.i_pages, index, index + nr - 1)]):
         spin_unlock(mapping.i_pages_lock)
         return False
     add(f._refcount, nr)
@@ -249,12 +256,12 @@ def filemap_add_folio(mapping: address_space, f: folio, index: int) -> bool:
     return True
 
 
-def filemap_remove_folio(mapping: address_space, f: folio) -> None:
-    """Take a locked folio out of the cache and drop the cache's references."""
+def filemap_remove_folio(mapping: address_space, f: folio, shadow: int = 0) -> None:
+    """Take a locked folio out of the cache and drop the cache's references; `shadow` is left in its place."""
     nr = folio_nr_pages(f)
     spin_lock(mapping.i_pages_lock)
     for i in range(nr):
-        xa_store(mapping.i_pages, f.index + i, 0)
+        xa_store(mapping.i_pages, f.index + i, shadow)
     mapping.nrpages -= nr
     f.mapping = 0
     spin_unlock(mapping.i_pages_lock)
@@ -272,12 +279,24 @@ def page_cache_read(mapping: address_space, index: int) -> None:
 
 
 def page_cache_present(mapping: address_space, first: int, last: int) -> None:
-    """Let pages first..last of a regular file be cached, as far as the file reaches (see the module's head)."""
+    """Let pages first..last of a regular file be cached, as far as the file reaches and they are not reclaimed."""
     if mapping.shmem:
         return
     for index in range(first, min(last + 1, i_size_pages(mapping))):
         if xa_load(mapping.i_pages, index) == 0:
             page_cache_read(mapping, index)
+
+
+def page_cache_wanted(mapping: address_space, index: int) -> None:
+    """Let page `index` of a regular file, which itself is asked for, be cached if it lies in the file."""
+    if index < i_size_pages(mapping) and xa_load(mapping.i_pages, index) <= XA_SHADOW:
+        page_cache_read(mapping, index)
+
+
+def page_cache_async_ra(f: folio) -> None:
+    """Who wants a page that is marked for it reads ahead, of what is cached all (mm/readahead.c)."""
+    if f.flags & PG_RECLAIM:
+        WRITE_ONCE(f, "flags", f.flags & ~PG_RECLAIM)
 
 
 # --- faults ----------------------------------------------------------------------------------------------
@@ -289,7 +308,7 @@ def filemap_fault(vmf: vm_fault) -> tuple[int, folio]:
     if vmf.pgoff >= i_size_pages(mapping):
         return VM_FAULT_SIGBUS, NO_FOLIO
     while True:
-        page_cache_present(mapping, vmf.pgoff, vmf.pgoff)
+        page_cache_wanted(mapping, vmf.pgoff)
         f = filemap_lock_folio(mapping, vmf.pgoff)
         if f:
             break
@@ -298,8 +317,8 @@ def filemap_fault(vmf: vm_fault) -> tuple[int, folio]:
         mutex_unlock(f.lock)
         folio_put(f)
         return VM_FAULT_SIGBUS, NO_FOLIO
-    if f.flags & PG_RECLAIM and vmf.vma.vm_flags & VM_RAND_READ == 0:
-        WRITE_ONCE(f, "flags", f.flags & ~PG_RECLAIM)
+    if vmf.vma.vm_flags & VM_RAND_READ == 0:
+        page_cache_async_ra(f)
     return 0, f
 
 

@@ -23,6 +23,7 @@ from .mm_types import address_space, folio
 from .not_modelled import NotModelled
 from .page_alloc import (
     NO_FOLIO,
+    PG_DIRTY,
     PG_SWAPCACHE,
     copy_page,
     folio_alloc,
@@ -39,11 +40,14 @@ from .page_alloc import (
 from .pgtable import page_folio, page_t
 from .rmap import anon_vma_lock_write, anon_vma_unlock_write
 from .rmap_walk import folio_anon_vma, folio_mapping, remove_migration_ptes, unmap_folio
-from .vm_flags import EAGAIN
+from .vm_flags import EAGAIN, EBUSY
 
 
 def split_folio(f: folio) -> int:
-    """Split a locked folio, of which the caller has a reference, into single pages: 0, or -EAGAIN if it is in use."""
+    """Split a locked folio, of which the caller has a reference, into single pages: 0, or -EAGAIN if it is in use.
+
+    -EBUSY: the file system has still to write it.
+    """
     if folio_test_anon(f):
         av = folio_anon_vma(f)
         anon_vma_lock_write(av)
@@ -109,6 +113,8 @@ def split_file_folio(f: folio, pieces: tuple[tuple[int, int], ...]) -> int:
     """Split a file's folio into (first page, order) pieces; those beyond the end of the file are dropped."""
     mapping = folio_mapping(f)
     nr = folio_nr_pages(f)
+    if not mapping.shmem and f.flags & PG_DIRTY:  # filemap_release_folio(): all of its buffers count as dirty
+        return -EBUSY
     down_read(mapping.i_mmap_rwsem)
     if folio_ref_count(f) != folio_mapcount(f) + nr + 1:
         up_read(mapping.i_mmap_rwsem)

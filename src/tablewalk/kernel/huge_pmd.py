@@ -8,7 +8,7 @@ only where the architecture asks for it.
 from __future__ import annotations
 
 from ..arch import arch
-from ..machine import THP_SPLIT_PMD, WRITE_ONCE, add, count, load, spin_unlock, store, store_range
+from ..machine import THP_SPLIT_PMD, add, count, load, spin_unlock, store, store_range
 from .huge_mm import thp_vma_suitable_pmd, vma_is_anonymous, vma_thp_disabled
 from .mm_types import folio, mm_struct, ptdesc, spinlock_t, vm_area_struct
 from .mmu_gather import mmu_gather, tlb_flush_range, tlb_remove_page
@@ -17,7 +17,7 @@ from .page_alloc import (
     NO_FOLIO,
     PAGE_ANON_EXCLUSIVE,
     PAGE_CELLS,
-    PG_DIRTY,
+    folio_mark_dirty,
     folio_put,
     folio_test_anon,
     page_flags,
@@ -168,7 +168,7 @@ def zap_huge_pmd_folio(vma: vm_area_struct, f: folio, pmdval: int) -> None:
         else:
             add(mm.file_huge, -1)
             if pmdval & DIRTY:
-                WRITE_ONCE(f, "flags", f.flags | PG_DIRTY)
+                folio_mark_dirty(f)
     add(mm.anon_rss if folio_test_anon(f) else mm_counter_file(mm, f), -arch.hpage_pmd_nr)
 
 
@@ -221,7 +221,7 @@ def split_anon_pmd(vma: vm_area_struct, pmd: pmd_p, haddr: int, freeze: bool) ->
     flush_tlb_range(vma.vm_mm, haddr, haddr + arch.pmd_size)
     f = page_folio(pmd_page(pmdval))
     if pmdval & DIRTY:
-        WRITE_ONCE(f, "flags", f.flags | PG_DIRTY)
+        folio_mark_dirty(f)
     entry = migration_entry(f.page, pmdval) if freeze else map_split_pages(vma, f, pmdval)
     add(vma.vm_mm.anon_huge, -1)
     install_split_table(vma.vm_mm, pmd, haddr, entry, PAGE_CELLS)

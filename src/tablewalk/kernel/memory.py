@@ -10,7 +10,6 @@ from ..arch import arch
 from ..machine import (
     PAGE_FAULTS,
     READ_ONCE,
-    WRITE_ONCE,
     add,
     count,
     load,
@@ -29,12 +28,12 @@ from .page_alloc import (
     MAPPING_SHIFT,
     NO_FOLIO,
     PAGE_ANON_EXCLUSIVE,
-    PG_DIRTY,
     PG_SWAPCACHE,
     copy_page,
     folio_alloc,
     folio_get,
     folio_mapcount,
+    folio_mark_dirty,
     folio_put,
     folio_put_refs,
     folio_ref_count,
@@ -260,7 +259,7 @@ def wp_page_shared(vmf: vm_fault, pte: int, ptl: int, entry: int, page: int) -> 
     if pte:
         if ptep_get(pte) == entry:
             wp_page_reuse(vma, pte, entry)
-            WRITE_ONCE(f, "flags", f.flags | PG_DIRTY)
+            folio_mark_dirty(f)
         pte_unmap_unlock(pte, ptl)
     mutex_unlock(f.lock)
     folio_put(f)

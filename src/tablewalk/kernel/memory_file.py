@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..arch import arch
-from ..machine import WRITE_ONCE, add, load, mutex_lock, mutex_unlock, store
+from ..machine import add, load, mutex_lock, mutex_unlock, store
 from .config import config
 from .filemap import (
     file_pte_flags,
@@ -23,9 +23,9 @@ from .page_alloc import (
     MAPPING_SHIFT,
     NO_FOLIO,
     PAGE_CELLS,
-    PG_DIRTY,
     copy_page,
     folio_alloc,
+    folio_mark_dirty,
     folio_nr_pages,
     folio_page,
     folio_page_idx,
@@ -181,7 +181,7 @@ def do_shared_fault(vmf: vm_fault) -> int:
     if prealloc:
         pte_free(vmf.vma.vm_mm, prealloc)
     if ret & FAILED == 0:
-        WRITE_ONCE(f, "flags", f.flags | PG_DIRTY)
+        folio_mark_dirty(f)
     mutex_unlock(f.lock)
     if ret & FAILED:
         folio_put(f)

@@ -13,7 +13,6 @@ from ..arch import arch
 from ..machine import (
     RECLAIMED_FAST,
     RECLAIMED_SLOW,
-    WRITE_ONCE,
     add,
     clear_unreachable,
     count,
@@ -46,7 +45,7 @@ from .mmu_gather import (
     tlb_remove_page,
 )
 from .not_modelled import NotModelled
-from .page_alloc import PG_DIRTY, PG_SWAPBACKED, folio_test_anon
+from .page_alloc import PG_SWAPBACKED, folio_mark_dirty, folio_test_anon
 from .pgtable import (
     DIRTY,
     LEAF,
@@ -334,7 +333,7 @@ def zap_present_file_pte(vma: vm_area_struct, pte: int, f: folio, details: int) 
     if entry & UFFD_WP and zap_install_uffd_wp_if_needed(vma, pte, entry, details):
         found = SKIPPED
     if entry & DIRTY:
-        WRITE_ONCE(f, "flags", f.flags | PG_DIRTY)
+        folio_mark_dirty(f)
         return True, found | FORCE_FLUSH
     folio_remove_rmap_pte(f, entry >> PFN_SHIFT, vma)
     return False, found

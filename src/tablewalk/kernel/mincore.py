@@ -10,7 +10,15 @@ from typing import Final
 
 from ..arch import arch
 from ..machine import forget, load, load_range, spin_lock, spin_unlock, xa_range
-from .filemap import XA_RETRY_ENTRY, folio_test_uptodate, i_size_pages, radix_order, radix_to_swp_entry, xa_is_value
+from .filemap import (
+    XA_RETRY_ENTRY,
+    XA_SHADOW,
+    folio_test_uptodate,
+    i_size_pages,
+    radix_order,
+    radix_to_swp_entry,
+    xa_is_value,
+)
 from .huge_mm import vma_is_anonymous
 from .huge_pmd import pmd_trans_huge_lock
 from .mm_types import address_space, mm_struct, vm_area_struct
@@ -120,22 +128,23 @@ def __mincore_unmapped_range(vma: vm_area_struct, addr: int, nr: int) -> bytes:
         return bytes(nr)
     mapping = vma.vm_file.f_mapping
     first = linear_page_index(vma, addr)
-    if not mapping.shmem:  # all that there is counts as cached (filemap.py)
-        cached = min(max(i_size_pages(mapping) - first, 0), nr)
-        return b"\1" * cached + bytes(nr - cached)
     return bytes(mincore_pages(mapping, first, nr))
 
 
 def mincore_pages(mapping: address_space, first: int, nr: int) -> list[int]:
-    """Of `nr` pages of shared memory, 1 for those in its cache, or in the swap cache, whose content is valid.
+    """Of `nr` pages of a file, 1 for those in its cache, or in the swap cache, whose content is valid.
 
-    The kernel looks up one page at a time, without a lock (mincore_page); here they are seen at one moment.
+    Of a regular file all count as cached that were not reclaimed (filemap.py).  The kernel looks up one page at a time,
+    without a lock (mincore_page); here they are seen at one moment.
     """
-    vec = [0] * nr
+    assumed = 0 if mapping.shmem else min(max(i_size_pages(mapping) - first, 0), nr)
+    vec = [1] * assumed + [0] * (nr - assumed)
     spin_lock(mapping.i_pages_lock)
     for index, value in xa_range(mapping.i_pages, first, first + nr - 1):
         if value > XA_RETRY_ENTRY:
             vec[index - first] = load(value + FOLIO_FLAGS) & PG_UPTODATE
+        elif value == XA_SHADOW:
+            vec[index - first] = 0
         elif xa_is_value(value):
             vec[index - first] = mincore_swap(radix_to_swp_entry(value) & -(1 << radix_order(value)))
     spin_unlock(mapping.i_pages_lock)

@@ -8,6 +8,7 @@ from typing import Final
 from ..arch import arch
 from ..machine import (
     READ_ONCE,
+    WRITE_ONCE,
     add,
     add_return,
     inc_not_zero,
@@ -66,6 +67,11 @@ def folio_alloc(order: int) -> folio:
         new.order = order
         store_range(new.page, [new.addr, 0, 0, 0] * nr)
     return new
+
+
+def folio_mark_dirty(f: folio) -> None:
+    """It was written; what was to be reclaimed once it is clean no longer is (mm/page-writeback.c)."""
+    WRITE_ONCE(f, "flags", (f.flags | PG_DIRTY) & ~PG_RECLAIM)
 
 
 def folio_free(old: folio) -> None:

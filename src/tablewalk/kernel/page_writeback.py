@@ -8,7 +8,7 @@ from ..machine import WRITE_ONCE, down_read, forget, mutex_unlock, spin_unlock, 
 from .filemap import filemap_lock_folio, folio_next_index, i_size_pages
 from .huge_pmd import pmd_trans_huge_lock, pmdp_huge_clear_flush
 from .mm_types import address_space, folio, vm_area_struct
-from .page_alloc import PG_DIRTY, folio_page, folio_put
+from .page_alloc import PG_DIRTY, PG_RECLAIM, folio_page, folio_put
 from .pgtable import (
     DIRTY,
     PRESENT,
@@ -48,7 +48,7 @@ def folio_clear_dirty_for_io(mapping: address_space, f: folio) -> None:
     """A locked folio is no longer dirty, and its next write by anybody will be noticed."""
     if f.flags & PG_DIRTY:
         folio_mkclean(mapping, f)
-        WRITE_ONCE(f, "flags", f.flags & ~PG_DIRTY)
+        WRITE_ONCE(f, "flags", f.flags & ~(PG_DIRTY | PG_RECLAIM))  # the latter in folio_end_writeback()
 
 
 def folio_mkclean(mapping: address_space, f: folio) -> None:

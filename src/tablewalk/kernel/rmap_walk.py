@@ -24,6 +24,7 @@ from .page_alloc import (
     PG_SWAPBACKED,
     folio_get,
     folio_mapcount,
+    folio_mark_dirty,
     folio_maybe_dma_pinned,
     folio_nr_pages,
     folio_page,
@@ -180,7 +181,7 @@ def unmap_page(f: folio, vma: vm_area_struct, pte: pte_p, migrate: bool) -> bool
     """Clear one present entry, and let another take its place; false if the page has to stay.  Under ptl."""
     entry = ptep_get_and_clear(pte)
     if entry & DIRTY:
-        WRITE_ONCE(f, "flags", f.flags | PG_DIRTY)
+        folio_mark_dirty(f)
     if migrate:
         if load(page_flags(pte_page(entry))) & PAGE_ANON_EXCLUSIVE and folio_maybe_dma_pinned(f):
             store(pte, entry)
@@ -234,7 +235,7 @@ def unmap_huge_pmd_locked(vma: vm_area_struct, haddr: int, pmd: pmd_p, f: folio)
     pmdval = pmdp_get_lockless(pmd)
     if pmd_trans_huge(pmdval) and pmd_page(pmdval) == f.page:
         if pmdval & DIRTY:
-            WRITE_ONCE(f, "flags", f.flags | PG_DIRTY)
+            folio_mark_dirty(f)
         if not lazyfree_must_stay(f):
             zap_huge_pmd_folio(vma, f, pmdp_huge_clear_flush(vma, haddr, pmd))
             zap_deposited_table(mm, pmd, haddr)

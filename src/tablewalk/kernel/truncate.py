@@ -23,6 +23,7 @@ from ..machine import (
 from .filemap import (
     MAX_INDEX,
     SIZE_UNKNOWN,
+    XA_SHADOW,
     filemap_get_folio,
     filemap_remove_folio,
     folio_file_page,
@@ -36,8 +37,10 @@ from .folio_split import split_file_folio_at
 from .memory_zap import unmap_mapping_range
 from .mm_types import address_space, folio
 from .page_alloc import MAPPING_SHIFT, PG_DIRTY, folio_mapcount, folio_nr_pages, folio_put, page_content
+from .rmap_walk import folio_mapping
 from .shmem import shmem_lock_folio
 from .swapfile import swap_put_entries_direct
+from .vmscan import try_to_unmap
 
 
 def shmem_fallocate(mapping: address_space, first: int, nr: int) -> int:
@@ -82,7 +85,7 @@ def truncate_inode_pages_range(mapping: address_space, first: int, end: int) -> 
 
 def truncate_folio_at(mapping: address_space, index: int, first: int, end: int) -> int:
     """Drop what is cached at `index`; returns where to go on, which is `index` again after a split."""
-    if shmem_free_swap(mapping, index, first, end):
+    if clear_shadow_entry(mapping, index) or shmem_free_swap(mapping, index, first, end):
         return index + 1
     if index >= i_size_pages(mapping) and xa_is_value(xa_load(mapping.i_pages, index)):
         return index + 1  # an entry across the end of the file is not read in, and stays
@@ -113,6 +116,16 @@ def truncate_partial_folio(mapping: address_space, f: folio, first: int, end: in
     return True
 
 
+def clear_shadow_entry(mapping: address_space, index: int) -> bool:
+    """Forget that page `index` was reclaimed; false if it was not."""
+    spin_lock(mapping.i_pages_lock)
+    was_reclaimed = xa_load(mapping.i_pages, index) == XA_SHADOW
+    if was_reclaimed:
+        xa_store(mapping.i_pages, index, 0)
+    spin_unlock(mapping.i_pages_lock)
+    return was_reclaimed
+
+
 def shmem_free_swap(mapping: address_space, index: int, first: int, end: int) -> bool:
     """Drop the page in swap at `index`; false if there is none, or its entry reaches out of first..end-1."""
     spin_lock(mapping.i_pages_lock)
@@ -129,8 +142,14 @@ def shmem_free_swap(mapping: address_space, index: int, first: int, end: int) ->
 
 
 def truncate_split(f: folio, at: int) -> int:
-    """Split a locked file folio so that a piece begins with its page `at`; 0, or -EAGAIN if it is in use."""
-    return split_file_folio_at(f, at)
+    """Split a locked file folio so that a piece begins with its page `at`; 0, or -errno if it cannot be.
+
+    A regular file's is unmapped then: behind the end of the file huge pages must not go on (folio_split_or_unmap).
+    """
+    ret = split_file_folio_at(f, at)
+    if ret and not folio_mapping(f).shmem:
+        try_to_unmap(f)
+    return ret
 
 
 def split_end(mapping: address_space, end: int) -> None:

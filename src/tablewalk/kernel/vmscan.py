@@ -1,15 +1,22 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Reclaiming isolated folios (reclaim_pages and shrink_folio_list in mm/vmscan.c, shmem_writeout in mm/shmem.c; 7.2).
 
-There is no memory pressure: what is reclaimed was asked for by MADV_PAGEOUT.  Whether a page of a regular file is clean
-is not modelled: it stays cached.
+There is no memory pressure: what is reclaimed was asked for by MADV_PAGEOUT.  Dirty pages of regular files stay: they
+are only marked, to be reclaimed once they are written.
 """
 
 from __future__ import annotations
 
 from ..machine import WRITE_ONCE, mutex_trylock, mutex_unlock, spin_lock, spin_unlock, xa_store
 from .config import config
-from .filemap import filemap_get_folio, filemap_remove_folio, folio_next_index, i_size_pages, swp_to_radix_entry
+from .filemap import (
+    XA_SHADOW,
+    filemap_get_folio,
+    filemap_remove_folio,
+    folio_next_index,
+    i_size_pages,
+    swp_to_radix_entry,
+)
 from .folio_split import split_folio
 from .mm_types import address_space, folio
 from .page_alloc import (
@@ -51,11 +58,11 @@ def shrink_folio(f: folio) -> None:
     if folio_maybe_dma_pinned(f):
         return
     mapping = folio_mapping(f)
-    if not swap_backed:
-        if mapping and f.flags & PG_DIRTY:
-            WRITE_ONCE(f, "flags", f.flags | PG_RECLAIM)
-        return
     if f.flags & PG_DIRTY:
+        if not swap_backed:
+            if mapping:
+                WRITE_ONCE(f, "flags", f.flags | PG_RECLAIM)
+            return
         if mapping and not shmem_writeout(mapping, f):
             return
         WRITE_ONCE(f, "flags", f.flags & ~PG_DIRTY)
@@ -65,7 +72,7 @@ def shrink_folio(f: folio) -> None:
     if f.flags & PG_SWAPCACHE:
         swap_cache_del_folio(f)
     elif mapping:
-        filemap_remove_folio(mapping, f)
+        filemap_remove_folio(mapping, f, 0 if swap_backed else XA_SHADOW)
 
 
 def shrink_add_to_swap(f: folio) -> bool:

@@ -40,14 +40,14 @@ from .mix import (
     WRONG,
     WRONG_OF,
 )
-from .ops import MADV_COLLAPSE, MEMFDS, READONLY, REGULAR, Family, Geometry, Op
+from .ops import MADV_COLLAPSE, MADV_PAGEOUT, MEMFDS, READONLY, REGULAR, Family, Geometry, Op
 from .pages import FILE, MAPPED, NEEDS, SHARED
 
 MAX_PROCESSES = 4
 NO_FILE = (1 << 64) - 1
 
 MERGEABLE, UNMERGEABLE = 12, 13
-MADV_DONTNEED, MADV_PAGEOUT = 4, 21
+MADV_DONTNEED = 4
 MADV_GUARD_INSTALL = 102  # in shared memory with uffd's markers it takes the agent 2 s to give up
 SAME = (1, 1, 1, 2, 2, 3, 0x100, 0x10002)  # contents, where pages are to be merged
 

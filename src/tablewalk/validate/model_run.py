@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from tablewalk.machine import drivers
@@ -10,7 +11,7 @@ from tablewalk.machine.drivers import KernelConfig
 
 from .model_uffd import PREFIX, Uffds
 from .observe import Observer
-from .ops import MADV_REMOVE, Geometry, Op
+from .ops import MADV_PAGEOUT, MADV_REMOVE, Geometry, Op, advises
 
 SIGBUS, SIGSEGV = 7, 11
 EBADF, ENOMEM, EINVAL, EFBIG, EDEADLK, EOPNOTSUPP, ERESTARTNOINTR = 9, 12, 22, 27, 35, 95, 513
@@ -53,6 +54,7 @@ class ModelRun:
         self.mms = {0: mm}
         self.observer.tables_at_first = self.k("pgtable_generic").mm_pgtables_bytes(mm)
         self.uffds = Uffds(self.model, self.mms, self._geometry.start)
+        self._reclaimed = False  # whether files may lack pages that they had
         self.policies = {(0, 0): 0}  # of each thread that runs: set_mempolicy()'s
 
     def _open_files(self) -> None:
@@ -77,24 +79,36 @@ class ModelRun:
             self.observer.names.setdefault(f.f_mapping.addr, f"f{i}")
 
     def _fill_holes(self) -> None:
-        """Regular files are written where they have holes: all pages are cached and dirty, as the agent's are."""
-        filemap, page_alloc, folio = self.k("filemap"), self.k("page_alloc"), self.k("mm_types").folio
-        machine = self.model.machine
+        """Regular files are written where they have holes, so that all their pages are cached, as the agent's are."""
+        write = self.k("file_write")
+        for mapping, index, value in self._regular_pages():
+            if value == 0:
+                write.write_end(mapping, write.write_begin(mapping, index), 0)
+
+    def _read_back(self) -> None:
+        """What was reclaimed of regular files is cached again, as the agent's is."""
+        filemap = self.k("filemap")
+        for mapping, index, value in self._regular_pages():
+            if value == filemap.XA_SHADOW:
+                filemap.page_cache_read(mapping, index)
+
+    def _regular_pages(self) -> Iterator[tuple[Any, int, int]]:
+        """(file, index, what is cached there) of all pages of regular files."""
         for f in self.files:
             mapping = f.f_mapping
-            if mapping.shmem:
-                continue
-            last = filemap.i_size_pages(mapping) - 1
-            filemap.page_cache_present(mapping, 0, last)
-            for _, cached in machine.xa_range(mapping.i_pages, 0, last):
-                page = folio(cached)
-                machine.WRITE_ONCE(page, "flags", page.flags | page_alloc.PG_DIRTY)
+            if not mapping.shmem and not f.f_readonly:
+                pages = self.k("filemap").i_size_pages(mapping)
+                cached = dict(self.model.machine.xa_range(mapping.i_pages, 0, pages - 1))
+                yield from ((mapping, index, cached.get(index, 0)) for index in range(pages))
 
     def run(self, op: Op) -> tuple[int, int]:
         """(what it returns, errno or signal)."""
         if op.kind == "reset":
             self.reset()
             return 0, 0
+        if self._reclaimed:
+            self._read_back()
+        self._reclaimed = advises(op, MADV_PAGEOUT)
         self._thread = self._begin_thread(op.process, op.thread)
         if op.kind.startswith(PREFIX):
             result = self.uffds.run(op.process, op.kind, op.args)
@@ -283,6 +297,8 @@ class ModelRun:
         folio = self.k("shmem").shmem_lock_folio(mapping, index)
         if not folio:
             return 0, 0
+        if not mapping.shmem:
+            self.k("filemap").page_cache_async_ra(folio)
         value = int(self.model.machine.load(self._content(folio, index)))
         self._let_go(folio)
         return value, 0

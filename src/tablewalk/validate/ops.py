@@ -160,7 +160,7 @@ MADV = {
 # Modes of uffd_register
 REGISTER = {1: "missing", 2: "wp", 4: "minor"} | dict.fromkeys((3, 5, 6, 7), "of several modes")
 
-MADV_REMOVE, MADV_COLLAPSE = 9, 25
+MADV_REMOVE, MADV_PAGEOUT, MADV_COLLAPSE = 9, 21, 25
 MAP_ANONYMOUS = 0x20
 MREMAP_DONTUNMAP = 4
 
@@ -198,6 +198,11 @@ class Family:
         if op.kind == "exit":
             self.live.remove(op.process)
             self.lenders.pop(op.process, None)
+
+
+def advises(op: Op, advice: int) -> bool:
+    """Whether the operation gives this advice, to whatever process."""
+    return op.kind in ("madvise", "process_madvise", "process_madvise_ranges") and op.args[-1] == advice
 
 
 def kind_of(op: Op) -> str:

@@ -362,6 +362,8 @@ static void operation(char *p)
 	for (int i = 0; i < MAX_PROCESSES; i++)
 		if (shared->slot[i].pid)
 			observe(&seen, i);
+	if (reclaims(&op))
+		read_back();
 	put_dec(&out, op.index);
 	put_str(&out, " ");
 	put_dec(&out, result.ret);

@@ -63,6 +63,7 @@ static int open_regular(word size)
 	unlink(file_name);
 	fd = open(file_name, O_RDWR | O_CREAT | O_EXCL, 0600);
 	memset(page, 0, page_size);
+	posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM); /* read_back() */
 	for (word done = 0; fd >= 0 && done < size; done += page_size)
 		if (write(fd, page, page_size) != page_size)
 			fail("a file cannot be written");
@@ -126,6 +127,30 @@ static void fill_holes(void)
 		while ((at = lseek(file[i].fd, at, SEEK_HOLE)) >= 0 && at < size)
 			if (pwrite(file[i].fd, page, page_size, at) != page_size)
 				fail("a file cannot be written");
+	}
+}
+
+/*
+ * Read what was reclaimed of regular files, one page at a time and nothing ahead, for the same reason. What is cached is
+ * left alone.
+ */
+void read_back(void)
+{
+	static unsigned char cached[1 << 12];
+
+	for (int i = 0; i < nr_files; i++) {
+		off_t size;
+		void *p;
+
+		if (!file[i].regular || file[i].readonly || !(size = lseek(file[i].fd, 0, SEEK_END)))
+			continue;
+		p = mmap(NULL, size, PROT_READ, MAP_SHARED, file[i].fd, 0);
+		if (p == MAP_FAILED || size / page_size > (off_t)sizeof(cached) || mincore(p, size, cached))
+			fail("a file cannot be looked at");
+		munmap(p, size);
+		for (off_t at = 0; at < size; at += page_size)
+			if (!(cached[at / page_size] & 1) && pread(file[i].fd, page, 1, at) != 1)
+				fail("a file cannot be read");
 	}
 }
 

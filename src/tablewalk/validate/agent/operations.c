@@ -287,6 +287,13 @@ int is_mlockall(int kind)
 	return kind == MLOCKALL;
 }
 
+/* Whether it may drop pages that files cache. */
+int reclaims(const struct operation *op)
+{
+	return (op->kind == MADVISE || op->kind == PROCESS_MADVISE || op->kind == PROCESS_MADVISE_RANGES) &&
+	       op->nr && op->arg[op->nr - 1] == MADV_PAGEOUT;
+}
+
 int is_ksm(int kind)
 {
 	return kind == KSM;
