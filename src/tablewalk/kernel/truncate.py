@@ -37,10 +37,9 @@ from .folio_split import split_file_folio_at
 from .memory_zap import unmap_mapping_range
 from .mm_types import address_space, folio
 from .page_alloc import MAPPING_SHIFT, PG_DIRTY, folio_mapcount, folio_nr_pages, folio_put, page_content
-from .rmap_walk import folio_mapping
+from .rmap_walk import folio_mapping, try_to_unmap
 from .shmem import shmem_lock_folio
 from .swapfile import swap_put_entries_direct
-from .vmscan import try_to_unmap
 
 
 def shmem_fallocate(mapping: address_space, first: int, nr: int) -> int:
