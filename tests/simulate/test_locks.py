@@ -172,6 +172,14 @@ def test_more_threads_than_cpus_take_turns() -> None:
     assert min(ends.values()) > 15_000  # they took turns: one after the other, the first would be done at 10,000
 
 
+def test_a_thousand_threads_begin_one_after_the_other() -> None:
+    """Each is begun while the one before it waits: Python's stack must not grow with them."""
+    s = Schedule(cpus=1024)
+    for i in range(1000):
+        s.thread(f"t{i}", 10, 1, "lock", "unlock", sleeps=False)
+    assert s.run() == [(f"t{i}", 10 + i) for i in range(1000)]
+
+
 def test_waits_name_the_holder() -> None:
     s = Schedule()
     s.writer("w1", 10, 100)

@@ -105,10 +105,10 @@ class Threads:
         self._loop = greenlet.getcurrent()
         for thread in self.threads:
             thread.greenlet.parent = self._loop
+        given: Thread | None = None
         while self._left:
-            thread = self._next()
-            self.current = thread
-            thread.greenlet.switch()
+            self.current = given or self._next()
+            given = self.current.greenlet.switch()
 
     def at(self, time: int, what: Callable[[], None]) -> None:
         """Call `what` at a time."""
@@ -229,6 +229,10 @@ class Threads:
         """Let others run; comes back when it is this thread's turn."""
         me = self.current
         thread = self._next()
-        if thread is not me:
+        if thread is me:
+            return
+        if thread.greenlet:
             self.current = thread
             thread.greenlet.switch()
+        else:  # `run` begins it, from where the stack is low: begun from here, each would be deeper than the one before
+            self._loop.switch(thread)
