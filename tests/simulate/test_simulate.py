@@ -57,6 +57,27 @@ def test_faults_wait_for_those_who_map_only_without_per_vma_locks() -> None:
     assert longest_fault("mmap-churn", ("PER_VMA_LOCK", "n")) > 2 * longest_fault("mmap-churn")
 
 
+@pytest.mark.parametrize("kernel", ["6.1", "7.x"])
+@pytest.mark.parametrize("workload", ["shmem-collapse", "anon-collapse"])
+def test_every_huge_page_is_made_while_others_fault(workload: str, kernel: str) -> None:
+    """A collapse that meets a page in use is tried again, and is told apart."""
+    r = simulate(workload, KernelConfig(kernel), 8, 1)
+    made = r.latencies["MADV_COLLAPSE"]
+    assert len(made) == 4 and made[0] > 300_000_000  # copying 2 MiB alone takes 262 us
+    assert max(r.latencies.get("MADV_COLLAPSE, in vain", [0])) < 300_000_000
+    assert any(holder == "collapser" for _, _, holder, _ in r.waits.by)
+
+
+def test_who_flushes_waits_for_the_answers_of_other_cpus() -> None:
+    def waited(cpus: int, without: tuple[str, ...] = ()) -> dict[str, int]:
+        r = simulate("dontneed-storm", KernelConfig(without=without), cpus, 1, SMALL)
+        return {waiter: w.times for (lock, waiter, _, _), w in r.waits.by.items() if lock == "IPIs"}
+
+    assert waited(4) == {"tlb_flush_mmu_tlbonly": 6}  # 3 threads give 2 huge pages back
+    assert waited(4, ("D10",)) == {"tlb_flush_mmu_tlbonly": 6, "tlb_remove_table_sync_one": 6}
+    assert waited(1) == {}
+
+
 def test_table_reclaim_gives_back_the_tables_of_what_is_not_needed() -> None:
     with_it = simulate("dontneed-storm", KernelConfig(), 4, 1, SMALL)
     without = simulate("dontneed-storm", KernelConfig(options=(("PT_RECLAIM", "n"),)), 4, 1, SMALL)

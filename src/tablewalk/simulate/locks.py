@@ -255,8 +255,11 @@ class Locks(Threads):
                 first.woken = True
                 self.wake(first.thread, self.clock[0])
             return
-        readers = [w for w in lock.queue if not w.write][:MAX_READERS_WAKEUP]
-        lock.queue = deque(w for w in lock.queue if w not in readers)
+        readers: list[Waiter] = []
+        left: deque[Waiter] = deque()
+        for w in lock.queue:
+            (left if w.write or len(readers) == MAX_READERS_WAKEUP else readers).append(w)
+        lock.queue = left
         lock.handoff = False
         for w in readers:
             lock.readers[w.thread] = w.function

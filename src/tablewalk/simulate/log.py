@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from .locks import Holder, Waiter
 from .threads import Cpu, Thread
-from .waits import WAKEUP, function
+from .waits import OTHERS, WAKEUP, function
 from .world import World
 
 
@@ -88,16 +88,12 @@ class LoggedWorld(World):
             self.log.daemons.add(len(self.threads))
         return super().spawn(name, body, mm, daemon)
 
-    def operation(self, name: str, entry: str, call: Callable[..., Any], *arguments: Any) -> Any:
-        if not self.time_is_on:
-            return super().operation(name, entry, call, *arguments)
-        self.sync()
-        me, begun = self.current, self.clock[0]
-        result = super().operation(name, entry, call, *arguments)
+    def _completed(self, name: str, call: Callable[..., Any], begun: int) -> None:
+        super()._completed(name, call, begun)
+        me = self.current
         self.log.operations.append(Operation(me.number, name, getattr(call, "__name__", name), begun, self.clock[0]))
         if me.mm:
             self._note_memory(me.mm)
-        return result
 
     def _note_memory(self, mm: int) -> None:
         now = self.clock[0]
@@ -123,7 +119,7 @@ class LoggedWorld(World):
             self.log.runs.append(Run(thread.number, thread.cpu.index, since, now))
 
     def _send(self, targets: list[Cpu], flush: int) -> None:
-        who, begun = function(4), self.clock[0]
+        who, begun = function(1), self.clock[0]
         super()._send(targets, flush)
         if targets:
             name = f"IPIs to {len(targets)} CPUs" if len(targets) > 1 else "IPI to a CPU"
@@ -155,10 +151,11 @@ class LoggedWorld(World):
                 self._blames.setdefault(thread.number, []).append(Blame(*by, since, self.clock[0]))
         super().changed(address)
 
-    def synchronize_rcu(self) -> None:
-        me, begun, where = self.current, self.clock[0], function(3)
-        super().synchronize_rcu()
-        self._waited(me, "RCU grace period", where, begun)
+    def _answered(self, what: str, since: int) -> None:
+        super()._answered(what, since)
+        me = self.current
+        self._blames[me.number] = [Blame(-1, OTHERS[1], since, self.clock[0])]
+        self._waited(me, what, function(2), since)
 
     def _waited(self, thread: Thread, lock: str, where: str, begun: int) -> None:
         blame, now = self._blames.pop(thread.number, []), self.clock[0]

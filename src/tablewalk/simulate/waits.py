@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 WAKEUP = ("", "(hand-over)")  # the part of a wait after the lock was free or given: until the waiter ran
+OTHERS = ("", "(other CPUs)")  # a wait for no lock: until all others have answered
 
 # who takes a lock for somebody else: the caller is meant
 WRAPPERS = frozenset({
@@ -16,6 +17,8 @@ WRAPPERS = frozenset({
     "vma_mark_detached", "vma_start_write", "madvise_lock", "anon_vma_lock_write", "rmap_lock_read",
     "filemap_lock_folio", "spin_lock", "spin_trylock", "down_read", "down_write", "down_read_trylock",
     "down_write_trylock", "mutex_lock", "mutex_trylock", "wait_unlocked", "wait_until", "lock_vma_under_rcu",
+    "_answered", "_send", "flush_tlb_mm", "flush_tlb_range", "interrupt", "interrupt_all", "smp_call_function",
+    "synchronize_rcu", "tlb_invalidate",
 })
 
 

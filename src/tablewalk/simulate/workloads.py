@@ -14,7 +14,7 @@ from typing import Final
 from tablewalk.errors import TablewalkError
 from tablewalk.explore.process import MADV_COLLAPSE, MADV_DONTNEED, MADV_HUGEPAGE, Process
 
-from .world import World
+from .world import EAGAIN, World
 
 Body = Callable[[], None]
 THINK: Final = 1_000_000  # picoseconds of user code between two accesses
@@ -34,7 +34,7 @@ PARAMETERS: Final = {
     "threads": Parameter(4, 1, 1024, "threads that touch memory"),
     "mappings": Parameter(2, 1, 256, "mappings of the file"),
     "extents": Parameter(4, 1, 64, "huge pages that the memory consists of"),
-    "rounds": Parameter(2, 1, 10_000, "how often each thread goes through its memory"),
+    "rounds": Parameter(8, 1, 10_000, "how often each thread goes through its memory"),
     "khugepaged": Parameter(0, 0, 10_000_000, "microseconds that khugepaged sleeps between steps; 0: there is none"),
 }
 CPUS: Final = Parameter(8, 1, 256, "CPUs")
@@ -112,12 +112,15 @@ class Setup:
         return body
 
     def collapser(self, base: int) -> Body:
-        """A thread that makes huge pages of a mapping, one after the other, with a pause before each."""
+        """A thread that makes huge pages of a mapping, one after the other, with a pause before each try."""
         def body() -> None:
             for extent in range(self.values["extents"]):
-                self.world.sleep(100 * THINK)
-                start = base + extent * self.huge
-                self.world.syscall("MADV_COLLAPSE", self.p.madvise, start, self.p.huge, MADV_COLLAPSE)
+                failed = -EAGAIN
+                while failed == -EAGAIN:  # a page was in use by somebody else just then
+                    self.world.sleep(100 * THINK)
+                    failed = self.world.syscall(
+                        "MADV_COLLAPSE", self.p.madvise, base + extent * self.huge, self.p.huge, MADV_COLLAPSE
+                    )
 
         return body
 

@@ -11,10 +11,12 @@ from tablewalk.machine.drivers import Model
 from .locks import Locks
 from .profile import Profile
 from .threads import Cpu, Thread
-from .waits import WAKEUP
+from .waits import OTHERS, WAKEUP, function
 
 FULL_FLUSH: Final = 33  # pages: x86's tlb_single_page_flush_ceiling
 IPI, BROADCAST = 1, 2
+EAGAIN: Final = 11
+IN_VAIN: Final = ", in vain"  # of the name of an operation that is to be tried again
 UNCLEARED: Final = ("collapse_file", "collapse_huge_page")  # who allocates folios to copy into all of them
 
 
@@ -88,11 +90,15 @@ class World(Locks):
         result = call(*arguments)
         self.sync()
         me.operation = outer
-        now = me.ended = self.clock[0]
-        self.latencies.setdefault(name, []).append(now - begun)
+        me.ended = self.clock[0]
+        self._completed(name + IN_VAIN if result == -EAGAIN else name, call, begun)
+        return result
+
+    def _completed(self, name: str, call: Callable[..., Any], begun: int) -> None:
+        """The running thread is through with an operation."""
+        self.latencies.setdefault(name, []).append(self.clock[0] - begun)
         self.retries = 0
         self._look_at_memory()
-        return result
 
     def watch_memory(self, name: str, mm: Any) -> None:
         """Note how the VmPTE of a process changes, operation by operation."""
@@ -196,9 +202,14 @@ class World(Locks):
 
     def synchronize_rcu(self) -> None:
         self.sync()
-        me = self.current
+        me, begun = self.current, self.clock[0]
         self._defer(lambda: self.wake(me, self.clock[0]))
         self.block()
+        self._answered("RCU grace period", begun)
+
+    def _answered(self, what: str, since: int) -> None:
+        """The running thread has waited for what is no lock."""
+        self.waits.add(what, function(2), OTHERS, self.clock[0] - since)
 
     def _defer(self, what: Callable[[], object]) -> None:
         self._after.append(what)
@@ -267,8 +278,8 @@ class World(Locks):
         self.sync()
         profile = self.profile
         self.clock[0] += profile.ps("ipi_send") + profile.ps("ipi_each") * len(targets)
-        handler = profile.ps("ipi_handler") + flush
-        acknowledged = self.clock[0] + profile.ps("ipi_latency") + handler
+        handler, sent = profile.ps("ipi_handler") + flush, self.clock[0]
+        acknowledged = sent + profile.ps("ipi_latency") + handler
         for cpu in targets:
             cpu.ipis += 1
             if cpu.thread is not None:
@@ -277,3 +288,4 @@ class World(Locks):
         self.sync()
         while any(cpu.thread is not None and cpu.thread.irqs_off for cpu in targets):
             self.again()
+        self._answered("IPIs", sent)
