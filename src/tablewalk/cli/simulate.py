@@ -38,7 +38,7 @@ from tablewalk.simulate.workloads import CPUS, PARAMETERS, WORKLOADS
 @click.option("--set", "options", multiple=True, metavar="NAME=VALUE", help="Kconfig or sysfs option, as PT_RECLAIM=n.")
 @click.option("--without", multiple=True, metavar="PATCH", help="Leave a patch out; may be repeated.")
 @click.option("--against", multiple=True, metavar="NAME=VALUE|PATCH",
-              help="Each kernel again with that option, or without that patch; may be repeated.")
+              help="Each kernel again with that option, or without that patch (or several: A,B); may be repeated.")
 @click.option("--profile", type=click.Path(path_type=Path), metavar="FILE",
               help="What things cost on another machine (docs/simulate.md).")
 @click.option("--html", type=click.Path(path_type=Path), metavar="FILE",
@@ -123,10 +123,13 @@ def _varied(configs: list[KernelConfig], changes: tuple[str, ...]) -> list[Kerne
 
 
 def _changed(config: KernelConfig, change: str) -> KernelConfig:
-    """A kernel with an option more, or a patch less."""
-    if "=" in change:
-        return replace(config, options=(*config.options, kconfig_option(change)))
-    return replace(config, without=(*config.without, change))
+    """A kernel with options more, or patches less; several at once have commas between them."""
+    for part in change.split(","):
+        if "=" in part:
+            config = replace(config, options=(*config.options, kconfig_option(part)))
+        else:
+            config = replace(config, without=(*config.without, part))
+    return config
 
 
 def _parameter(text: str) -> tuple[str, int]:

@@ -35,6 +35,7 @@ PARAMETERS: Final = {
     "mappings": Parameter(2, 1, 256, "mappings of the file"),
     "extents": Parameter(4, 1, 64, "huge pages that the memory consists of"),
     "rounds": Parameter(8, 1, 10_000, "how often each thread goes through its memory"),
+    "batches": Parameter(1, 0, 1, "memory for batches of page tables to free; 0: each is freed by itself"),
     "khugepaged": Parameter(0, 0, 10_000_000, "microseconds that khugepaged sleeps between steps; 0: there is none"),
 }
 CPUS: Final = Parameter(8, 1, 256, "CPUs")
@@ -221,6 +222,9 @@ def run(workload: str, world: World, seed: int, values: dict[str, int]) -> None:
         raise TablewalkError(f"{workload}: {arch.name} has no huge pages to collapse into")
     p = Process.new(world.model)
     s = Setup(world, p, seed, values)
+    if not values["batches"]:
+        no_batch = world.model.kernel("mmu_gather").NO_BATCH
+        world.model.replace("mmu_gather.table_batch_alloc", lambda: no_batch)
     bodies = WORKLOADS[workload](s)
     p.mm.nr_cpus = min(len(bodies), len(world.cpus))
     world.machine.quiescent()
