@@ -56,6 +56,7 @@ from .tables import (
     LICENSED,
     LOCK_TYPES,
     LOCKTYPE,
+    MAPPED,
     MAX_CELLS,
     MAX_CODES,
     MAX_COLUMNS,
@@ -103,6 +104,8 @@ OWN_CELL = {
     "rcu_read_lock": (RCU, "enter", RIGHT),
     "irq_save": (IRQ, "enter", RIGHT),
     "instruction_begin": (INSN, "store", RIGHT),
+    "kmap_local": (MAPPED, "kmap_local", RIGHT),
+    "kunmap_local": (MAPPED, "kunmap_local", RIGHT),
     "rcu_wait": (RCU_WAIT, "wait_until", ACQUIRE),
     "ipi_wait": (IPI_WAIT, "wait_until", ACQUIRE),
 }
@@ -553,7 +556,7 @@ class Engine:
         effect, operands = self.effects.get(node.name), node.operands
         if node.name in OWN_CELL:
             effect = self.effects[OWN_CELL[node.name][1]]
-            operands = node.operands if node.name == "instruction_begin" else (0,) * ("wait" in node.name)
+            operands = node.operands or (0,) * ("wait" in node.name)
         return effect(value, *operands)  # type: ignore[no-any-return]
 
     def _edge(self, node: Node, code: int) -> None:

@@ -69,7 +69,8 @@ def native_rule(rule: int, message: str) -> tuple[Rule, str]:
     """(rule, what is said of who broke it) for what the native search reports; `message` of V_MESSAGE."""
     if rule == native.V_MESSAGE:
         kind, _, text = message.partition(": ")
-        named = {"deadlock": DEADLOCK, "unlock": BALANCE, "use-after-free": FREED, "wild access": FREED}
+        named = {"deadlock": DEADLOCK, "unlock": BALANCE, "kunmap": BALANCE}
+        named |= {"use-after-free": FREED, "wild access": FREED}
         return named.get(kind, BUG), text if kind in named else message
     return _NATIVE[rule]
 

@@ -15,6 +15,8 @@ from itertools import permutations
 from types import CodeType, FunctionType, MethodType
 from typing import Any
 
+from tablewalk.machine.effects import ADDRESS_BITS
+
 from .learn import Node
 from .tables import (
     ACTOR_BITS,
@@ -24,6 +26,7 @@ from .tables import (
     INSN,
     IPI_WAIT,
     LOCKTYPE,
+    MAPPED,
     MAX_SYMMETRIES,
     MUTEX,
     PER_THREAD,
@@ -135,6 +138,9 @@ class Symmetry:
             which = (address - 1) % PER_THREAD
             if which in (RCU_WAIT, IPI_WAIT):
                 return self.bits(g, value)
+            if which == MAPPED:
+                places = range(0, value.bit_length(), ADDRESS_BITS)
+                return sum(self.address(g, value >> i & (1 << ADDRESS_BITS) - 1) << i for i in places)
             return self.address(g, value) if which == INSN else value
         base = self._machine.base_of[address]
         if base and address == self._tables.cell[base, GHOST]:

@@ -45,9 +45,9 @@ FUTURE_WORDS = INDICES // 64
 FUTURE_ROW = 5 * FUTURE_WORDS
 
 # cells of each thread, from address 1 on
-PER_THREAD = 5
-RCU, IRQ, INSN, RCU_WAIT, IPI_WAIT = range(PER_THREAD)
-MAX_THREADS = 12
+PER_THREAD = 6
+RCU, IRQ, INSN, RCU_WAIT, IPI_WAIT, MAPPED = range(PER_THREAD)
+MAX_THREADS = 10  # their cells come before the first object (machine/memory.py)
 
 # of a step: who took it, and above that in which way threads then changed places
 ACTOR_BITS = 4

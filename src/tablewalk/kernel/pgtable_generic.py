@@ -18,6 +18,8 @@ from ..machine import (
     call_rcu,
     count,
     forget,
+    kmap_local,
+    kunmap_local,
     load,
     might_sleep,
     publish,
@@ -86,7 +88,10 @@ def __pte_offset_map(pmd: pmd_p, addr: int) -> tuple[pte_p, int]:
     if pmdval & (PRESENT | LEAF) != PRESENT:
         rcu_read_unlock()
         return 0, pmdval
-    return (pmdval >> PFN_SHIFT) + TABLE_ENTRY + (addr >> arch.page_shift & arch.ptrs_per_pte - 1), pmdval
+    pte = (pmdval >> PFN_SHIFT) + TABLE_ENTRY + (addr >> arch.page_shift & arch.ptrs_per_pte - 1)
+    if config.highpte:
+        kmap_local(pte)
+    return pte, pmdval
 
 
 def pte_offset_map(pmd: pmd_p, addr: int) -> pte_p:
@@ -117,18 +122,22 @@ def pte_offset_map_lock(mm: mm_struct, pmd: pmd_p, addr: int) -> tuple[pte_p, sp
         if pmdval == pmdp_get_lockless(pmd):
             return pte, ptl
         spin_unlock(ptl)
-        rcu_read_unlock()
+        pte_unmap(pte)
         forget(())
 
 
 def pte_unmap(pte: pte_p) -> None:
-    """End what a successful map began."""
+    """End what a successful map began.  With HIGHPTE the last that was mapped is unmapped first."""
+    if config.highpte:
+        kunmap_local(pte)
     rcu_read_unlock()
 
 
 def pte_unmap_unlock(pte: pte_p, ptl: spinlock_t) -> None:
     """Release what pte_offset_map_lock took."""
     spin_unlock(ptl)
+    if config.highpte:
+        kunmap_local(pte)
     rcu_read_unlock()
 
 

@@ -437,16 +437,14 @@ def try_move_ptes(
         release_folio(f)
         if swp_type(entry) == SWP_SWAP:
             ret = move_swap_pte(dst_vma, dst, dst_pte, src_pte, entry, dst_pmd, dst_pmdval, dst_ptl, src_ptl)
-        pte_unmap(src_pte)
-        pte_unmap(dst_pte)
+        unmap_ptes(dst_pte, src_pte)
         if swp_type(entry) != SWP_SWAP:
             ret = move_nonpresent_pte(src_vma, src_pmd, src, entry)
         return ret, NO_FOLIO, False
     if ret == 0 and entry & SPECIAL == 0 and not f:
         ret, f, locked = pin_and_trylock(src_pte, src_ptl, entry)
     if ret == 0 and f and (not locked or f.order):
-        pte_unmap(src_pte)
-        pte_unmap(dst_pte)
+        unmap_ptes(dst_pte, src_pte)
         if not locked:
             return entry, f, True
         ret = split_folio(f)
@@ -461,9 +459,14 @@ def try_move_ptes(
             dst_vma, src_vma, src, dst_pte, src_pte, entry, dst_pmd, dst_pmdval, dst_ptl, src_ptl
         )
     release_folio(f)
+    unmap_ptes(dst_pte, src_pte)
+    return ret, NO_FOLIO, False
+
+
+def unmap_ptes(dst_pte: pte_p, src_pte: pte_p) -> None:
+    """The source was mapped last."""
     pte_unmap(src_pte)
     pte_unmap(dst_pte)
-    return ret, NO_FOLIO, False
 
 
 def release_folio(f: folio) -> None:

@@ -63,6 +63,7 @@ class _Task:
         self.locks: dict[int, int] = {}  # address -> SHARED or EXCLUSIVE
         self.atomic: list[int] = []  # spinlocks among them
         self.rcu = 0
+        self.mapped: list[int] = []  # tables in high memory
         self.irqs_off = 0
         self.cpu = 0
 
@@ -503,6 +504,18 @@ def rcu_read_unlock() -> None:
     task.rcu -= 1
 
 
+def kmap_local(pte: int) -> None:
+    """A table in high memory is mapped."""
+    task.mapped.append(_touch(pte))
+
+
+def kunmap_local(pte: int) -> None:
+    """Raises Violation unless it was mapped last."""
+    if not task.mapped or task.mapped[-1] != _base[pte]:
+        raise Violation("kunmap", f"{_name(pte)} is not in the table that was mapped last")
+    task.mapped.pop()
+
+
 def synchronize_rcu() -> None:
     might_sleep()
     _seq.synchronize_rcu()
@@ -543,8 +556,8 @@ def tlb_invalidate(mm: int, start: int, end: int, freed_tables: bool, others: in
 
 def quiescent() -> None:
     """Back in user space: nothing may be held."""
-    if task.locks or task.rcu or task.irqs_off:
-        held = [_name(a) for a in task.locks] + ["an RCU section"] * bool(task.rcu)
+    if task.locks or task.rcu or task.mapped or task.irqs_off:
+        held = [_name(a) for a in (*task.locks, *task.mapped)] + ["an RCU section"] * bool(task.rcu)
         raise Violation("held", f"returned to user space holding {', '.join(held)}")
     _seq.quiescent()
 

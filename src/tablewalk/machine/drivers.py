@@ -113,7 +113,8 @@ class Model:
         has_reclaim, has_vma_lock = kconfig.pt_reclaim, kconfig.per_vma_lock
         for name, value in config.options:
             set_option(kconfig, name, value)
-        for name, has in (("pt_reclaim", has_reclaim), ("per_vma_lock", has_vma_lock)):
+        has_option = {"pt_reclaim": has_reclaim, "per_vma_lock": has_vma_lock, "highpte": architecture.highpte}
+        for name, has in has_option.items():
             if getattr(kconfig, name) and not has:
                 where = f"Linux {config.release} on {config.arch}"
                 raise TablewalkError(f"--set {name.upper()}=y: {where} does not have it")

@@ -14,6 +14,7 @@ from typing import Any, Final
 from . import containers
 
 WRITER_SHIFT: Final = 40
+ADDRESS_BITS: Final = 16  # of a search's memory
 
 
 class Blocked(Exception):
@@ -179,13 +180,26 @@ def enter(v: int) -> tuple[int, None]:
     return v + 1, None
 
 
+# --- tables in high memory that a thread has mapped, the last in the lowest bits -------------------------
+
+
+def kmap_local(v: int, table: int) -> tuple[int, None]:
+    return v << ADDRESS_BITS | table, None
+
+
+def kunmap_local(v: int, table: int) -> tuple[int, None]:
+    if v & (1 << ADDRESS_BITS) - 1 != table:
+        raise Broken("kunmap: unmaps a table that is not the last that it has mapped")
+    return v >> ADDRESS_BITS, None
+
+
 CELL: Final[dict[str, Effect]] = {
     f.__name__: f
     for f in (
         load, store, xchg, cmpxchg, add, add_return, inc_not_zero, inc_not_zero_limited, atomic_or, wait_until,
         wait_even, lock, trylock, unlock, wait_unlocked, down_read, down_read_trylock, up_read, down_write,
         down_write_trylock, up_write, downgrade_write, map_read, map_write, map_release, is_locked, rwsem_is_locked,
-        enter,
+        enter, kmap_local, kunmap_local,
     )
 }  # fmt: skip
 
@@ -286,7 +300,8 @@ CONTAINER_READS: Final = frozenset(
     | {"interval_tree_overlapping", "interval_tree_empty", "rb_root", "rb_child"}
 )
 NO_RESULT: Final = frozenset(
-    {"store", "add", "atomic_or", "wait_until", "lock", "unlock", "down_read", "up_read", "down_write", "up_write"}
+    {"kmap_local", "kunmap_local"}
+    | {"store", "add", "atomic_or", "wait_until", "lock", "unlock", "down_read", "up_read", "down_write", "up_write"}
     | {"wait_unlocked", "downgrade_write", "map_read", "map_write", "map_release", "enter", "mt_init", "mt_destroy"}
     | {"mt_store", "mt_erase", "xa_init", "xa_destroy", "xa_store", "interval_tree_init", "interval_tree_destroy"}
     | {"map_try", "interval_tree_insert", "interval_tree_remove", "vec_init"}

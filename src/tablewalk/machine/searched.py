@@ -452,6 +452,14 @@ def rcu_read_unlock() -> None:
     perform("rcu_read_unlock", 0)
 
 
+def kmap_local(pte: int) -> None:
+    perform("kmap_local", 0, base_of[pte])
+
+
+def kunmap_local(pte: int) -> None:
+    perform("kunmap_local", 0, base_of[pte])
+
+
 def call_rcu(func: Callable[[int], None], obj: int) -> None:
     perform("call_rcu", 0, func, int(obj))
 

@@ -199,6 +199,14 @@ def quiescent() -> None:
         func(obj)
 
 
+def kmap_local(pte: int) -> None:
+    """Map the PTE table in high memory that a PTE lies in; the last that a task has mapped is the first to go."""
+
+
+def kunmap_local(pte: int) -> None:
+    """Unmap it."""
+
+
 def local_irq_save() -> int:
     """Disable interrupts on this CPU; returns the flags to restore."""
     return 0

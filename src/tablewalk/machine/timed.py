@@ -66,6 +66,8 @@ from .memory import offset_of as offset_of
 from .memory import publish as publish
 from .memory import unpublish as unpublish
 from .sequential import count as count
+from .sequential import kmap_local as kmap_local
+from .sequential import kunmap_local as kunmap_local
 from .sequential import lock_map_acquire as lock_map_acquire
 from .sequential import lock_map_acquire_read as lock_map_acquire_read
 from .sequential import lock_map_release as lock_map_release

@@ -58,6 +58,8 @@ NO_RESULT = (
     "lock_map_release_writes",
     "rcu_read_lock",
     "rcu_read_unlock",
+    "kmap_local",
+    "kunmap_local",
     "might_sleep",
     "publish",
     "unpublish",

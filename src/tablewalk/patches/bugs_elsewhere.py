@@ -10,7 +10,7 @@ from . import Claim, without_code
 NOTIFIERS: Final = "MMU notifiers"
 PMD_MIGRATION: Final = "migration of huge pages"
 HUGETLB: Final = "hugetlb"
-HIGHPTE: Final = "the mapping of tables in high memory (HIGHPTE)"
+HIGHPTE: Final = "kmap_atomic() of tables in high memory, while which nothing may sleep"
 
 # (id, commit, title, first release with the fix, what is not modelled)
 BUGS: Final = (
@@ -20,7 +20,6 @@ BUGS: Final = (
     ("K18", "", "mm/damon: ACTION_AGAIN for what is no table never ends", "6.6", "DAMON"),
     ("K21", "8b1cb4a2e819", "mm/pagewalk: fix EFI_PGT_DUMP of espfix area", "6.5", "the kernel's own page tables"),
     ("K26", "", "userfaultfd: look at the folio of a pmd only if it is present", "6.17", PMD_MIGRATION),
-    ("K30", "927e926d72d9", "userfaultfd: fix PTE unmapping stack-allocated PTE copies", "6.14", HIGHPTE),
     ("K32", "", "StackRot: a stack expands under mmap_lock for writing (CVE-2023-3269)", "6.5", "maple tree nodes"),
     ("K34", "1013af4f585f", "mm/hugetlb: fix huge_pmd_unshare() vs GUP-fast race (CVE-2025-38085)", "6.16", HUGETLB),
     ("K35", "081056dc00a2", "mm/hugetlb: unshare page tables during VMA split, not before", "6.16", HUGETLB),

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from ..kernel.mm_types import folio
 from ..kernel.page_alloc import NO_FOLIO
+from ..kernel.pgtable import pte_p
+from ..kernel.pgtable_generic import pte_unmap
 from . import Claim, patch
 
 FILES = ("mm/userfaultfd.c",)
@@ -52,3 +54,34 @@ def cache_is_not_looked_at(offset: int) -> folio:
 def cache_is_not_looked_at_either(offset: int) -> bool:
     """Nor under the locks."""
     return False
+
+
+@patch(
+    "K30",
+    commit="927e926d72d9",
+    title="userfaultfd: fix PTE unmapping stack-allocated PTE copies",
+    since="6.14",
+    site="userfaultfd_move.unmap_ptes",
+    files=FILES,
+    mutant=True,
+    claim=Claim("race", "uffd-move-and-dontneed-highpte", "I7"),
+)
+def unmap_copies(dst_pte: pte_p, src_pte: pte_p) -> None:
+    """What is unmapped is where the entries were copied to, on the stack."""
+    pte_unmap(0)
+    pte_unmap(0)
+
+
+@patch(
+    "K30-order",
+    title="userfaultfd: fix kmap_local LIFO ordering for CONFIG_HIGHPTE",
+    since="6.17",
+    site="userfaultfd_move.unmap_ptes",
+    files=FILES,
+    mutant=True,
+    claim=Claim("race", "uffd-move-and-dontneed-highpte", "I7"),
+)
+def unmap_first_first(dst_pte: pte_p, src_pte: pte_p) -> None:
+    """The destination, which was mapped first, goes first."""
+    pte_unmap(dst_pte)
+    pte_unmap(src_pte)

@@ -153,8 +153,9 @@ def nothing(kind: str, id: str, commit: str, title: str, note: str, *files: str)
 nothing("cleanup", "B01", "26e1a0c3277d", "mm: use pmdp_get_lockless() without surplus barrier()",
         "one way to read a pmd once; the model has no other, and no reordering that a barrier would stop",
         "mm/gup.c", "mm/memory.c")  # fmt: skip
-nothing("not modelled", "B03", "46c475bd676b", "mm/pgtable: kmap_local_page() instead of kmap_atomic()",
-        "the mapping of tables in high memory (HIGHPTE)", "include/linux/pgtable.h")  # fmt: skip
+nothing("cleanup", "B03", "46c475bd676b", "mm/pgtable: kmap_local_page() instead of kmap_atomic()",
+        "kmap_atomic() lets nobody sleep while a table is mapped; since C01 RCU does not either",
+        "include/linux/pgtable.h")  # fmt: skip
 nothing("cleanup", "B06", "45fe85e9811e", "mm/page_vma_mapped: delete bogosity in page_vma_mapped_walk()",
         "a test that was made already is gone", "mm/page_vma_mapped.c")  # fmt: skip
 nothing("cleanup", "B07", "90f43b0a13cd", "mm/page_vma_mapped: reformat map_pte() with less indentation",

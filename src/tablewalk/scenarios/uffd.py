@@ -55,6 +55,14 @@ def uffd_move_and_dontneed(s: Setup) -> None:
     s.thread("dontneed", lambda: p.madvise(s.A, s.huge, MADV_DONTNEED))
 
 
+@scenario(arch="x86-pae/1", options={"highpte": "y"})
+def uffd_move_and_dontneed_highpte(s: Setup) -> None:
+    """The same with tables in high memory, each of which is mapped while it is used."""
+    p, uffd, source = _to_move(s)
+    s.thread("move", lambda: uffd.move(s.A, source))
+    s.thread("dontneed", lambda: p.madvise(s.A, s.huge, MADV_DONTNEED))
+
+
 @scenario()
 def uffd_move_huge_twice(s: Setup) -> None:
     """Two UFFDIO_MOVE of parts of a huge page, which has to be split for them: one of them gets on."""
