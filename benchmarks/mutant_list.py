@@ -86,7 +86,7 @@ TABLES = (
         "zap-loses-dirty",
         "memory_zap.py",
         "a written page of a file is clean once it is unmapped, and MADV_PAGEOUT drops it",
-        '        WRITE_ONCE(f, "flags", f.flags | PG_DIRTY)\n        return True, found | FORCE_FLUSH\n',
+        '        folio_mark_dirty(f)\n        return True, found | FORCE_FLUSH\n',
         "        return True, found | FORCE_FLUSH\n",
     ),
     Mutant(
