@@ -44,7 +44,7 @@ def order_of(engine: Engine, threads: list[str]) -> Order:
         if (node.number, held) in seen:
             continue
         seen.add((node.number, held))
-        if node.name in WAITS:
+        if node.name in WAITS and engine.machine.cell_of(node.address):  # what is no lock breaks another rule
             taken = Taken(threads[node.thread] if node.thread < len(threads) else "RCU", node.place())
             for lock in held:
                 found.setdefault((_class(engine, lock), _class(engine, node.address)), taken)
@@ -63,7 +63,7 @@ def _held_after(engine: Engine, node: Node, held: Held, result: object) -> Held:
     if node.name in GIVES:
         return held - {node.address}
     if node.name == "free":
-        return held - set(range(node.address, engine.machine.ghost_of(node.address)))
+        return Held(lock for lock in held if engine.machine.base_of[lock] != node.address)
     if node.name == "map_release_writes":
         return held - set(engine.machine.maps())
     return held

@@ -89,6 +89,7 @@ class _Census:
         self.types = model.kernel("mm_types")
         self.pa = model.kernel("page_alloc")
         self.filemap = model.kernel("filemap")
+        self.swap = model.kernel("swap_table")
         self.arch = model.arch
         self.ptes: Counter[int] = Counter()  # folio -> entries
         self.huge: Counter[int] = Counter()
@@ -111,6 +112,10 @@ class _Census:
             for _, value in machine.xa_range(self.types.address_space(address).i_pages, 0, 1 << 62):
                 if value > self.filemap.XA_RETRY_ENTRY:
                     self.cached[value] += 1
+        for address in self.live("swap_cluster_info"):
+            slots = self.types.swap_cluster_info(address).slot
+            found = [load(slots + self.swap.SLOT_CELLS * i) for i in range(machine.nr_of[address])]
+            self.cached.update(f for f in found if f)
         zero = {self.types.folio(load(self.pa.zero_page())), self.pa.SYSTEM.huge_zero_folio}
         for address in self.live("folio"):
             f = self.types.folio(address)

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""32-bit arm's own users of page tables (arch/arm/lib/uaccess_with_memcpy.c, mm/fault.c; 7.2)."""
+"""32-bit arm's own users of page tables (arch/arm/lib/uaccess_with_memcpy.c, mm/fault.c, mm/fault-armv.c; 7.2)."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from ..machine import forget, load, spin_lock, spin_unlock, store
+from ..arch import arch
+from ..machine import forget, load, spin_lock, spin_lock_nested, spin_unlock, store
 from .fault import user_write
 from .mm_types import mm_struct, spinlock_t
 from .mmap_lock import mmap_read_lock, mmap_read_unlock
@@ -26,9 +27,17 @@ from .pgtable import (
     pte_page,
     ptep_get,
 )
-from .pgtable_generic import pte_offset_map, pte_offset_map_lock, pte_unmap, pte_unmap_unlock
+from .pgtable_generic import (
+    pte_offset_map,
+    pte_offset_map_lock,
+    pte_offset_map_rw_nolock,
+    pte_unmap,
+    pte_unmap_unlock,
+)
 
 WRITABLE: Final = PRESENT | ACCESSED | RW | DIRTY  # an entry through which a write does not fault
+
+UNCACHED: Final = 32  # of an entry: L_PTE_MT_BUFFERABLE or so
 
 
 def pin_page_for_write(mm: mm_struct, addr: int) -> tuple[page_t, pte_p, spinlock_t]:
@@ -93,3 +102,46 @@ def show_pte(mm: mm_struct, addr: int) -> tuple[int, ...]:
     entry = ptep_get(pte)
     pte_unmap(pte)
     return pmdval, entry
+
+
+# --- virtually indexed caches: pages that are mapped twice ------------------------------------------------
+
+
+def make_coherent(mm: mm_struct, addr: int, pte: pte_p, alias: int) -> bool:
+    """A page has been mapped at `addr`, whose table's lock is held: if it is at `alias` too, neither is cached.
+
+    The kernel finds the aliases by the file's tree of mappings, and gives no more than one VMA at a time.
+    """
+    aliased = adjust_pte(mm, alias, addr >> arch.pmd_shift != alias >> arch.pmd_shift)
+    if aliased:
+        do_adjust_pte(pte)
+    return aliased
+
+
+def adjust_pte(mm: mm_struct, addr: int, need_lock: bool) -> bool:
+    """Make an entry uncached, if there is one; without `need_lock` its table's lock is held."""
+    while True:
+        pmd = mm_find_pmd(mm, addr)
+        if not pmd or load(pmd) == 0:
+            return False
+        pte, pmdval, ptl = pte_offset_map_rw_nolock(mm, pmd, addr)
+        if not pte:
+            return False
+        if need_lock:
+            spin_lock_nested(ptl)
+        same = not need_lock or pmdp_get_lockless(pmd) == pmdval
+        present = same and do_adjust_pte(pte)
+        if need_lock:
+            spin_unlock(ptl)
+        pte_unmap(pte)
+        if same:
+            return present
+        forget(())
+
+
+def do_adjust_pte(pte: pte_p) -> bool:
+    """The same of an entry whose lock is held."""
+    entry = ptep_get(pte)
+    if entry & PRESENT and entry & UNCACHED == 0:
+        store(pte, entry | UNCACHED)
+    return entry & PRESENT != 0

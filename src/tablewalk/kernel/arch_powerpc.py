@@ -8,7 +8,8 @@ there the kernel notes in the entry.  In the model any present entry is.
 from __future__ import annotations
 
 from ..arch import arch
-from ..machine import load, local_irq_restore, local_irq_save, store
+from ..machine import is_locked, load, local_irq_restore, local_irq_save, store
+from .bug import BugOn
 from .mm_types import mm_struct, ptdesc
 from .pgtable import (
     PRESENT,
@@ -20,12 +21,14 @@ from .pgtable import (
     pmd_trans_huge,
     pmdp_get_lockless,
     pte_offset_kernel,
+    pte_p,
     ptep_get,
 )
 from .pgtable_generic import (
     pte_free,
     pte_offset_map,
     pte_offset_map_lock,
+    pte_offset_map_ro_nolock,
     pte_unmap,
     pte_unmap_unlock,
 )
@@ -90,3 +93,20 @@ def kvmppc_unmap_free_pmd(mm: mm_struct, table: ptdesc) -> None:
                 store(pte + nr, 0)
             pmd_clear(pmd)
             pte_free(mm, pmd_pgtable(pmdval))
+
+
+def ptep_set_access_flags(mm: mm_struct, addr: int, pte: pte_p, entry: int) -> None:
+    """Change an entry so that it allows more, under ptl, which DEBUG_VM asserts."""
+    assert_pte_locked(mm, addr)
+    store(pte, entry)
+
+
+def assert_pte_locked(mm: mm_struct, addr: int) -> None:
+    """The caller holds the lock of the table at `addr`.  Raises BugOn; khugepaged may have emptied the pmd itself."""
+    pmd = mm_find_pmd(mm, addr)
+    if load(pmd) == 0:
+        return
+    pte, ptl = pte_offset_map_ro_nolock(mm, pmd, addr)
+    if not pte or not is_locked(ptl):
+        raise BugOn("powerpc changes an entry without its table's lock")
+    pte_unmap(pte)

@@ -31,7 +31,8 @@ class Kconfig:
     highpte: bool = False  # HIGHPTE
     hypervisor: bool = False  # no option: an x86 guest whose hypervisor flushes TLBs (Xen PV, Hyper-V, KVM)
     numa: bool = True  # NUMA
-    swap: bool = False  # no option: there is a swap device, which is read and written at once, without read-ahead
+    swap: bool = False  # no option: there is a swap device, which is read and written at once
+    page_cluster: int = 0  # vm.page-cluster: a fault on swap reads 2^that pages; kernels begin with 3
     known_contents: bool = False  # no option: pages hold what the program wrote, so one of zeroes may be told
     # no option: the monitor of all userfaultfds, called with a context's address, a fault's, and a VM_UFFD_* flag:
     # whether it resolved the fault; if not, it is called once more when no lock is held

@@ -8,6 +8,7 @@ from typing import Final
 from ..arch import arch
 from ..machine import READ_ONCE, WRITE_ONCE, forget, load, local_irq_restore, local_irq_save, spin_unlock, store
 from .config import config
+from .huge_pmd import __split_huge_pmd
 from .memory import handle_mm_fault
 from .mm_types import mm_struct, vm_area_struct
 from .mmap_lock import mmap_read_lock, mmap_read_unlock
@@ -31,7 +32,7 @@ from .pgtable import (
     ptep_get,
     ptep_get_lockless,
 )
-from .pgtable_generic import pmd_lock, pte_offset_map, pte_offset_map_lock, pte_unmap, pte_unmap_unlock
+from .pgtable_generic import pmd_lock, pte_alloc, pte_offset_map, pte_offset_map_lock, pte_unmap, pte_unmap_unlock
 from .vm_flags import (
     EFAULT,
     EHWPOISON,
@@ -59,6 +60,7 @@ FOLL_GET: Final = 2
 FOLL_FORCE: Final = 4
 FOLL_HWPOISON: Final = 8  # poisoned memory is told by an errno of its own
 FOLL_UNLOCKABLE: Final = 16  # mmap_lock may be dropped to wait
+FOLL_SPLIT_PMD: Final = 32  # a huge page is split first: uprobes
 
 
 def check_vma_flags(vma: vm_area_struct, gup_flags: int) -> int:
@@ -75,12 +77,14 @@ def check_vma_flags(vma: vm_area_struct, gup_flags: int) -> int:
 
 
 def follow_page_mask(vma: vm_area_struct, address: int, gup_flags: int) -> tuple[page_t, int]:
-    """(page mapped at `address` so that it serves the flags, else 0; bytes up to the end of its mapping)."""
+    """(page mapped at `address` so that it serves the flags, else 0; bytes up to the end of its mapping, or -errno)."""
     pmd = mm_find_pmd(vma.vm_mm, address)
     if not pmd:
         return 0, 0
     pmdval = pmdp_get_lockless(pmd)
     if pmdval & LEAF and pmdval & (PRESENT | PROTNONE):
+        if gup_flags & FOLL_SPLIT_PMD:
+            return follow_split_pmd(vma, address, pmd, gup_flags)
         return follow_huge_pmd(vma, address, pmd, gup_flags)
     if pmdval & (PRESENT | LEAF) != PRESENT:
         return 0, 0
@@ -108,6 +112,13 @@ def follow_page_pte(vma: vm_area_struct, address: int, pmd: pmd_p, gup_flags: in
             folio_get(f)
     pte_unmap_unlock(pte, ptl)
     return page
+
+
+def follow_split_pmd(vma: vm_area_struct, address: int, pmd: pmd_p, gup_flags: int) -> tuple[page_t, int]:
+    """The same of a huge pmd that is split; that of a file is empty then, and gets a table."""
+    __split_huge_pmd(vma, pmd, address)
+    pte_alloc(vma.vm_mm, pmd, address)
+    return follow_page_pte(vma, address, pmd, gup_flags), arch.page_size
 
 
 def follow_huge_pmd(vma: vm_area_struct, address: int, pmd: pmd_p, gup_flags: int) -> tuple[page_t, int]:
@@ -144,7 +155,7 @@ def get_page(vma: vm_area_struct, address: int, gup_flags: int) -> tuple[page_t,
     """Follow or fault until the page is there: (page, bytes to the end of its mapping), or (0, -errno)."""
     while True:
         page, size = follow_page_mask(vma, address, gup_flags)
-        if page:
+        if page or size < 0:
             return page, size
         error = faultin_page(vma, address, gup_flags)
         if error:
@@ -221,10 +232,10 @@ def __mm_populate(mm: mm_struct, start: int, length: int, ignore_errors: bool) -
     return 0 if ignore_errors else ret
 
 
-def get_user_pages(mm: mm_struct, start: int, nr: int, write: bool) -> tuple[page_t, ...]:
+def get_user_pages(mm: mm_struct, start: int, nr: int, write: bool, more_flags: int = 0) -> tuple[page_t, ...]:
     """Up to `nr` pages from `start` on, each with a reference; fewer where one cannot be had."""
     pages: tuple[page_t, ...] = ()
-    gup_flags = FOLL_GET | FOLL_UNLOCKABLE | (FOLL_WRITE if write else 0)
+    gup_flags = FOLL_GET | FOLL_UNLOCKABLE | (FOLL_WRITE if write else 0) | more_flags
     mmap_read_lock(mm)
     for i in range(nr):
         address = start + (i << arch.page_shift)

@@ -11,12 +11,11 @@ from ..machine import xa_range
 from .filemap import fput, get_file, radix_order, radix_to_swp_entry, xa_is_value
 from .mm_types import vm_area_struct
 from .mmap_lock import mmap_read_lock, mmap_read_unlock
-from .page_alloc import folio_put
 from .pagewalk import walk_page_range_vma
 from .pgtable import SWP_SWAP, is_swap_pte, pmd_p, ptep_get, swp_offset, swp_type
 from .pgtable_generic import pte_offset_map_lock, pte_unmap_unlock
 from .rmap import linear_page_index
-from .swap_state import swapin_sync
+from .swap_state import read_swap_cache
 
 
 def madvise_willneed(vma: vm_area_struct, start: int, end: int) -> int:
@@ -46,13 +45,6 @@ def swapin_walk_pmd_entry(vma: vm_area_struct, pmd: pmd_p, addr: int, end: int, 
         if is_swap_pte(entry) and swp_type(entry) == SWP_SWAP:
             read_swap_cache(swp_offset(entry))
     return 0
-
-
-def read_swap_cache(offset: int) -> None:
-    """Cache the page of a slot (read_swap_cache_async)."""
-    f = swapin_sync(offset)
-    if f:
-        folio_put(f)
 
 
 def shmem_swapin_range(vma: vm_area_struct, start: int, end: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from ..machine import add, mutex_lock, mutex_unlock, store
 from .migrate import migration_entry_wait
-from .mm_types import folio
+from .mm_types import folio, vm_area_struct
 from .page_alloc import (
     FOLIO_MAPPING_ANON,
     MAPPING_SHIFT,
@@ -38,8 +38,9 @@ from .pgtable import (
     vm_page_prot,
 )
 from .pgtable_generic import pte_offset_map_lock, pte_unmap_unlock
-from .rmap import folio_add_rmap_ptes
-from .swap_state import folio_matches_swap_entry, swapin_sync
+from .rmap import folio_add_rmap_ptes, linear_page_index
+from .swap_readahead import swapin_readahead
+from .swap_state import folio_matches_swap_entry
 from .swapfile import folio_free_swap, folio_put_swap
 from .userfaultfd_k import userfaultfd_pte_wp
 from .vm_fault import vm_fault
@@ -56,7 +57,7 @@ def do_swap_page(vmf: vm_fault, entry: int) -> int:
         return 0
     if kind == SWP_HWPOISON:
         return VM_FAULT_HWPOISON
-    f = swapin_sync(swp_offset(entry))
+    f = swapin_readahead(vmf, swp_offset(entry))
     if f:
         mutex_lock(f.lock)
         if not map_swapped_in(vmf, entry, f):
@@ -89,7 +90,7 @@ def map_swapped_in(vmf: vm_fault, entry: int, f: folio) -> bool:
             new |= RW | (MKDIRTY if vmf.flags & FAULT_FLAG_WRITE else 0)
         store(page_flags(page), PAGE_ANON_EXCLUSIVE)
     if not folio_test_anon(f):
-        __folio_set_anon(f, vmf, exclusive)
+        __folio_set_anon(f, vma, vmf.address, exclusive)
     folio_add_rmap_ptes(f, page, 1, vmf.vma)
     folio_put_swap(f, page)
     store(pte, new)
@@ -110,12 +111,11 @@ def swapin_writable(vmf: vm_fault, new: int) -> bool:
     return vma.vm_flags & VM_WRITE != 0 and not userfaultfd_pte_wp(vma, new) and not pte_needs_soft_dirty_wp(vma, new)
 
 
-def __folio_set_anon(f: folio, vmf: vm_fault, exclusive: bool) -> None:
+def __folio_set_anon(f: folio, vma: vm_area_struct, address: int, exclusive: bool) -> None:
     """Make a folio that was read in anonymous memory: of the VMA's anon_vma if its own alone, else of the root."""
-    vma = vmf.vma
     av = vma.anon_vma if exclusive else vma.anon_vma.root
     f.mapping = av.addr << MAPPING_SHIFT | FOLIO_MAPPING_ANON
-    f.index = vmf.pgoff
+    f.index = linear_page_index(vma, address)
 
 
 def handle_pte_marker(vmf: vm_fault, entry: int) -> int:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The swap cache: folios by slot (mm/swap_state.c, mm/page_io.c; 7.2).
 
-One reference of each page belongs to the cache.  The device is read and written at once, and nothing is read ahead.
+One reference of each page belongs to the cache.  The device is read and written at once.
 """
 
 from __future__ import annotations
@@ -135,6 +135,13 @@ def swapin_sync(offset: int, order: int = 0) -> folio:
         swap_read_folio(f)
         return f
     return swap_cache_get_folio(offset)
+
+
+def read_swap_cache(offset: int) -> None:
+    """Cache the page of a slot, if an entry refers to it (read_swap_cache_async)."""
+    f = swapin_sync(offset)
+    if f:
+        folio_put(f)
 
 
 def swap_read_folio(f: folio) -> None:

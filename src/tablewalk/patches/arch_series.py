@@ -20,6 +20,7 @@ from ..kernel.pgtable_generic import (
     pte_alloc_map_lock,
     pte_offset_map,
     pte_offset_map_lock,
+    pte_offset_map_rw_nolock,
     pte_unmap_unlock,
 )
 from ..kernel.tlb import flush_tlb_range
@@ -78,6 +79,15 @@ def lock_looked_through(mm: mm_struct, pmd: pmd_p, addr: int) -> tuple[pte_p, sp
     if not pte:
         ptep_get(pte)
     return pte, ptl
+
+
+@site(*A01, "arch_arm:pte_offset_map_rw_nolock", ARM, "arm/mm/fault-armv.c")
+def rw_looked_through(mm: mm_struct, pmd: pmd_p, addr: int) -> tuple[pte_p, int, spinlock_t]:
+    """The same where the lock is taken later."""
+    pte, pmdval, ptl = pte_offset_map_rw_nolock(mm, pmd, addr)
+    if not pte:
+        ptep_get(pte)
+    return pte, pmdval, ptl
 
 
 @site(*A15, "arch_s390:pte_alloc_map_lock", S390, "s390/kernel/uv.c", "s390/mm/gmap.c")

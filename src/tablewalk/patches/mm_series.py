@@ -12,10 +12,29 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from ..arch import arch
-from ..kernel.mm_types import mm_struct, spinlock_t
-from ..kernel.pgtable import PFN_SHIFT, TABLE_ENTRY, pmd_p, pmdp_get_lockless, pte_p
-from ..kernel.pgtable_generic import pte_lockptr
-from ..machine import rcu_read_lock, spin_lock
+from ..kernel.gup import follow_page_pte
+from ..kernel.huge_pmd import __split_huge_pmd
+from ..kernel.mm_types import mm_struct, spinlock_t, vm_area_struct
+from ..kernel.page_alloc import PAGE_CELLS
+from ..kernel.pgtable import (
+    PFN_SHIFT,
+    SPECIAL,
+    TABLE_ENTRY,
+    page_t,
+    pmd_is_table,
+    pmd_p,
+    pmd_page,
+    pmd_trans_huge,
+    pmdp_get_lockless,
+    pte_index,
+    pte_p,
+    pte_page,
+    pte_present,
+    ptep_get,
+)
+from ..kernel.pgtable_generic import pte_alloc, pte_lockptr, pte_offset_map, pte_unmap
+from ..kernel.vm_flags import EBUSY
+from ..machine import load, rcu_read_lock, spin_lock
 from . import Claim, patch, without_code
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -39,12 +58,17 @@ def race(scenario: str, invariant: str) -> Claim:
 
 B04: Final = ("B04", "0d940a9b270b", "mm/pgtable: allow pte_offset_map[_lock]() to fail")
 B09: Final = ("B09", "7780d04046a2", "mm/pagewalkers: ACTION_AGAIN if pte_offset_map_lock() fails")
+B10: Final = ("B10", "be872f83bf57", "mm/pagewalk: walk_pte_range() allow for pte_offset_map()")
+B13: Final = ("B13", "6ec1905f6ec7", "mm/hmm: retry if pte_offset_map() fails")
 B14: Final = ("B14", "2b683a4ff6ee", "fs/userfaultfd: retry if pte_offset_map() fails")
 B15: Final = ("B15", "3622d3cde308", "mm/userfaultfd: allow pte_offset_map_lock() to fail")
 B17: Final = ("B17", "04dee9e85cf5", "mm/various: give up if pte_offset_map[_lock]() fails")
 B19: Final = ("B19", "a5be621ee292", "mm/mremap: retry if either pte_offset_map_*lock() fails")
+B22: Final = ("B22", "d850fa729873", "mm/swapoff: allow pte_offset_map[_lock]() to fail")
+B23: Final = ("B23", "52fc048320ad", "mm/mglru: allow pte_offset_map_nolock() to fail")
 B27: Final = ("B27", "895f5ee464cc", "mm/khugepaged: allow pte_offset_map[_lock]() to fail")
 B28: Final = ("B28", "3db82b9374ca", "mm/memory: allow pte_offset_map[_lock]() to fail")
+B31: Final = ("B31", "4f8fcf4ced0b", "mm/swap: swap_vma_readahead() do the pte_offset_map()")
 
 
 @trusting(*B04, "pgtable_generic.__pte_offset_map", race("fault-and-dontneed", "I1"), "mm/pgtable-generic.c")
@@ -55,8 +79,11 @@ def map_anything(pmd: pmd_p, addr: int) -> tuple[pte_p, int]:
     return (pmdval >> PFN_SHIFT) + TABLE_ENTRY + (addr >> arch.page_shift & arch.ptrs_per_pte - 1), pmdval
 
 
+@trusting(*B13, "hmm:pte_offset_map", race("device-and-dontneed", "I1"), "mm/hmm.c")
 @trusting(*B14, "userfaultfd_fault:pte_offset_map", race("uffd-fault-and-dontneed", "I1"), "fs/userfaultfd.c")
 @trusting(*B17, "gup:pte_offset_map", race("gup-fast-and-dontneed", "I1"), "mm/gup.c")
+@trusting(*B22, "swapoff:pte_offset_map", race("swapoff-and-dontneed", "I1"), "mm/swapfile.c")
+@trusting(*B31, "swap_readahead:pte_offset_map", race("swapin-and-dontneed", "I1"), "mm/swap_state.c")
 @trusting(*B27, "collapse_huge_page:pte_offset_map", race("anon-collapse-dontneed", "I1"), "mm/khugepaged.c")
 def map_only(pmd: pmd_p, addr: int) -> pte_p:
     """The same for a reader."""
@@ -72,6 +99,7 @@ def map_only(pmd: pmd_p, addr: int) -> pte_p:
     race("fault-and-dontneed", "I1"),
     "mm/memory.c",
 )
+@trusting(*B23, "lru_gen:pte_offset_map_rw_nolock", race("aging-and-dontneed", "I1"), "mm/vmscan.c")
 @trusting(*B28, "memory_copy:pte_offset_map_rw_nolock", race("fault-and-dontneed", "I1"), "mm/memory.c")
 def map_and_lockptr(mm: mm_struct, pmd: pmd_p, addr: int) -> tuple[pte_p, int, spinlock_t]:
     """The same for who takes the lock later."""
@@ -108,6 +136,7 @@ def map_and_lockptr(mm: mm_struct, pmd: pmd_p, addr: int) -> tuple[pte_p, int, s
 @trusting(*B09, "mlock:pte_offset_map_lock", race("shmem-collapse-mlock", "I1"), "mm/mlock.c")
 @trusting(*B09, "mincore:pte_offset_map_lock", race("mincore-and-dontneed", "I1"), "mm/mincore.c")
 @trusting(*B09, "task_mmu:pte_offset_map_lock", race("mincore-and-dontneed", "I1"), "fs/proc/task_mmu.c")
+@trusting(*B10, "guard:pte_offset_map_lock", race("guard-install-and-dontneed", "I1"), "mm/pagewalk.c")
 @trusting(*B15, "userfaultfd:pte_offset_map_lock", race("uffd-copy-and-dontneed", "I1"), "mm/userfaultfd.c")
 @trusting(*B17, "gup:pte_offset_map_lock", race("gup-fast-and-dontneed", "I1"), "mm/gup.c")
 @trusting(
@@ -127,6 +156,7 @@ def map_and_lockptr(mm: mm_struct, pmd: pmd_p, addr: int) -> tuple[pte_p, int, s
     race("free-and-dontneed", "I1"),
     "mm/madvise.c",
 )
+@trusting(*B22, "swapoff:pte_offset_map_lock", race("swapoff-and-dontneed", "I1"), "mm/swapfile.c")
 @trusting(*B27, "collapse_huge_page:pte_offset_map_lock", race("anon-collapse-dontneed", "I1"), "mm/khugepaged.c")
 @trusting(*B28, "memory:pte_offset_map_lock", race("fault-and-dontneed", "I1"), "mm/memory.c")
 @trusting(*B28, "memory_zap:pte_offset_map_lock", race("fault-and-dontneed", "I1"), "mm/memory.c")
@@ -137,6 +167,45 @@ def lock_anything(mm: mm_struct, pmd: pmd_p, addr: int) -> tuple[pte_p, spinlock
     ptl = pte_lockptr(mm, pmdval)
     spin_lock(ptl)
     return pte, ptl
+
+
+@trusting(
+    "B12",
+    "0d1c81edc61e",
+    "mm/vmalloc: vmalloc_to_page() use pte_offset_kernel()",
+    "vmalloc.vmalloc_to_page",
+    Claim("cleanup", "vmalloc-to-page"),
+    "mm/vmalloc.c",
+)
+def mapped_like_a_users(pmd: pmd_p, addr: int) -> page_t:
+    """The kernel's table is mapped as one that can go away, and unmapped."""
+    pmdval = load(pmd)
+    if pmdval == 0:
+        return 0
+    if pmd_trans_huge(pmdval):
+        return pmd_page(pmdval) + PAGE_CELLS * pte_index(addr)
+    pte = pte_offset_map(pmd, addr)
+    entry = ptep_get(pte)
+    pte_unmap(pte)
+    return pte_page(entry) if pte_present(entry) else 0
+
+
+@trusting(
+    "B25",
+    "2378118bd9da",
+    "mm/gup: remove FOLL_SPLIT_PMD use of pmd_trans_unstable()",
+    "gup.follow_split_pmd",
+    race("uprobe-and-dontneed", "RESULT"),
+    "mm/gup.c",
+)
+def busy_if_unstable(vma: vm_area_struct, address: int, pmd: pmd_p, gup_flags: int) -> tuple[page_t, int]:
+    """Of the huge zero page a table is expected: who finds none gives up with -EBUSY."""
+    of_zero_page = load(pmd) & SPECIAL
+    __split_huge_pmd(vma, pmd, address)
+    if of_zero_page and not pmd_is_table(pmdp_get_lockless(pmd)):
+        return 0, -EBUSY
+    pte_alloc(vma.vm_mm, pmd, address)
+    return follow_page_pte(vma, address, pmd, gup_flags), arch.page_size
 
 
 # --- nothing to leave out --------------------------------------------------------------------------------
@@ -160,31 +229,19 @@ nothing("cleanup", "B06", "45fe85e9811e", "mm/page_vma_mapped: delete bogosity i
         "a test that was made already is gone", "mm/page_vma_mapped.c")  # fmt: skip
 nothing("cleanup", "B07", "90f43b0a13cd", "mm/page_vma_mapped: reformat map_pte() with less indentation",
         "only the text changes", "mm/page_vma_mapped.c")  # fmt: skip
-nothing("not modelled", "B10", "be872f83bf57", "mm/pagewalk: walk_pte_range() allow for pte_offset_map()",
-        "walks that call a function for each entry (walk_pte_range)", "mm/pagewalk.c")  # fmt: skip
-nothing("not modelled", "B11", "e5ad581c7f1c", "mm/pagewalk: vmwgfx: simplify pmd & pud mapping dirty helpers",
-        "the dirty helpers of graphics drivers (mapping_dirty_helpers.c)", "mm/mapping_dirty_helpers.c")  # fmt: skip
-nothing("not modelled", "B12", "0d1c81edc61e", "mm/vmalloc: vmalloc_to_page() use pte_offset_kernel()",
-        "the kernel's own page tables", "mm/vmalloc.c")  # fmt: skip
-nothing("not modelled", "B13", "6ec1905f6ec7", "mm/hmm: retry if pte_offset_map() fails",
-        "device memory (HMM)", "mm/hmm.c")  # fmt: skip
-nothing("not modelled", "B16", "9f2bad096d2f", "mm/debug_vm_pgtable,page_table_check: warn pte map fails",
-        "the kernel's own tests of page tables", "mm/debug_vm_pgtable.c", "mm/page_table_check.c")  # fmt: skip
+nothing("cleanup", "B11", "e5ad581c7f1c", "mm/pagewalk: vmwgfx: simplify pmd & pud mapping dirty helpers",
+        "walk_pte_range() maps the table itself, and looks again if there is none (B10): no test is needed before",
+        "mm/mapping_dirty_helpers.c")  # fmt: skip
+nothing("cleanup", "B16", "9f2bad096d2f", "mm/debug_vm_pgtable,page_table_check: warn pte map fails",
+        "the kernel's own tests of tables that nobody else can take away: they would warn, not crash",
+        "mm/debug_vm_pgtable.c", "mm/page_table_check.c")  # fmt: skip
 nothing("cleanup", "B21", "179d3e4f3bfa", "mm/madvise: clean up force_shm_swapin_readahead()",
         "only the text changes", "mm/madvise.c")  # fmt: skip
-nothing("not modelled", "B22", "d850fa729873", "mm/swapoff: allow pte_offset_map[_lock]() to fail",
-        "swapoff", "mm/swapfile.c")  # fmt: skip
-nothing("not modelled", "B23", "52fc048320ad", "mm/mglru: allow pte_offset_map_nolock() to fail",
-        "the multi-generational LRU", "mm/vmscan.c")  # fmt: skip
 nothing("not modelled", "B24", "4b56069c95d6", "mm/migrate_device: allow pte_offset_map_lock() to fail",
         "migration to devices", "mm/migrate_device.c")  # fmt: skip
-nothing("not modelled", "B25", "2378118bd9da", "mm/gup: remove FOLL_SPLIT_PMD use of pmd_trans_unstable()",
-        "FOLL_SPLIT_PMD, which uprobes use", "mm/gup.c")  # fmt: skip
 nothing("cleanup", "B26", "c9c1ee20ee84", "mm/huge_memory: split huge pmd under one pte_offset_map()",
         "a table that nobody else sees is mapped once, not once an entry", "mm/huge_memory.c")  # fmt: skip
 nothing("cleanup", "B30", "feda5c393a6c", "mm/pgtable: delete pmd_trans_unstable() and friends",
         "the last callers had gone", "include/linux/pgtable.h")  # fmt: skip
-nothing("not modelled", "B31", "4f8fcf4ced0b", "mm/swap: swap_vma_readahead() do the pte_offset_map()",
-        "read-ahead from swap", "mm/swap_state.c")  # fmt: skip
 nothing("not modelled", "B32", "a92cbb82c8d3", "perf/core: Allow pte_offset_map() to fail",
         "perf's samples of the page size", "kernel/events/core.c")  # fmt: skip

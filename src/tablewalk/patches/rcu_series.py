@@ -318,10 +318,6 @@ def nothing(kind: str, id: str, commit: str, title: str, note: str, *files: str)
     without_code(__name__, id, commit=commit, title=title, series=SERIES, since="6.6", files=files, claim=claim)
 
 
-nothing("not modelled", "C03", "de2e4626c706", "arm: adjust_pte() use pte_offset_map_nolock()",
-        "adjust_pte, which makes aliases in virtually indexed caches uncached", "arch/arm/mm/fault-armv.c")  # fmt: skip
-nothing("not modelled", "C04", "3d140215a6ae", "powerpc: assert_pte_locked() use pte_offset_map_nolock()",
-        "powerpc's own assertion that a table is locked", "arch/powerpc/mm/pgtable.c")  # fmt: skip
 nothing("cleanup", "C12", "cf95e337cb63", "mm: delete mmap_write_trylock() and vma_try_start_write()",
         "what C09 replaced was their last caller", "include/linux/mmap_lock.h", "include/linux/mm.h")  # fmt: skip
 nothing("cleanup", "C13", "610d06576737", "mm/pgtable: notes on pte_offset_map[_lock]()",

@@ -60,6 +60,45 @@ def arm_show_pte(s: Setup) -> None:
     _shows(s, "oops", "arch_arm")
 
 
+@scenario(arch="arm-lpae/1")
+def arm_adjust_pte(s: Setup) -> None:
+    """A page that is mapped twice is made uncached at both addresses, of which one loses its table to a collapse."""
+    (p,) = s.sharing(1)
+    there = s.A + 2 * s.huge * s.page
+    file = s.model.kernel("vma").find_vma(p.mm, s.A).vm_file
+    p.mmap(there, s.huge, file)
+    p.read(there)
+    s.thread("collapse", lambda: p.madvise(there, s.huge, MADV_COLLAPSE))  # which begins with the table at A
+    s.thread("fault", _mapped_again(s, p, there, s.A))
+    s.sometimes("retracted")
+
+
+@scenario(arch="arm-lpae/1")
+def arm_adjust_pte_near(s: Setup) -> None:
+    """The same where both entries are in one table, while the page is written."""
+    p, f = s.process(), s.shmem(1)
+    for address in (s.A, s.A + s.page):
+        p.mmap(address, 1, f)
+        p.write(address, 1)
+    s.thread("fault", _mapped_again(s, p, s.A, s.A + s.page))
+    s.thread("write", lambda: p.write(s.A + s.page, 2))
+    s.finally_(lambda results: None if results["fault"] else "the other entry is not found")
+
+
+def _mapped_again(s: Setup, p: Process, address: int, alias: int) -> Callable[[], bool]:
+    """What arm does at the end of a fault at `address`; whether there is another entry for the page."""
+    arm, generic, pgtable = (s.model.kernel(m) for m in ("arch_arm", "pgtable_generic", "pgtable"))
+
+    def update_mmu_cache() -> bool:
+        pte, ptl = generic.pte_offset_map_lock(p.mm, pgtable.mm_find_pmd(p.mm, address), address)
+        aliased = bool(pte) and bool(arm.make_coherent(p.mm, address, pte, alias))
+        if pte:
+            generic.pte_unmap_unlock(pte, ptl)
+        return aliased
+
+    return update_mmu_cache
+
+
 @scenario(arch="arm64/1")
 def arm64_show_pte(s: Setup) -> None:
     """arm64 prints the entries of an address whose table is retracted."""
@@ -89,6 +128,24 @@ def powerpc_flush_hash(s: Setup) -> None:
 def powerpc_show_pte(s: Setup) -> None:
     """xmon prints the entries of an address whose table is retracted."""
     _shows(s, "xmon", "arch_powerpc")
+
+
+@scenario(arch="ppc64le/1")
+def powerpc_access_flags(s: Setup) -> None:
+    """powerpc asserts that a table is locked in which it makes an entry young, while it is to be retracted."""
+    q = _retracted(s)
+    powerpc, generic, pgtable = (s.model.kernel(m) for m in ("arch_powerpc", "pgtable_generic", "pgtable"))
+    load = s.model.machine.load
+
+    def fault() -> None:
+        pte, ptl = generic.pte_offset_map_lock(q.mm, pgtable.mm_find_pmd(q.mm, s.A), s.A)
+        if pte:
+            entry = load(pte)
+            if entry:
+                powerpc.ptep_set_access_flags(q.mm, s.A, pte, entry | pgtable.ACCESSED)
+            generic.pte_unmap_unlock(pte, ptl)
+
+    s.thread("fault", fault)
 
 
 @scenario(arch="s390x/1")
@@ -232,6 +289,13 @@ def parisc_unmap_uncached(s: Setup) -> None:
     """parisc takes memory for DMA out of the kernel's table."""
     parisc = s.model.kernel("arch_parisc")
     _own_table(s, lambda pmd: parisc.unmap_uncached_pte(pmd, s.A, s.page))
+
+
+@scenario()
+def vmalloc_to_page(s: Setup) -> None:
+    """A page of the kernel's is looked up in its table."""
+    vmalloc = s.model.kernel("vmalloc")
+    _own_table(s, lambda pmd: vmalloc.vmalloc_to_page(pmd, s.A))
 
 
 @scenario(arch="sparc64/1")

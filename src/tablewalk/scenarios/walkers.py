@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Those who come to a table without a fault or a system call of its owner's, while it goes away: swap, aging, devices,
+probes."""
+
+from __future__ import annotations
+
+from tablewalk.explore.scenario import (
+    MADV_DONTNEED,
+    MADV_GUARD_INSTALL,
+    MADV_HUGEPAGE,
+    MADV_PAGEOUT,
+    Process,
+    Setup,
+    scenario,
+)
+
+
+def _emptied(s: Setup, swapped: int = 0) -> Process:
+    """A process with a table, of which so many pages are in swap, that MADV_DONTNEED takes away."""
+    p = s.process()
+    p.mmap(s.A, s.huge)
+    p.fill(s.A, s.huge, 1)
+    if swapped:
+        p.madvise(s.A, swapped, MADV_PAGEOUT)
+    s.thread("dontneed", lambda: p.madvise(s.A, s.huge, MADV_DONTNEED))
+    return p
+
+
+@scenario(options={"swap": "y"})
+def swapoff_and_dontneed(s: Setup) -> None:
+    """swapoff brings pages back into a table that MADV_DONTNEED takes away."""
+    p = _emptied(s, 1)
+    unuse_mm = s.model.kernel("swapoff").unuse_mm
+    s.thread("swapoff", lambda: unuse_mm(p.mm))
+    s.finally_(lambda results: None if p.read(s.A) == 0 else f"the page reads {p.read(s.A)}")
+    s.sometimes("unuse_pte: store")
+
+
+@scenario(options={"swap": "y", "page_cluster": "1"})
+def swapin_and_dontneed(s: Setup) -> None:
+    """A fault reads ahead what the entries around it have in swap, while MADV_DONTNEED takes their table away."""
+    p = _emptied(s, 2)
+    s.thread("fault", lambda: p.read(s.A))
+    s.finally_(lambda results: None if results["fault"] in (0, 1) else f"the read saw {results['fault']}")
+    s.sometimes("swap_vma_readahead: load")
+
+
+@scenario()
+def aging_and_dontneed(s: Setup) -> None:
+    """The multi-generational LRU makes entries old, while MADV_DONTNEED takes their table away."""
+    p = _emptied(s)
+    lru_gen, locks = s.model.kernel("lru_gen"), s.model.kernel("mmap_lock")
+    pmd = s.model.kernel("pgtable").mm_find_pmd(p.mm, s.A)
+
+    def age() -> int:
+        locks.mmap_read_lock(p.mm)
+        young = int(lru_gen.walk_pte_range(p.mm, pmd, s.A, s.huge))
+        locks.mmap_read_unlock(p.mm)
+        return young
+
+    s.thread("aging", age)
+    s.finally_(lambda results: None if results["aging"] in (0, s.huge) else f"{results['aging']} entries were young")
+    s.sometimes_ends("all entries are young", lambda results: results["aging"] == s.huge)
+    s.sometimes_ends("no entry is young", lambda results: results["aging"] == 0)
+
+
+@scenario()
+def device_and_dontneed(s: Setup) -> None:
+    """A device that shares the address space (HMM) asks for pages, while MADV_DONTNEED takes their table away."""
+    p = _emptied(s)
+    hmm, locks, vmas = s.model.kernel("hmm"), s.model.kernel("mmap_lock"), s.model.kernel("vma")
+
+    def ask() -> int:
+        locks.mmap_read_lock(p.mm)
+        pages = hmm.hmm_range_fault(vmas.find_vma(p.mm, s.A), s.A, s.A + s.huge * s.page)
+        locks.mmap_read_unlock(p.mm)
+        return len(pages)
+
+    s.thread("device", ask)
+    s.finally_(lambda results: None if results["device"] == s.huge else f"{results['device']} pages are given")
+
+
+@scenario()
+def uprobe_and_dontneed(s: Setup) -> None:
+    """A probe splits the huge zero page to get one of its pages, while MADV_DONTNEED takes the new table away."""
+    p = s.process()
+    p.mmap(s.A, s.huge)
+    p.madvise(s.A, s.huge, MADV_HUGEPAGE)
+    p.read(s.A)
+    gup = s.model.kernel("gup")
+
+    def probe() -> int:
+        pages = gup.get_user_pages(p.mm, s.A, 1, False, gup.FOLL_SPLIT_PMD)
+        gup.put_user_pages(pages)
+        return len(pages)
+
+    s.thread("probe", probe)
+    s.thread("dontneed", lambda: p.madvise(s.A, s.huge, MADV_DONTNEED))
+    s.finally_(lambda results: None if results["probe"] == 1 else "the probe gets no page")
+    s.sometimes("split_zero_pmd")
+
+
+@scenario()
+def guard_install_and_dontneed(s: Setup) -> None:
+    """MADV_GUARD_INSTALL puts a marker into a table that MADV_DONTNEED takes away."""
+    p = s.process()
+    p.mmap(s.A, s.huge)
+    p.write(s.A, 1)
+    s.thread("guard", lambda: p.madvise(s.A + s.page, 1, MADV_GUARD_INSTALL))
+    s.thread("dontneed", lambda: p.madvise(s.A, s.huge, MADV_DONTNEED))
+    s.finally_(lambda results: None if p.read(s.A + s.page) == -1 else "the guard page can be read")
+    s.sometimes("reclaimed_fast")
