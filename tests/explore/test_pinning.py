@@ -46,6 +46,15 @@ def test_a_collapse_of_6_1_interrupts(arch: str, without_interrupt: str) -> None
     assert verdict(scenario, arch, KernelConfig("6.1", without=(INTERRUPT,))) == without_interrupt
 
 
+@pytest.mark.parametrize(
+    ("scenario", "without_interrupt"),
+    [("hugetlb-unshare-and-gup-fast-interrupt", "exhausted"), ("hugetlb-unshare-and-gup-fast", "RESULT")],
+)
+def test_who_unshares_a_table_of_hugetlb_interrupts(scenario: str, without_interrupt: str) -> None:
+    assert verdict(scenario) == "exhausted"
+    assert verdict(scenario, config=KernelConfig(without=("K34",))) == without_interrupt
+
+
 @pytest.fixture
 def changed_arches(monkeypatch: pytest.MonkeyPatch) -> None:
     """`ia64` as if it walked tables without locks, `sh` as if its flushes were broadcasts."""

@@ -63,7 +63,6 @@ class ptdesc(struct):
     pt_mm: mm_struct = const()
     pmd_huge_pte: ptdesc = plain(any_of("ptl", "pt_mm.page_table_lock"))
     deposit_next: ptdesc = plain()
-    pt_share_count: atomic_t = atomic()
     entry: entries_t = entries("ptl", "pt_mm.page_table_lock")
 
 

@@ -9,7 +9,7 @@ from . import Claim, without_code
 
 NOTIFIERS: Final = "MMU notifiers"
 PMD_MIGRATION: Final = "migration of huge pages"
-HUGETLB: Final = "hugetlb"
+HUGETLB: Final = "hugetlb, but for tables that are shared (huge_pmd_share.py)"
 HIGHPTE: Final = "kmap_atomic() of tables in high memory, while which nothing may sleep"
 
 # (id, commit, title, first release with the fix, what is not modelled)
@@ -21,16 +21,13 @@ BUGS: Final = (
     ("K21", "8b1cb4a2e819", "mm/pagewalk: fix EFI_PGT_DUMP of espfix area", "6.5", "the kernel's own page tables"),
     ("K26", "", "userfaultfd: look at the folio of a pmd only if it is present", "6.17", PMD_MIGRATION),
     ("K32", "", "StackRot: a stack expands under mmap_lock for writing (CVE-2023-3269)", "6.5", "maple tree nodes"),
-    ("K34", "1013af4f585f", "mm/hugetlb: fix huge_pmd_unshare() vs GUP-fast race (CVE-2025-38085)", "6.16", HUGETLB),
     ("K35", "081056dc00a2", "mm/hugetlb: unshare page tables during VMA split, not before", "6.16", HUGETLB),
-    ("K36", "59d9094df3d7", "mm: hugetlb: independent PMD page table shared count (CVE-2024-57883)", "6.13", HUGETLB),
     ("K41", "c444eb564fb1", "mm: thp: make the THP mapcount atomic against split (CVE-2020-29368)", "5.8",
      "pages reused because of their mapcount, which no kernel since 5.19 does"),
     ("K42", "60bae7370896", "mm/migrate_device.c: flush TLB while holding PTL", "6.0", "migration to devices"),
     ("K45", "", "mm/pagewalk: fix race between concurrent split and refault (CVE-2026-31456)", "7.0", "huge PUDs"),
     ("K46", "be6e843fc51a", "mm/huge_memory: fix dereferencing invalid pmd migration entry", "6.15", PMD_MIGRATION),
     ("K51", "", "anon_vma is published after its contents (CVE-2026-98507)", "7.0", "CPUs that reorder accesses"),
-    ("K58", "", "hugetlb: one interrupt for each unshared PMD table at exit and fork", "7.0", HUGETLB),
     ("K59", "", "mm/khugepaged: fix might_sleep() warn with CONFIG_HIGHPTE=y", "6.1", HIGHPTE),
     ("K62", "", "fs/proc: smaps reads migration entries of hugetlb under their lock (CVE-2025-39754)", "6.17", HUGETLB),
 )  # fmt: skip

@@ -94,6 +94,20 @@ def _beside_cpu_1(s: Setup, p: Process, lazy: bool) -> None:
     s.model.machine.run_on(0, p.mm.addr)
 
 
+@measure("interrupts of munmap of four PMD tables of hugetlb pages that are shared")
+def interrupts_of_unsharing_four_tables(s: Setup) -> int:
+    hugetlb, machine = s.model.kernel("huge_pmd_share"), s.model.machine
+    p, q, lock = s.process(), s.process(), s.shmem(1).f_mapping.i_mmap_rwsem
+    ours, theirs = ([hugetlb.hugetlb_mmap(process.mm, lock) for _ in range(4)] for process in (p, q))
+    for own, other in zip(ours, theirs, strict=True):
+        hugetlb.huge_pmd_share(own, other)
+        hugetlb.huge_pmd_share(other, own)
+    event = machine.STAT_NAMES.index("ipis")
+    before = machine.stats[event]
+    hugetlb.unmap_hugepages(tuple(ours))
+    return int(machine.stats[event] - before)
+
+
 @measure("processes that have exited and stay, for a half of a page of tables to be freed (s390)", driver="checked")
 def processes_kept_by_a_callback(s: Setup) -> int:
     frag = s.model.kernel("pgtable_frag")
