@@ -19,6 +19,7 @@ PROCESS_ADDRS: Final = "Documentation/mm/process_addrs.rst"
 
 # Where the kernel says it (7.2).
 SOURCES: Final = {
+    "ptlock": "Documentation/mm/split_page_table_lock.rst",
     "ptdesc": f"{PROCESS_ADDRS}, Documentation/mm/split_page_table_lock.rst",
     "mm_struct": f"{PROCESS_ADDRS}, include/linux/mm_types.h",
     "vm_area_struct": PROCESS_ADDRS,
