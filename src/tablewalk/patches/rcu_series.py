@@ -14,9 +14,16 @@ from ..arch import arch
 from ..kernel.mm_init import mmdrop
 from ..kernel.mm_types import mm_struct, ptdesc, spinlock_t
 from ..kernel.pgtable import LEAF, PFN_SHIFT, PRESENT, TABLE_ENTRY, pmd_p, pmdp_get_lockless, pte_p
-from ..kernel.pgtable_frag import page_table_free, pte_fragment_free, queue_rcu_head, table_page, table_page_free
+from ..kernel.pgtable_frag import (
+    LISTED,
+    page_table_free,
+    pte_fragment_free,
+    queue_rcu_head,
+    table_page,
+    table_page_free,
+)
 from ..kernel.pgtable_generic import pte_free, pte_lockptr
-from ..machine import add, add_return, forget, spin_lock, spin_unlock, store
+from ..machine import add, add_return, forget, load, spin_lock, spin_unlock, store
 from . import Claim, patch, without_code
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -307,6 +314,42 @@ def half_free_rcu_and_mmdrop(address: int) -> None:
     mm = table_page(address).pt_mm
     half_free_rcu_by_mm(address)
     mmdrop(mm)
+
+
+def s390_v2(site: str) -> Callable[[F], F]:
+    """A site of C07's second version."""
+    return fragments(
+        "C07-v2",
+        "",
+        "s390: add pte_free_defer() for pgtables sharing page, second version: no page of a half that waits is listed",
+        site,
+        Claim("cleanup", "s390-halves", note="right: rcu_head is used for nothing else, and no process is referred to"),
+        S390,
+    )
+
+
+@s390_v2("page_table_free")
+def free_half_of_unlisted(mm: mm_struct, page: table_page) -> None:
+    """The page is listed unless the other half waits."""
+    spin_lock(mm.page_table_lock)
+    left = add_return(page.pt_frag_refcount, -1)
+    if left < DEFERRED:
+        store(page.rcu_head, LISTED if left else 0)
+    spin_unlock(mm.page_table_lock)
+    if left == 0:
+        table_page_free(page.addr)
+
+
+@s390_v2("page_table_free_defer")
+def unlist_and_defer(mm: mm_struct, page: table_page) -> None:
+    """The page is taken off the list, and each half that waits is noted in it; as powerpc's second version."""
+    spin_lock(mm.page_table_lock)
+    if load(page.rcu_head) == LISTED:
+        store(page.rcu_head, 0)
+    first = add_return(page.pt_frag_refcount, DEFERRED - 1) < 2 * DEFERRED
+    spin_unlock(mm.page_table_lock)
+    if first:
+        queue_rcu_head(page, deferrals_are_over)
 
 
 # --- nothing to leave out --------------------------------------------------------------------------------
