@@ -101,15 +101,18 @@ def vma_mark_detached(vma: vm_area_struct) -> None:
 
 
 def vma_start_read(mm: mm_struct, vma: vm_area_struct) -> bool:
-    """Try to lock the VMA shared, under RCU; false if it is write-locked, detached or of another mm."""
+    """Try to lock the VMA shared, under RCU; false if it is write-locked, detached or of another mm.
+
+    It counts as locked once it is certain; the kernel tells lockdep before it looks again.
+    """
     if READ_ONCE(vma, "vm_lock_seq") == READ_ONCE(mm, "mm_lock_seq"):
         return False
     if not inc_not_zero_limited(vma.vm_refcnt, VM_REFCNT_EXCLUDE_READERS):
         return False
-    lock_map_acquire_read(vma.vm_lock)
     if vma.vm_mm != mm or READ_ONCE(vma, "vm_lock_seq") == READ_ONCE(mm, "mm_lock_seq"):
-        vma_end_read(vma)
+        add(vma.vm_refcnt, -1)
         return False
+    lock_map_acquire_read(vma.vm_lock)
     return True
 
 

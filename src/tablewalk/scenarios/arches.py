@@ -298,6 +298,13 @@ def vmalloc_to_page(s: Setup) -> None:
     _own_table(s, lambda pmd: vmalloc.vmalloc_to_page(pmd, s.A))
 
 
+@scenario()
+def ptdump(s: Setup) -> None:
+    """A table of the kernel's is dumped."""
+    dump = s.model.kernel("ptdump")
+    _own_table(s, lambda pmd: dump.ptdump_walk_pte_range(pmd, s.A))
+
+
 @scenario(arch="sparc64/1")
 def sparc_iommu_map(s: Setup) -> None:
     """sparc maps a page for DMA in the kernel's table."""

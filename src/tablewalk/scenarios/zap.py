@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from tablewalk.explore.scenario import MADV_DONTNEED, PROT_READ, Setup, scenario
+from tablewalk.explore.scenario import MADV_DONTNEED, PROT_READ, RW, Setup, scenario
 
 
 @scenario()
@@ -115,3 +115,17 @@ def mremap_and_fault(s: Setup) -> None:
     s.thread("fault", lambda: p.write(s.A, 2))
     s.thread("mremap", lambda: p.mremap(s.A, s.huge, s.huge, there))
     s.finally_(lambda results: None if p.read(there) in (1, 2) else f"the page reads {p.read(there)}")
+
+
+@scenario()
+def stack_grows(s: Setup) -> None:
+    """A write below a stack lets it grow, while a fault in it is served and mincore looks for it."""
+    p, below = s.process(), s.A + (s.huge - 2) * s.page
+    k = s.model.kernel("mmap")
+    flags = k.MAP_PRIVATE | k.MAP_FIXED | k.MAP_ANONYMOUS | k.MAP_GROWSDOWN
+    k.sys_mmap(p.mm, s.A + s.huge * s.page, s.page, RW, flags, s.model.kernel("mm_types").file(0), 0)
+    s.thread("below", lambda: p.write(below, 1))
+    s.thread("above", lambda: p.write(s.A + s.huge * s.page, 2))
+    s.thread("mincore", lambda: p.mincore(s.A + s.huge * s.page, 1))
+    s.finally_(lambda results: None if p.read(below) == 1 else f"the page reads {p.read(below)}, not 1")
+    s.sometimes("grow_stack")

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Published bugs of stacks and of walks of the kernel's own tables: each row undoes a fix."""
+
+from __future__ import annotations
+
+from ..arch import arch
+from ..kernel.mm_types import mm_struct, vm_area_struct
+from ..kernel.mmap import expand_stack
+from ..kernel.mmap_lock import NO_VMA, mmap_read_lock, mmap_read_unlock
+from ..kernel.pgtable import pmd_p, pte_offset_kernel, ptep_get
+from ..kernel.pgtable_generic import pte_unmap
+from ..kernel.vm_flags import VM_GROWSDOWN
+from ..kernel.vma import find_vma
+from . import Claim, patch
+
+
+@patch(
+    "K21",
+    commit="8b1cb4a2e819",
+    title="mm/pagewalk: fix EFI_PGT_DUMP of espfix area; and its own fix, ee40d543e97d: an extra pte_unmap()",
+    since="6.5",
+    site="ptdump.ptdump_walk_pte_range",
+    files=("mm/pagewalk.c",),
+    mutant=True,
+    claim=Claim("race", "ptdump", "I7"),
+)
+def unmapped_though_not_mapped(pmd: pmd_p, addr: int) -> int:
+    """As between the two: a table of the kernel's is not mapped any more, but unmapped."""
+    pte = pte_offset_kernel(pmd, addr)
+    used = sum([ptep_get(pte + i) != 0 for i in range(arch.ptrs_per_pte)])
+    pte_unmap(pte)
+    return used
+
+
+@patch(
+    "K32",
+    title="StackRot: a stack expands under mmap_lock for writing (CVE-2023-3269)",
+    since="6.5",
+    site="fault.lock_mm_and_find_vma",
+    files=("mm/mmap.c", "arch/x86/mm/fault.c"),
+    mutant=True,
+    claim=Claim("race", "stack-grows", "I3"),
+)
+def grow_under_the_read_lock(mm: mm_struct, address: int) -> vm_area_struct:
+    """The VMA changes, and its tree, while others who hold mmap_lock for reading look at them."""
+    mmap_read_lock(mm)
+    vma = find_vma(mm, address)
+    if vma and (vma.vm_start <= address or (vma.vm_flags & VM_GROWSDOWN and expand_stack(vma, address) == 0)):
+        return vma
+    mmap_read_unlock(mm)
+    return NO_VMA
