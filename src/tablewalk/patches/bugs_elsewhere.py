@@ -22,7 +22,6 @@ BUGS: Final = (
     ("K35", "081056dc00a2", "mm/hugetlb: unshare page tables during VMA split, not before", "6.16", HUGETLB),
     ("K41", "c444eb564fb1", "mm: thp: make the THP mapcount atomic against split (CVE-2020-29368)", "5.8",
      "pages reused because of their mapcount, which no kernel since 5.19 does"),
-    ("K42", "60bae7370896", "mm/migrate_device.c: flush TLB while holding PTL", "6.0", "migration to devices"),
     ("K45", "", "mm/pagewalk: fix race between concurrent split and refault (CVE-2026-31456)", "7.0", "huge PUDs"),
     ("K46", "be6e843fc51a", "mm/huge_memory: fix dereferencing invalid pmd migration entry", "6.15", PMD_MIGRATION),
     ("K51", "", "anon_vma is published after its contents (CVE-2026-98507)", "7.0", "CPUs that reorder accesses"),

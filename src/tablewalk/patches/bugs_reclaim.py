@@ -248,6 +248,20 @@ def flush_too_late(mm: mm_struct, start: int, end: int, freed_tables: bool = Tru
 
 
 @patch(
+    "K42",
+    commit="60bae7370896",
+    title="mm/migrate_device.c: flush TLB while holding PTL",
+    since="6.0",
+    site="migrate_device:flush_tlb_range",
+    files=("mm/migrate_device.c",),
+    mutant=True,
+    claim=Claim("count", measure="read-after-dontneed-of-what-moves", before=1, after=0),
+)
+def flush_after_unlock(mm: mm_struct, start: int, end: int, freed_tables: bool = True) -> None:
+    """Who finds the entry gone before the flush takes it that nobody can reach the page (here: not at all)."""
+
+
+@patch(
     "K38",
     commit="3ef938c35035",
     title="x86/mm: Fix flush_tlb_range() when used for zapping normal PMDs (CVE-2025-22045)",

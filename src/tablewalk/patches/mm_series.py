@@ -66,6 +66,7 @@ B17: Final = ("B17", "04dee9e85cf5", "mm/various: give up if pte_offset_map[_loc
 B19: Final = ("B19", "a5be621ee292", "mm/mremap: retry if either pte_offset_map_*lock() fails")
 B22: Final = ("B22", "d850fa729873", "mm/swapoff: allow pte_offset_map[_lock]() to fail")
 B23: Final = ("B23", "52fc048320ad", "mm/mglru: allow pte_offset_map_nolock() to fail")
+B24: Final = ("B24", "4b56069c95d6", "mm/migrate_device: allow pte_offset_map_lock() to fail")
 B27: Final = ("B27", "895f5ee464cc", "mm/khugepaged: allow pte_offset_map[_lock]() to fail")
 B28: Final = ("B28", "3db82b9374ca", "mm/memory: allow pte_offset_map[_lock]() to fail")
 B31: Final = ("B31", "4f8fcf4ced0b", "mm/swap: swap_vma_readahead() do the pte_offset_map()")
@@ -157,6 +158,7 @@ def map_and_lockptr(mm: mm_struct, pmd: pmd_p, addr: int) -> tuple[pte_p, int, s
     "mm/madvise.c",
 )
 @trusting(*B22, "swapoff:pte_offset_map_lock", race("swapoff-and-dontneed", "I1"), "mm/swapfile.c")
+@trusting(*B24, "migrate_device:pte_offset_map_lock", race("device-migrates-and-dontneed", "I1"), "mm/migrate_device.c")
 @trusting(*B27, "collapse_huge_page:pte_offset_map_lock", race("anon-collapse-dontneed", "I1"), "mm/khugepaged.c")
 @trusting(*B28, "memory:pte_offset_map_lock", race("fault-and-dontneed", "I1"), "mm/memory.c")
 @trusting(*B28, "memory_zap:pte_offset_map_lock", race("fault-and-dontneed", "I1"), "mm/memory.c")
@@ -237,8 +239,6 @@ nothing("cleanup", "B16", "9f2bad096d2f", "mm/debug_vm_pgtable,page_table_check:
         "mm/debug_vm_pgtable.c", "mm/page_table_check.c")  # fmt: skip
 nothing("cleanup", "B21", "179d3e4f3bfa", "mm/madvise: clean up force_shm_swapin_readahead()",
         "only the text changes", "mm/madvise.c")  # fmt: skip
-nothing("not modelled", "B24", "4b56069c95d6", "mm/migrate_device: allow pte_offset_map_lock() to fail",
-        "migration to devices", "mm/migrate_device.c")  # fmt: skip
 nothing("cleanup", "B26", "c9c1ee20ee84", "mm/huge_memory: split huge pmd under one pte_offset_map()",
         "a table that nobody else sees is mapped once, not once an entry", "mm/huge_memory.c")  # fmt: skip
 nothing("cleanup", "B30", "feda5c393a6c", "mm/pgtable: delete pmd_trans_unstable() and friends",

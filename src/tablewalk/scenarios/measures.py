@@ -204,3 +204,28 @@ def clean_though_written(s: Setup) -> int:
     folio.flags &= ~page_alloc.PG_DIRTY  # what was in the cache is written back; the entry stays dirty
     p.madvise(s.A, s.huge, MADV_DONTNEED)
     return int(folio.flags & page_alloc.PG_DIRTY == 0)
+
+
+@measure("what another CPU reads of a page after MADV_DONTNEED, while a driver moves it", driver="checked")
+def read_after_dontneed_of_what_moves(s: Setup) -> int:
+    device, machine = s.model.kernel("migrate_device"), s.model.machine
+    p = s.process()
+    p.mmap(s.A, s.huge)
+    p.write(s.A, 1)
+    p.fork()
+    _beside_cpu_1(s, p, False)
+    unlock, reads = s.model.kernel("pgtable_generic").pte_unmap_unlock, []
+
+    def unlock_and_look(pte: int, ptl: int) -> None:
+        unlock(pte, ptl)
+        p.madvise(s.A, 1, MADV_DONTNEED)
+        machine.run_on(1, p.mm.addr)
+        reads.append(p.read(s.A))
+        machine.run_on(0, p.mm.addr)
+
+    s.model.replace("migrate_device:pte_unmap_unlock", unlock_and_look)
+    vma = s.model.kernel("vma").find_vma(p.mm, s.A)
+    s.model.kernel("mmap_lock").mmap_read_lock(p.mm)
+    device.migrate_vma_collect_pmd(vma, s.model.kernel("pgtable").mm_find_pmd(p.mm, s.A), s.A, s.A + s.page)
+    s.model.kernel("mmap_lock").mmap_read_unlock(p.mm)
+    return int(reads[0])

@@ -110,3 +110,20 @@ def guard_install_and_dontneed(s: Setup) -> None:
     s.thread("dontneed", lambda: p.madvise(s.A, s.huge, MADV_DONTNEED))
     s.finally_(lambda results: None if p.read(s.A + s.page) == -1 else "the guard page can be read")
     s.sometimes("reclaimed_fast")
+
+
+@scenario()
+def device_migrates_and_dontneed(s: Setup) -> None:
+    """A driver moves pages to where its device has them near, while MADV_DONTNEED takes their table away."""
+    p = _emptied(s)
+    device, locks, vmas = s.model.kernel("migrate_device"), s.model.kernel("mmap_lock"), s.model.kernel("vma")
+
+    def migrate() -> int:
+        locks.mmap_read_lock(p.mm)
+        moved = int(device.migrate_vma(vmas.find_vma(p.mm, s.A), s.A, s.A + s.page))
+        locks.mmap_read_unlock(p.mm)
+        return moved
+
+    s.thread("migrate", migrate)
+    s.finally_(lambda results: None if p.read(s.A) == 0 else f"the page reads {p.read(s.A)}, not 0")
+    s.sometimes_ends("the page moves", lambda results: results["migrate"] == 1)
