@@ -1,8 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from tablewalk.explore.scenario import MADV_COLLAPSE, Setup
+from tablewalk.machine import drivers
+from tablewalk.machine.drivers import KernelConfig
 from tablewalk.machine.tlb import (
     BROADCAST,
     IPI,
@@ -17,6 +22,7 @@ from tablewalk.machine.tlb import (
     translate,
     walk_from,
 )
+from tablewalk.scenarios.mapped import file_huge
 
 MM, OTHER_MM = 100, 200
 PMD_TABLE, PTE_TABLE, PAGE, HUGE_PAGE = 1000, 2000, 3000, 4000
@@ -149,3 +155,26 @@ def test_an_mm_that_is_freed_is_loaded_nowhere(tlbs: Tlbs) -> None:
     switch_mm(tlbs, 1, OTHER_MM)
     assert drop_mm(tlbs, MM) == [f"CPU 0 has mm {MM} loaded"]
     assert holders(tlbs, 0, 10**6) == []
+
+
+def collapsed(without: tuple[str, ...]) -> tuple[Any, Any, int]:
+    """(machine, process whose small pages became a huge one after CPU 1 had read the first of them, its address)."""
+    model = drivers.model(KernelConfig(without=without), "checked")
+    s = Setup(model)
+    p, _ = file_huge(s)
+    p.mm.nr_cpus = 2
+    model.machine.run_on(1, p.mm.addr)
+    p.read(s.A)
+    model.machine.run_on(0, p.mm.addr)
+    p.madvise(s.A, s.huge, MADV_COLLAPSE)
+    model.machine.run_on(1, p.mm.addr)
+    return model.machine, p, s.A
+
+
+def test_no_cpu_translates_an_address_by_pages_of_two_sizes() -> None:
+    _, p, address = collapsed(())
+    assert p.read(address + p.page) == p.read(address) == 1
+    machine, p, address = collapsed(("K10",))
+    with pytest.raises(machine.Violation) as info:
+        p.read(address + p.page)
+    assert info.value.rule == "two-sizes"

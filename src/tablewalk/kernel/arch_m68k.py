@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from ..arch import arch
 from ..machine import forget, load, local_irq_restore, local_irq_save, store, tlb_fill
 from .fault import do_user_addr_fault
 from .mm_types import mm_struct
@@ -32,7 +33,7 @@ def cf_tlb_miss(mm: mm_struct, address: int, write: bool, kernel: bool) -> int:
             entry = ptep_get(pte)
             needed = PRESENT | RW if write else PRESENT
             if entry & needed == needed:
-                tlb_fill(mm.addr, address, (), page_content(pte_page(entry)), entry & RW != 0)
+                tlb_fill(mm.addr, address, (), page_content(pte_page(entry)), entry & RW != 0, arch.page_shift)
                 ret = 0
             if not kernel:
                 pte_unmap(pte)

@@ -7,6 +7,7 @@ into the TLB itself.
 
 from __future__ import annotations
 
+from ..arch import arch
 from ..machine import load, local_irq_restore, local_irq_save, tlb_fill
 from .mm_types import mm_struct
 from .page_alloc import PAGE_CELLS, page_content
@@ -21,11 +22,11 @@ def __update_tlb(mm: mm_struct, address: int) -> None:
     pmdval = load(pmd)
     if pmd_trans_huge(pmdval):
         cell = page_content(pmd_page(pmdval) + PAGE_CELLS * pte_index(address))
-        tlb_fill(mm.addr, address, (), cell, pmdval & RW != 0)
+        tlb_fill(mm.addr, address, (), cell, pmdval & RW != 0, arch.pmd_shift)
     else:
         pte = pte_offset_map(pmd, address)  # never NULL: the caller holds the table's lock
         entry = ptep_get(pte)
         if entry & PRESENT:
-            tlb_fill(mm.addr, address, (), page_content(pte_page(entry)), entry & RW != 0)
+            tlb_fill(mm.addr, address, (), page_content(pte_page(entry)), entry & RW != 0, arch.page_shift)
         pte_unmap(pte)
     local_irq_restore(flags)

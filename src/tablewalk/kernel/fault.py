@@ -125,14 +125,14 @@ def hardware_walk(mm: mm_struct, address: int, write: bool) -> int:
         if pmdval & needed != needed:
             return 0
         cell = page_content(pmd_page(pmdval) + PAGE_CELLS * pte_index(address))
-        tlb_fill(mm.addr, address, (), cell, pmdval & RW != 0)
+        tlb_fill(mm.addr, address, (), cell, pmdval & RW != 0, arch.pmd_shift)
         return cell
     table = pmd_pgtable(pmdval)
     pte = load(table.entry + pte_index(address))
     if pte & needed != needed:
         return 0
     cell = page_content(pte_page(pte))
-    tlb_fill(mm.addr, address, ((arch.pmd_shift, table.addr),), cell, pte & RW != 0)
+    tlb_fill(mm.addr, address, ((arch.pmd_shift, table.addr),), cell, pte & RW != 0, arch.page_shift)
     return cell
 
 

@@ -540,11 +540,15 @@ def tlb_lookup(mm: int, va: int, write: bool) -> int:
     return _tlb.translate(_tlbs, task.cpu, mm, va, write)
 
 
-def tlb_fill(mm: int, va: int, walk: tuple[tuple[int, int], ...], cell: int, writable: bool) -> None:
+def tlb_fill(
+    mm: int, va: int, walk: tuple[tuple[int, int], ...], cell: int, writable: bool, size: int
+) -> None:
     """Remember the translation, if this CPU runs in `mm`."""
     state = _tlbs.get(task.cpu)
     if state is not None and state.mm == mm:
-        _tlb.fill(_tlbs, task.cpu, mm, va, walk, cell, writable=writable)
+        for other in _tlb.of_other_size(_tlbs, task.cpu, mm, va, size):
+            raise Violation("two-sizes", f"CPU {task.cpu} translates {va:#x} by 2^{size} bytes, and {other}")
+        _tlb.fill(_tlbs, task.cpu, mm, va, walk, cell, writable=writable, size=size)
 
 
 def tlb_invalidate(mm: int, start: int, end: int, freed_tables: bool, others: int) -> None:

@@ -504,7 +504,9 @@ def tlb_lookup(mm: int, va: int, write: bool) -> int:
     return 0
 
 
-def tlb_fill(mm: int, va: int, walk: tuple[tuple[int, int], ...], cell: int, writable: bool) -> None:
+def tlb_fill(
+    mm: int, va: int, walk: tuple[tuple[int, int], ...], cell: int, writable: bool, size: int
+) -> None:
     """TLBs remember nothing from one instruction to the next."""
 
 

@@ -248,8 +248,13 @@ def tlb_lookup(mm: int, va: int, write: bool) -> int:
     return 0
 
 
-def tlb_fill(mm: int, va: int, walk: tuple[tuple[int, int], ...], cell: int, writable: bool) -> None:
-    """This CPU remembers the tables of its walk for `va`, (log2 of bytes covered, address) each, and the page."""
+def tlb_fill(
+    mm: int, va: int, walk: tuple[tuple[int, int], ...], cell: int, writable: bool, size: int
+) -> None:
+    """This CPU remembers the tables of its walk for `va`, (log2 of bytes covered, address) each, and the page.
+
+    `size` is log2 of the bytes that the entry maps.
+    """
 
 
 reset()

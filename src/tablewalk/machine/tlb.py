@@ -30,7 +30,8 @@ class Cpu:
     mm: int = 0  # the address space loaded, 0 for none
     lazy: bool = False
     behind: set[int] = field(default_factory=set)  # mms that a flush passed over here
-    pages: dict[Place, tuple[int, bool]] = field(default_factory=dict)  # -> (page, writable)
+    # -> (page, writable, log2 of the bytes that its entry maps)
+    pages: dict[Place, tuple[int, bool, int]] = field(default_factory=dict)
     tables: dict[Place, int] = field(default_factory=dict)  # -> the table that covers it
 
 
@@ -61,11 +62,12 @@ def fill(
     page: int = 0,
     shift: int = 12,
     writable: bool = False,
+    size: int = 0,
 ) -> None:
     """A walk for `va` went through the tables `walk`, each (log2 of the bytes it covers, address), and is remembered.
 
-    If it ended at a present entry, `page` is what that maps in 2^`shift` bytes.  Raises ValueError for a CPU that
-    cannot do so: it has another address space loaded, or is lazy and would remember a translation.
+    If it ended at a present entry, `page` is what that maps in 2^`shift` bytes, of 2^`size` in all.  Raises ValueError
+    for a CPU that cannot do so: it has another address space loaded, or is lazy and would remember a translation.
     """
     state = tlbs.setdefault(cpu, Cpu())
     if state.mm != mm or (state.lazy and page):
@@ -73,7 +75,7 @@ def fill(
     for covers, table in walk:
         state.tables[mm, covers, va >> covers] = table
     if page:
-        state.pages[mm, shift, va >> shift] = (page, writable)
+        state.pages[mm, shift, va >> shift] = (page, writable, size or shift)
 
 
 def translate(tlbs: Tlbs, cpu: int, mm: int, va: int, write: bool = False) -> int:
@@ -81,10 +83,23 @@ def translate(tlbs: Tlbs, cpu: int, mm: int, va: int, write: bool = False) -> in
     state = tlbs.get(cpu)
     if state is None or state.mm != mm or state.lazy:
         return 0
-    for (owner, shift, index), (page, writable) in state.pages.items():
+    for (owner, shift, index), (page, writable, _) in state.pages.items():
         if owner == mm and va >> shift == index and (writable or not write):
             return page
     return 0
+
+
+def of_other_size(tlbs: Tlbs, cpu: int, mm: int, va: int, size: int) -> list[str]:
+    """What `cpu` remembers of the 2^`size` bytes around `va`, or around what covers them, by entries of another size.
+
+    It must be empty when such an entry is remembered: no flush may have left the other.
+    """
+    found = []
+    for (owner, shift, index), (_, _, other) in tlbs[cpu].pages.items():
+        around = max(size, other)
+        if owner == mm and other != size and index << shift >> around == va >> around:
+            found.append(f"{index << shift:#x} by 2^{other}")
+    return found
 
 
 def walk_from(tlbs: Tlbs, cpu: int, mm: int, va: int) -> tuple[int, int]:
@@ -128,7 +143,7 @@ def holders(tlbs: Tlbs, first: int, last: int) -> list[str]:
     """
     found: list[str] = []
     for cpu, state in sorted(tlbs.items()):
-        for (mm, shift, index), (page, writable) in state.pages.items():
+        for (mm, shift, index), (page, writable, _) in state.pages.items():
             if first <= page <= last and mm not in state.behind:
                 access = "writes" if writable else "reads"
                 found.append(f"CPU {cpu} {access} page {page} at {index << shift:#x} of mm {mm}")
