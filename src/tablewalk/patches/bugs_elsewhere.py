@@ -24,7 +24,6 @@ BUGS: Final = (
      "pages reused because of their mapcount, which no kernel since 5.19 does"),
     ("K45", "", "mm/pagewalk: fix race between concurrent split and refault (CVE-2026-31456)", "7.0", "huge PUDs"),
     ("K46", "be6e843fc51a", "mm/huge_memory: fix dereferencing invalid pmd migration entry", "6.15", PMD_MIGRATION),
-    ("K51", "", "anon_vma is published after its contents (CVE-2026-98507)", "7.0", "CPUs that reorder accesses"),
     ("K59", "", "mm/khugepaged: fix might_sleep() warn with CONFIG_HIGHPTE=y", "6.1", HIGHPTE),
     ("K62", "", "fs/proc: smaps reads migration entries of hugetlb under their lock (CVE-2025-39754)", "6.17", HUGETLB),
 )  # fmt: skip

@@ -1,16 +1,28 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Published bugs of stacks and of walks of the kernel's own tables: each row undoes a fix."""
+"""Published bugs of stacks, of the reverse map, and of walks of the kernel's own tables: each row undoes a fix."""
 
 from __future__ import annotations
 
 from ..arch import arch
-from ..kernel.mm_types import mm_struct, vm_area_struct
+from ..kernel.mm_types import anon_vma, mm_struct, vm_area_struct
 from ..kernel.mmap import expand_stack
 from ..kernel.mmap_lock import NO_VMA, mmap_read_lock, mmap_read_unlock
 from ..kernel.pgtable import pmd_p, pte_offset_kernel, ptep_get
 from ..kernel.pgtable_generic import pte_unmap
+from ..kernel.rmap import anon_vma_chain_link, anon_vma_interval_tree_insert, find_mergeable_anon_vma
 from ..kernel.vm_flags import VM_GROWSDOWN
 from ..kernel.vma import find_vma
+from ..machine import (
+    WRITE_ONCE,
+    down_write,
+    interval_tree_init,
+    might_sleep,
+    publish,
+    spin_lock,
+    spin_unlock,
+    store,
+    up_write,
+)
 from . import Claim, patch
 
 
@@ -49,3 +61,38 @@ def grow_under_the_read_lock(mm: mm_struct, address: int) -> vm_area_struct:
         return vma
     mmap_read_unlock(mm)
     return NO_VMA
+
+
+@patch(
+    "K51",
+    title="anon_vma is published after its contents (CVE-2026-98507)",
+    since="7.0",
+    site="rmap.__anon_vma_prepare",
+    files=("mm/rmap.c",),
+    mutant=True,
+    claim=Claim("race", "first-write-and-pageout", "I1"),
+)
+def published_before_it_is_filled(vma: vm_area_struct) -> None:
+    """In the order in which a CPU may make its stores visible; none of the model's does so by itself."""
+    might_sleep()
+    if find_mergeable_anon_vma(vma):
+        return
+    av: anon_vma = anon_vma.alloc()
+    spin_lock(vma.vm_mm.page_table_lock)
+    seen_first = not vma.anon_vma
+    if seen_first:
+        publish(av.addr)
+        WRITE_ONCE(vma, "anon_vma", av)
+    spin_unlock(vma.vm_mm.page_table_lock)
+    if not seen_first:
+        av.free()
+        return
+    store(av.refcount, 1)
+    av.root = av
+    av.parent = av
+    interval_tree_init(av.rb_root)
+    down_write(av.rwsem)
+    av.num_children = 1
+    anon_vma_interval_tree_insert(anon_vma_chain_link(vma, av))
+    av.num_active_vmas = 1
+    up_write(av.rwsem)

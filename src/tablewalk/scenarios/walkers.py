@@ -127,3 +127,15 @@ def device_migrates_and_dontneed(s: Setup) -> None:
     s.thread("migrate", migrate)
     s.finally_(lambda results: None if p.read(s.A) == 0 else f"the page reads {p.read(s.A)}, not 0")
     s.sometimes_ends("the page moves", lambda results: results["migrate"] == 1)
+
+
+@scenario(options={"swap": "y"})
+def first_write_and_pageout(s: Setup) -> None:
+    """The first write to a mapping gives it its reverse map, by which MADV_PAGEOUT of another page goes at once."""
+    p = s.process()
+    p.mmap(s.A, s.huge)
+    beside = s.A + s.page
+    s.thread("write", lambda: p.write(s.A, 1))
+    s.thread("pageout", lambda: (p.write(beside, 2), p.madvise(beside, 1, MADV_PAGEOUT)))
+    s.finally_(lambda results: None if (p.read(s.A), p.read(beside)) == (1, 2) else "a page has lost what was written")
+    s.sometimes("swap_out_page")
