@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from tablewalk.cli import run
-from tablewalk.explore.coverage import Branch, _function, _lines, functions
+from tablewalk.explore.coverage import Branch, _function, _lines
 from tablewalk.explore.run import explore, from_file
 
 TEXT = """
@@ -64,11 +64,17 @@ def test_a_test_that_raises_has_no_outcome() -> None:
 def test_report_says_what_is_reached(tmp_path: Path) -> None:
     path = tmp_path / "coverage.md"
     assert run(["explore", "fault-and-dontneed", "--coverage", str(path)]) == 0
-    text = path.read_text()
-    known = {(f.module, f.name): len(f.branches) for f in functions().values()}
-    assert f"| memory_zap.zap_nonpresent_pte | {known['memory_zap', 'zap_nonpresent_pte']} |" not in text
-    assert f"| pgtable_generic.__pte_offset_map | {known['pgtable_generic', '__pte_offset_map']} | 2 | 1 |" in text
-    assert "- ksm: " in text.partition("## Functions that no scenario reaches")[2]
+    files = dict(part.split(".py: ", 1) for part in path.read_text().split("\n## ")[1:] if ".py: " in part)
+    whole, partial, by_none = (
+        next(line for line in files[file].splitlines() if line.startswith(f"- {start}"))
+        for file, start in (("fault", "whole"), ("fault", "hardware_walk (1): "), ("memory_zap", "by none"))
+    )
+    assert "access_error (1)" in whole
+    assert "`if pmdval & LEAF:` never" in partial and "`if pmdval & needed != needed:` not come to" in partial
+    assert "zap_nonpresent_pte" in by_none
+    assert files["pgtable_generic"].partition(" of ")[0].isdecimal()
+    untouched = path.read_text().partition("## Files that no scenario reaches")[2].partition("##")[0]
+    assert "ksm, " in untouched and "memory_zap" not in untouched
 
 
 PROMISES = """

@@ -129,29 +129,61 @@ def _lines(tests: dict[int, Test], branches: set[Branch]) -> Any:
 
 
 def as_markdown(known: dict[Key, Function], scenarios: dict[str, Reached]) -> str:
-    """The report: by scenario, by function, and what no scenario reaches."""
+    """The report: by file of `kernel/` what is reached and what is not, and by scenario."""
     union: Reached = {}
     for reached in scenarios.values():
         for key, branches in reached.items():
             union.setdefault(key, set()).update(branches)
-    all_branches = sum(len(f.branches) for f in known.values())
-    of_reached = sum(len(known[key].branches) for key in union)
-    found = sum(map(len, union.values()))
+    files: dict[str, list[Key]] = {}
+    for key in known:
+        files.setdefault(key[0], []).append(key)
+    times = Counter(key for reached in scenarios.values() for key in reached)
     lines = [
         "# What scenarios reach",
         "",
         "`tablewalk explore --coverage FILE` writes this. A branch is an outcome of an `if`, `while` or `for` of",
         "`kernel/`, reached in some schedule of the scenario's threads; set-up and final assertions do not count.",
+        "In brackets: how many scenarios reach a function; behind a statement: what it always or never comes to.",
         "",
-        f"{len(union)} of {len(known)} functions are reached, and {found} of their {of_reached} branches "
-        f"(of {all_branches} in all).",
+        f"{len(scenarios)} scenarios: {_of(known, union, list(known))}.",
         "",
-        *_by_scenario(scenarios),
-        *_by_function(known, scenarios, union),
-        *_unreached_branches(known, union),
-        *_unreached_functions(known, union),
     ]
-    return "\n".join(lines) + "\n"
+    for file, keys in files.items():
+        if any(key in union for key in keys):
+            lines += [f"## {file}.py: {_of(known, union, keys)}", "", *_file(file, known, union, keys, times), ""]
+    untouched = [file for file, keys in files.items() if not any(key in union for key in keys)]
+    lines += ["## Files that no scenario reaches", "", ", ".join(untouched) or "none", "", *_by_scenario(scenarios), ""]
+    return "\n".join(lines)
+
+
+def _of(known: dict[Key, Function], union: Reached, keys: list[Key]) -> str:
+    branches = sum(len(known[key].branches) for key in keys)
+    found = sum(len(union.get(key, ())) for key in keys)
+    return f"{sum(key in union for key in keys)} of {len(keys)} functions, {found} of {branches} branches"
+
+
+def _file(
+    file: str, known: dict[Key, Function], union: Reached, keys: list[Key], times: Counter[Key]
+) -> Iterator[str]:
+    text = (ROOT / "kernel" / f"{file}.py").read_text(encoding="utf-8").splitlines()
+    whole = [key for key in keys if key in union and union[key] == known[key].branches]
+    if whole:
+        yield f"- whole: {', '.join(f'{known[key].name} ({times[key]})' for key in whole)}"
+    for key in keys:
+        missing = known[key].branches - union[key] if key in union else set()
+        if missing:
+            said = [f"{n} `{text[n - 1].strip()}` {_outcome(n, missing)}" for n in sorted({n for n, _ in missing})]
+            yield f"- {known[key].name} ({times[key]}): {'; '.join(said)}"
+    by_none = [known[key].name for key in keys if key not in union]
+    if by_none:
+        yield f"- by none: {', '.join(by_none)}"
+
+
+def _outcome(line: int, missing: set[Branch]) -> str:
+    """What a statement came to in all schedules."""
+    if (line, False) not in missing:
+        return "never"
+    return "not come to" if (line, True) in missing else "always"
 
 
 def _by_scenario(scenarios: dict[str, Reached]) -> Iterator[str]:
@@ -161,34 +193,3 @@ def _by_scenario(scenarios: dict[str, Reached]) -> Iterator[str]:
         branches = [(key, b) for key, found in reached.items() for b in found]
         alone = sum(times[branch] == 1 for branch in branches)
         yield f"| {name} | {len(reached)} | {len(branches)} | {alone} |"
-    yield ""
-
-
-def _by_function(known: dict[Key, Function], scenarios: dict[str, Reached], union: Reached) -> Iterator[str]:
-    yield from ("## By function", "", "| function | branches | reached | scenarios |", "| --- | --- | --- | --- |")
-    for key, f in known.items():
-        if key in union:
-            times = sum(key in reached for reached in scenarios.values())
-            yield f"| {f.module}.{f.name} | {len(f.branches)} | {len(union[key])} | {times} |"
-    yield ""
-
-
-def _unreached_branches(known: dict[Key, Function], union: Reached) -> Iterator[str]:
-    yield from ("## Branches that no scenario reaches, of functions that some do", "")
-    for key, f in known.items():
-        missing = sorted(f.branches - union[key]) if key in union else []
-        if missing:
-            text = (ROOT / "kernel" / f"{f.module}.py").read_text(encoding="utf-8").splitlines()
-            said = [f"{line} `{text[line - 1].strip()}` {'enters' if body else 'passes'}" for line, body in missing]
-            yield f"- {f.module}.{f.name}: {'; '.join(said)}"
-    yield ""
-
-
-def _unreached_functions(known: dict[Key, Function], union: Reached) -> Iterator[str]:
-    yield from ("## Functions that no scenario reaches", "")
-    names: dict[str, list[str]] = {}
-    for key, f in known.items():
-        if key not in union:
-            names.setdefault(f.module, []).append(f.name)
-    for module, missing in names.items():
-        yield f"- {module}: {', '.join(missing)}"
