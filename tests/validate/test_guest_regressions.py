@@ -48,6 +48,19 @@ def marked_page(at: int, *ops: Op) -> list[Op]:
     ]
 
 
+# A page leaves one of KSM that as many share as may, and has the same contents again: has it room?
+KSM_WITH_ROOM = [
+    Op(0, "reset"),
+    Op(0, "mmap", (0x10003F400000, 0x100000, 3, ANON, NO_FILE, 0)),
+    Op(0, "madvise", (0x10003F400000, 0x100000, 12)),
+    Op(0, "fill", (0x10003F400000, 0x100000, 0x1000, 7)),
+    Op(0, "ksm", (2,)),
+    Op(0, "write", (0x10003F40A000, 7)),
+    Op(0, "ksm", (1,)),
+    Op(0, "ksm", (1,)),
+]
+
+
 MARKED_PAGES = [
     op
     for ops in ([], [Op(0, "write", (0x10003F400000, 8))], [Op(0, "pread", (2, 0))], [Op(0, "pwrite", (2, 0, 9))])
@@ -132,7 +145,8 @@ PROGRAMS = {
         Op(0, "uffd_unregister", (0x10003F400000, 0x1000, 0)),
         Op(0, "write", (0x10003F400000, 8)),
     ]
-    + MARKED_PAGES,
+    + MARKED_PAGES
+    + KSM_WITH_ROOM,
     # vm_page_prot may be older than the VMA's flags: entries are writable though their first write is to be seen.
     "x86_64-6.12": [
         Op(0, "reset"),
@@ -215,7 +229,8 @@ PROGRAMS = {
             Op(0, "sum", (0x10003F400000, 0x400000)),
         )
     ]
-    + MARKED_PAGES,
+    + MARKED_PAGES
+    + KSM_WITH_ROOM,
     # Software makes pages dirty where the hardware cannot, and soft-dirty with them.
     "ppc64le-7.x": soft_dirty(0x10003F400000),
     # Where the CPU has no huge pages there is advice about them nevertheless.

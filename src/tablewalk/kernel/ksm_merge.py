@@ -91,10 +91,8 @@ def cmp_and_merge_page(page: page_t, item: ksm_rmap_item) -> page_t:
     if node:
         if item.head == node:
             return page
-    else:
-        remove_rmap_item_from_tree(item)
-        if not unchanged_before_search(item, page):
-            return page
+    elif not unchanged_before_search(item, page):
+        return page
     kfolio, busy = stable_tree_search(page)
     if kfolio == f and item.head == node:
         folio_put(kfolio)
@@ -110,7 +108,11 @@ def cmp_and_merge_page(page: page_t, item: ksm_rmap_item) -> page_t:
 
 
 def unchanged_before_search(item: ksm_rmap_item, page: page_t) -> bool:
-    """Whether the page is what it was when it was last seen here: for one that changes no tree is searched."""
+    """Whether the page is what it was when it was last seen here: for one that changes no tree is searched.
+
+    Its item is in no tree then: what it has left is not full because of it.
+    """
+    remove_rmap_item_from_tree(item)
     return checksum_is_old(item, page)
 
 

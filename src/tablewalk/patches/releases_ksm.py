@@ -44,7 +44,7 @@ def should_skip_rmap_item(f: folio, item: ksm_rmap_item) -> bool:
     files=KSM,
 )
 def unchanged_before_search(item: ksm_rmap_item, page: page_t) -> bool:
-    """The stable tree is searched for each page."""
+    """The stable tree is searched for each page, of which the item is still there where it has left the tree."""
     return True
 
 
