@@ -11,7 +11,7 @@ from tablewalk.errors import TablewalkError
 from tablewalk.machine.drivers import KernelConfig, release_of
 from tablewalk.record.recording import Meta
 
-_KCONFIG = ("PT_RECLAIM", "PER_VMA_LOCK", "HIGHPTE", "PARAVIRT", "READ_ONLY_THP_FOR_FS")
+_KCONFIG = ("PT_RECLAIM", "PER_VMA_LOCK", "HIGHPTE", "READ_ONLY_THP_FOR_FS")
 _KNOBS = {
     "enabled": ("transparent_hugepage", "always|madvise|never"),
     "hugepages-2048kB/enabled": ("transparent_hugepage", "always|madvise|never"),
