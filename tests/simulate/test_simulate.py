@@ -101,3 +101,10 @@ def test_khugepaged_makes_huge_pages_while_others_fault(workload: str) -> None:
     assert "MADV_COLLAPSE" not in r.latencies
     assert r.percentile("khugepaged's step", 100.0) > 100_000_000  # a huge page was copied
     assert any(holder == "khugepaged" for _, _, holder, _ in r.waits.by)
+
+
+def test_what_an_operation_waits_is_part_of_what_it_takes() -> None:
+    for workload in ("fork", "mmap-churn"):
+        r = simulate(workload, KernelConfig("6.1"), 4, 1, SMALL)
+        assert all(r.waited(name) < r.mean(name) for name in r.latencies)
+        assert 0 < sum(r.waited_in_all.values()) == sum(w.total for w in r.waits.by.values())

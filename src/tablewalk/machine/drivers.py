@@ -59,7 +59,8 @@ class Model:
 
     def module(self, name: str) -> Any:
         """The module `name` (dotted, below the package)."""
-        return import_module(f"{self.package}.{name}")
+        path = f"{self.package}.{name}"
+        return sys.modules.get(path) or import_module(path)
 
     def kernel(self, name: str) -> Any:
         """The module kernel/`name`.py."""

@@ -37,14 +37,19 @@ def _latencies(results: list[Result]) -> Table:
     table = Table(title="latency by operation", title_justify="left")
     table.add_column("operation")
     table.add_column("kernel")
-    for name in ("calls", *(f"p{p:g}" for p in PERCENTILES[:-1]), "max"):
+    for name in ("calls", "mean", "waited", *(f"p{p:g}" for p in PERCENTILES[:-1]), "max"):
         table.add_column(name, justify="right")
     for operation in dict.fromkeys(name for r in results for name in r.latencies):
         for r in results:
             if operation in r.latencies:
-                cells = [duration(r.percentile(operation, p)) for p in PERCENTILES]
-                table.add_row(operation, r.kernel, f"{len(r.latencies[operation]):,}", *cells)
+                table.add_row(operation, r.kernel, f"{len(r.latencies[operation]):,}", *cells(r, operation))
     return table
+
+
+def cells(r: Result, operation: str) -> list[str]:
+    """An operation's mean, what it waits of that, and percentiles."""
+    told = (r.mean(operation), r.waited(operation), *(r.percentile(operation, p) for p in PERCENTILES))
+    return [duration(ps) for ps in told]
 
 
 def _memory(results: list[Result]) -> Table:
@@ -59,8 +64,8 @@ def _memory(results: list[Result]) -> Table:
         for r in results:
             if history := r.memory.get(process):
                 kbs = [kb for _, kb in history]
-                cells = (f"{kb:,.0f}" for kb in (max(kbs), average(history, r.time), kbs[-1]))
-                table.add_row(escape(process), r.kernel, *cells)
+                told = (f"{kb:,.0f}" for kb in (max(kbs), average(history, r.time), kbs[-1]))
+                table.add_row(escape(process), r.kernel, *told)
     if len(names) > PROCESSES_SHOWN:
         table.caption = f"and {len(names) - PROCESSES_SHOWN} more processes (--json has them all)"
     return table

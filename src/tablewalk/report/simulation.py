@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from tablewalk.report.chart import Line, tails, timeline
-from tablewalk.report.latency import duration
+from tablewalk.report.latency import cells, duration
 from tablewalk.report.markup import Markup, element
 from tablewalk.report.page import COLOURS, document, folded, legend, table
 from tablewalk.simulate.log import Log
@@ -70,9 +70,8 @@ def latencies(results: Sequence[Result]) -> Markup:
         for i, r in enumerate(results):
             if name in r.latencies:
                 key = element("span", element("span", cls=f"key k{i % COLOURS}"), r.kernel)
-                cells = [duration(r.percentile(name, p)) for p in PERCENTILES]
-                rows.append([name, key, f"{len(r.latencies[name]):,}", *cells])
-    columns = ["operation", "kernel", "calls", *(f"p{p:g}" for p in PERCENTILES[:-1]), "longest"]
+                rows.append([name, key, f"{len(r.latencies[name]):,}", *cells(r, name)])
+    columns = ["operation", "kernel", "calls", "mean", "waited", *(f"p{p:g}" for p in PERCENTILES[:-1]), "longest"]
     return table(columns, rows, left=2)
 
 

@@ -86,8 +86,12 @@ class Locks(Threads):
 
     def _tell(self, address: int, w: Waiter, holder: Holder | None, now: int) -> None:
         by = (holder[0].name, holder[1]) if holder else WAKEUP
-        self.waits.add(self.name_of(address), w.function, by, now - w.told)
+        self._add_wait(w.thread, self.name_of(address), w.function, by, now - w.told)
         w.told = now
+
+    def _add_wait(self, thread: Thread, lock: str, where: str, holder: tuple[str, str], time: int) -> None:
+        thread.waited += time
+        self.waits.add(lock, where, holder, time)
 
     def _got(self, address: int, w: Waiter) -> None:
         """The wait is over."""

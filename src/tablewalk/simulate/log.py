@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from .locks import Holder, Waiter
 from .threads import Cpu, Thread
 from .waits import OTHERS, WAKEUP, function
-from .world import World
+from .world import VMA_LOCK, World
 
 
 class Operation(NamedTuple):
@@ -141,7 +141,7 @@ class LoggedWorld(World):
         self.sync()
         me, begun = self.current, self.clock[0]
         super().wait_until(address, value)
-        self._waited(me, "vm_area_struct.vm_refcnt", me.waits_in, begun)
+        self._waited(me, VMA_LOCK, me.waits_in, begun)
 
     def changed(self, address: int) -> None:
         now = self.machine.mem[address]

@@ -30,6 +30,7 @@ class Result:
     seed: int
     time: int
     latencies: dict[str, list[int]]  # by operation, sorted
+    waited_in_all: dict[str, int]  # by operation: for others, of all its latencies
     waits: Waits
     flushes: int
     ipis: list[int]  # received, by CPU
@@ -48,6 +49,15 @@ class Result:
         """The latency that `p` percent of an operation's calls do not exceed."""
         found = self.latencies[operation]
         return found[max(0, -int(-len(found) * p // 100) - 1)]
+
+    def mean(self, operation: str) -> int:
+        """The latency of an operation on average."""
+        found = self.latencies[operation]
+        return sum(found) // len(found)
+
+    def waited(self, operation: str) -> int:
+        """How long of that it waits for others."""
+        return self.waited_in_all[operation] // len(self.latencies[operation])
 
 
 def simulate(
@@ -88,16 +98,16 @@ def _world(config: KernelConfig, cpus: int, profile: Profile | None, logged: boo
 def _result(workload: str, config: KernelConfig, world: World, seed: int) -> Result:
     latencies = {name: sorted(found) for name, found in sorted(world.latencies.items())}
     ipis = [cpu.ipis for cpu in world.cpus]
-    return Result(workload, config, len(world.cpus), seed, world.clock[0], latencies, world.waits, world.flushes,
-                  ipis, world.switches, world.memory,
+    return Result(workload, config, len(world.cpus), seed, world.clock[0], latencies, world.waited, world.waits,
+                  world.flushes, ipis, world.switches, world.memory,
                   log=world.log if isinstance(world, LoggedWorld) else None)  # fmt: skip
 
 
 def as_object(r: Result) -> dict[str, Any]:
     """For --json; times in nanoseconds."""
     operations = {
-        name: {"count": len(found), **{f"p{p:g}": r.percentile(name, p) / 1000 for p in PERCENTILES[:-1]},
-               "max": found[-1] / 1000}
+        name: {"count": len(found), "mean": r.mean(name) / 1000, "waited": r.waited(name) / 1000,
+               **{f"p{p:g}": r.percentile(name, p) / 1000 for p in PERCENTILES[:-1]}, "max": found[-1] / 1000}
         for name, found in r.latencies.items()
     }  # fmt: skip
     waits = [

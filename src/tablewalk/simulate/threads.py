@@ -43,7 +43,7 @@ class Thread:
 
     __slots__ = (
         "atomic", "cpu", "daemon", "debt", "done", "ended", "greenlet", "irqs_off", "last", "mm", "name", "number",
-        "operation", "owns", "rcu", "slice_end", "waits_for", "waits_in",
+        "operation", "owns", "rcu", "slice_end", "waited", "waits_for", "waits_in",
     )  # fmt: skip
 
     def __init__(self, number: int, name: str, mm: int, daemon: bool) -> None:
@@ -60,6 +60,7 @@ class Thread:
         self.operation = ""
         self.ended = 0  # when its last operation was over
         self.owns: set[int] = set()  # rwsems held exclusively: others may be spinning on this thread
+        self.waited = 0  # picoseconds, for anything
         self.waits_for = 0  # the lock's or cell's address
         self.waits_in = ""  # the function
 

@@ -15,6 +15,7 @@ from .waits import OTHERS, WAKEUP, function
 
 FULL_FLUSH: Final = 33  # pages: x86's tlb_single_page_flush_ceiling
 IPI, BROADCAST = 1, 2
+VMA_LOCK: Final = "vm_area_struct.vm_refcnt"
 EAGAIN: Final = 11
 IN_VAIN: Final = ", in vain"  # of the name of an operation that is to be tried again
 UNCLEARED: Final = ("collapse_file", "collapse_huge_page")  # who allocates folios to copy into all of them
@@ -37,6 +38,7 @@ class World(Locks):
         super().__init__(machine.clock, cpus, profile, name_of=machine.lock_class)
         self.model, self.machine = model, machine
         self.latencies: dict[str, list[int]] = {}
+        self.waited: dict[str, int] = {}  # by operation: of its latencies, picoseconds of waiting
         self.flushes = 0
         self.memory: dict[str, list[tuple[int, int]]] = {}  # by process: time, kB of VmPTE, at each change
         self._watched: list[tuple[list[tuple[int, int]], tuple[tuple[int, int], ...]]] = []
@@ -84,14 +86,16 @@ class World(Locks):
         if not self.time_is_on:
             return call(*arguments)
         self.sync()
-        me, begun, outer = self.current, self.clock[0], self.current.operation
+        me, begun, outer, waited = self.current, self.clock[0], self.current.operation, self.current.waited
         me.operation = name
         self.spend(entry)
         result = call(*arguments)
         self.sync()
         me.operation = outer
         me.ended = self.clock[0]
-        self._completed(name + IN_VAIN if result == -EAGAIN else name, call, begun)
+        told = name + IN_VAIN if result == -EAGAIN else name
+        self.waited[told] = self.waited.get(told, 0) + me.waited - waited
+        self._completed(told, call, begun)
         return result
 
     def _completed(self, name: str, call: Callable[..., Any], begun: int) -> None:
@@ -169,7 +173,7 @@ class World(Locks):
             self._sleepers.setdefault(address, []).append((w.thread, value, self.clock[0]))
             self.block()
         if self.clock[0] > w.told:
-            self.waits.add("vm_area_struct.vm_refcnt", w.function, WAKEUP, self.clock[0] - w.told)
+            self._add_wait(w.thread, VMA_LOCK, w.function, WAKEUP, self.clock[0] - w.told)
         w.thread.waits_for = 0
 
     def changed(self, address: int) -> None:
@@ -178,7 +182,8 @@ class World(Locks):
         for thread, value, since in self._sleepers.pop(address, []):
             if value == now:
                 holder = (self.current.name, self.current.operation)
-                self.waits.add("vm_area_struct.vm_refcnt", thread.waits_in, holder, max(0, self.clock[0] - since))
+                time = max(0, self.clock[0] - since)
+                self._add_wait(thread, VMA_LOCK, thread.waits_in, holder, time)
                 self.wake(thread, self.clock[0])
             else:
                 left.append((thread, value, since))
@@ -209,7 +214,7 @@ class World(Locks):
 
     def _answered(self, what: str, since: int) -> None:
         """The running thread has waited for what is no lock."""
-        self.waits.add(what, function(2), OTHERS, self.clock[0] - since)
+        self._add_wait(self.current, what, function(2), OTHERS, self.clock[0] - since)
 
     def _defer(self, what: Callable[[], object]) -> None:
         self._after.append(what)
