@@ -13,7 +13,7 @@ from rich.console import Console
 from tablewalk.cli import EXIT_BAD
 from tablewalk.cli._options import kconfig_option
 from tablewalk.errors import TablewalkError, escape
-from tablewalk.explore import counterexample
+from tablewalk.explore import counterexample, pairs
 from tablewalk.explore.coverage import Function, Key, Reached, as_markdown, functions, traced
 from tablewalk.explore.order import inversion, joined
 from tablewalk.explore.run import Options, Outcome, Program, built_in, explore, from_file
@@ -26,6 +26,7 @@ from tablewalk.report import schedule
 @click.command()
 @click.argument("what", nargs=-1, metavar="[SCENARIO|FILE.py[::SCENARIO]]...")
 @click.option("--list", "as_list", is_flag=True, help="What scenarios there are.")
+@click.option("--pairs", "as_pairs", is_flag=True, help="What meets what in them, as Markdown.")
 @click.option("--kernel", "release", default=NEWEST, show_default=True, help="Release.")
 @click.option("--without", multiple=True, metavar="ID", help="A patch the kernel lacks; repeatable.")
 @click.option("--set", "options", multiple=True, metavar="OPTION=VALUE", help="A Kconfig or sysfs option; repeatable.")
@@ -92,6 +93,7 @@ from tablewalk.report import schedule
 def command(
     what: tuple[str, ...],
     as_list: bool,
+    as_pairs: bool,
     release: str,
     without: tuple[str, ...],
     options: tuple[str, ...],
@@ -127,6 +129,9 @@ def command(
     programs = _chosen(what)
     if as_list:
         _list(programs, as_json)
+        return 0
+    if as_pairs:
+        click.echo(pairs.as_markdown(programs))
         return 0
     if checkpoint and len(programs) != 1:
         raise TablewalkError("--checkpoint: of one scenario; give its name")

@@ -112,6 +112,10 @@ class Process:
         found = k.pagemap_read(self.mm, address, address + pages * self.page)
         return sum(nr for _, nr, entry in found if entry & k.PM_PRESENT)
 
+    def perf_page_size(self, address: int) -> int:
+        """Bytes of the page at an address, as a sample of perf tells them; 0 if none is mapped."""
+        return int(self._k("events_core").perf_get_page_size(self.mm, address))
+
     def mincore(self, address: int, pages: int) -> int:
         """How many pages are in core by mincore(2), or -errno."""
         ret, vec = self._k("mincore").sys_mincore(self.mm, address, pages * self.page)

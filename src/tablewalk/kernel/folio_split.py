@@ -119,7 +119,7 @@ def split_file_folio(f: folio, pieces: tuple[tuple[int, int], ...]) -> int:
     if folio_ref_count(f) != folio_mapcount(f) + nr + 1:
         up_read(mapping.i_mmap_rwsem)
         return -EAGAIN
-    unmap_folio(f, migrate=False)
+    unmap_folio(f)
     new = tuple([split_off(f, first, order) for first, order in pieces])
     end = i_size_pages(mapping)
     spin_lock(mapping.i_pages_lock)

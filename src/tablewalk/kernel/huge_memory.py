@@ -33,9 +33,9 @@ from .huge_pmd import huge_page_prot, pmd_trans_huge_lock, pmdp_huge_clear_flush
 from .huge_pmd import split_huge_pmd_if_needed as split_huge_pmd_if_needed
 from .huge_pmd import vma_adjust_trans_huge as vma_adjust_trans_huge
 from .huge_pmd import zap_huge_pmd as zap_huge_pmd
-from .mm_types import folio, mm_struct, vm_area_struct
+from .migrate import pmd_migration_entry_wait
+from .mm_types import folio, mm_struct, ptdesc, vm_area_struct
 from .mmu_gather import mmu_gather, tlb_flush_range
-from .not_modelled import NotModelled
 from .page_alloc import (
     FOLIO_MAPPING_ANON,
     MAPPING_SHIFT,
@@ -57,6 +57,7 @@ from .pgtable import (
     ACCESSED,
     DIRTY,
     LEAF,
+    MIGRATION_EXCLUSIVE,
     MKDIRTY,
     PFN_SHIFT,
     PRESENT,
@@ -65,7 +66,6 @@ from .pgtable import (
     SPECIAL,
     UFFD_WP,
     is_pmd_migration_entry,
-    is_swap_pte,
     maybe_mkwrite,
     move_soft_dirty,
     page_folio,
@@ -177,7 +177,8 @@ def map_anon_folio_pmd(f: folio, pmd: pmd_p, vma: vm_area_struct, haddr: int) ->
 def huge_pmd_fault(vmf: vm_fault, pmdval: int) -> int:
     """Serve a fault on a pmd that is no table; VM_FAULT_FALLBACK: it has been split, go on with the table."""
     if pmdval & (PRESENT | PROTNONE) == 0:
-        raise NotModelled("migration of a huge page" if is_pmd_migration_entry(pmdval) else "device private memory")
+        pmd_migration_entry_wait(vmf.vma.vm_mm, vmf.pmd, vmf.address)
+        return 0
     if vmf.flags & (FAULT_FLAG_WRITE | FAULT_FLAG_UNSHARE) and pmdval & RW == 0:
         return wp_huge_pmd(vmf, pmdval)
     pml = pmd_lock(vmf.vma.vm_mm, vmf.pmd, vmf.address)
@@ -347,10 +348,11 @@ def copy_huge_pmd(
     src_ptl = pmd_lockptr(src_mm, src_pmd, addr)
     spin_lock_nested(src_ptl)
     pmdval = pmdp_get_lockless(src_pmd)
-    if not pmd_present(pmdval) and is_swap_pte(pmdval):
+    if is_pmd_migration_entry(pmdval):
+        copy_huge_non_present_pmd(dst_mm, dst_pmd, src_pmd, addr, dst_vma, pmdval, pgtable)
         spin_unlock(src_ptl)
         spin_unlock(dst_ptl)
-        raise NotModelled("fork while a huge page is under migration")
+        return 0
     pinned = pmd_trans_huge(pmdval) and pmdval & SPECIAL == 0 and not dup_anon_rmap_pmd(dst_vma.vm_mm, src_mm, pmdval)
     if pinned or not pmd_trans_huge(pmdval):
         spin_unlock(src_ptl)
@@ -371,6 +373,25 @@ def copy_huge_pmd(
     spin_unlock(src_ptl)
     spin_unlock(dst_ptl)
     return 0
+
+
+def copy_huge_non_present_pmd(
+    dst_mm: mm_struct,
+    dst_pmd: pmd_p,
+    src_pmd: pmd_p,
+    addr: int,
+    dst_vma: vm_area_struct,
+    pmdval: int,
+    pgtable: ptdesc,
+) -> None:
+    """Share a huge page under migration with the child; both map it read-only in the end.  Under both pml."""
+    if pmdval & (RW | MIGRATION_EXCLUSIVE):
+        pmdval &= ~(RW | MIGRATION_EXCLUSIVE)
+        store(src_pmd, pmdval)
+    add(dst_mm.anon_rss, arch.hpage_pmd_nr)
+    mm_inc_nr_ptes(dst_mm)
+    pgtable_trans_huge_deposit(dst_mm, dst_pmd, addr, pgtable)
+    store(dst_pmd, pmdval if userfaultfd_wp(dst_vma) else pmdval & ~UFFD_WP)
 
 
 def dup_anon_rmap_pmd(dst_mm: mm_struct, src_mm: mm_struct, pmdval: int) -> bool:

@@ -17,7 +17,9 @@ from .page_alloc import (
     NO_FOLIO,
     PAGE_ANON_EXCLUSIVE,
     PAGE_CELLS,
+    folio_get,
     folio_mark_dirty,
+    folio_maybe_dma_pinned,
     folio_put,
     folio_test_anon,
     page_flags,
@@ -36,6 +38,7 @@ from .pgtable import (
     SPECIAL,
     SWP_MIGRATION,
     UFFD_WP,
+    is_pmd_migration_entry,
     is_swap_pte,
     maybe_mkwrite,
     mm_find_pmd,
@@ -237,6 +240,49 @@ def migration_entry(page: page_t, old: int) -> int:
         kept |= MIGRATION_EXCLUSIVE
         store(page_flags(page), 0)
     return swp_entry(SWP_MIGRATION, page, kept)
+
+
+def set_pmd_migration_entry(f: folio, vma: vm_area_struct, haddr: int, pmd: pmd_p) -> bool:
+    """Let a migration entry take the place of the huge pmd that maps the folio, unless it is pinned.
+
+    False if no huge pmd maps it any more.
+    """
+    mm = vma.vm_mm
+    pml = pmd_lock(mm, pmd, haddr)
+    pmdval = pmdp_get_lockless(pmd)
+    if not pmd_trans_huge(pmdval) or pmd_page(pmdval) != f.page:
+        spin_unlock(pml)
+        return False
+    pmdval = pmdp_invalidate(pmd)
+    flush_tlb_range(mm, haddr, haddr + arch.pmd_size)
+    pinned = load(page_flags(f.page)) & PAGE_ANON_EXCLUSIVE != 0 and folio_maybe_dma_pinned(f)
+    if not pinned and pmdval & DIRTY:
+        folio_mark_dirty(f)
+    store(pmd, pmdval if pinned else migration_entry(f.page, pmdval))
+    if not pinned:
+        add(mm.anon_huge if folio_test_anon(f) else mm.file_huge, -1)
+        folio_remove_rmap_pmd(f, vma)
+        folio_put(f)
+    spin_unlock(pml)
+    return True
+
+
+def remove_migration_pmd(old: folio, new: folio, vma: vm_area_struct, haddr: int, pmd: pmd_p) -> bool:
+    """Let the huge pmd that is a migration entry of `old` map `new`; false if there is none."""
+    mm = vma.vm_mm
+    pml = pmd_lock(mm, pmd, haddr)
+    entry = pmdp_get_lockless(pmd)
+    found = is_pmd_migration_entry(entry) and pmd_page(entry) == old.page
+    if found:
+        folio_get(new)
+        folio_add_rmap_pmd(new, vma)
+        add(mm.anon_huge if folio_test_anon(new) else mm.file_huge, 1)
+        if entry & MIGRATION_EXCLUSIVE:
+            store(page_flags(new.page), PAGE_ANON_EXCLUSIVE)
+        kept = entry & (RW | ACCESSED | DIRTY | SOFT_DIRTY | UFFD_WP)
+        store(pmd, new.page << PFN_SHIFT | vm_page_prot(vma.vm_flags) | LEAF | kept)
+    spin_unlock(pml)
+    return found
 
 
 def map_split_pages(vma: vm_area_struct, f: folio, pmdval: int) -> int:

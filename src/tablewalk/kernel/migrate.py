@@ -50,6 +50,7 @@ from .page_alloc import (
 from .pgtable import (
     SPECIAL,
     SWP_MIGRATION,
+    is_pmd_migration_entry,
     is_swap_pte,
     mm_find_pmd,
     page_folio,
@@ -62,7 +63,7 @@ from .pgtable import (
     swp_offset,
     swp_type,
 )
-from .pgtable_generic import pte_offset_map_lock, pte_unmap, pte_unmap_unlock
+from .pgtable_generic import pmd_lock, pte_offset_map_lock, pte_unmap, pte_unmap_unlock
 from .rmap import NO_ANON_VMA, folio_maybe_mapped_shared, put_anon_vma
 from .rmap_walk import folio_anon_vma, folio_mapping, remove_migration_ptes, rmap_lock_read, try_to_migrate
 from .swap_table import NO_CLUSTER, swap_cluster_lock, swap_slot
@@ -83,6 +84,16 @@ def migration_entry_wait(mm: mm_struct, pmd: pmd_p, address: int) -> None:
         softleaf_entry_wait_on_locked(entry, ptl)
     else:
         spin_unlock(ptl)
+
+
+def pmd_migration_entry_wait(mm: mm_struct, pmd: pmd_p, address: int) -> None:
+    """The same of a huge page."""
+    pml = pmd_lock(mm, pmd, address)
+    entry = pmdp_get_lockless(pmd)
+    if is_pmd_migration_entry(entry):
+        softleaf_entry_wait_on_locked(entry, pml)
+    else:
+        spin_unlock(pml)
 
 
 def softleaf_entry_wait_on_locked(entry: int, ptl: spinlock_t) -> None:
@@ -131,21 +142,32 @@ def folio_walk(vma: vm_area_struct, address: int) -> tuple[int, folio]:
     pmd = mm_find_pmd(vma.vm_mm, address)
     if not pmd:
         return -ENOENT, NO_FOLIO
-    if pmd_trans_huge(pmdp_get_lockless(pmd)):
-        raise NotModelled("migration of a huge page")
+    pmdval = pmdp_get_lockless(pmd)
+    if pmd_trans_huge(pmdval):
+        pml = pmd_lock(vma.vm_mm, pmd, address)
+        pmdval = pmdp_get_lockless(pmd)
+        if pmd_trans_huge(pmdval):
+            error, f = walked(pmdval)
+            spin_unlock(pml)
+            return error, f
+        spin_unlock(pml)
     pte, ptl = pte_offset_map_lock(vma.vm_mm, pmd, address)
     if not pte:
         return -ENOENT, NO_FOLIO
-    entry = ptep_get(pte)
-    error, f = -ENOENT, NO_FOLIO
-    if pte_present(entry):
-        if entry & SPECIAL:
-            error = -EFAULT
-        else:
-            error, f = 0, page_folio(pte_page(entry))
-            folio_get(f)
+    error, f = walked(ptep_get(pte))
     pte_unmap_unlock(pte, ptl)
     return error, f
+
+
+def walked(entry: int) -> tuple[int, folio]:
+    """What folio_walk() finds in an entry, huge or not, under its lock."""
+    if not pte_present(entry):
+        return -ENOENT, NO_FOLIO
+    if entry & SPECIAL:
+        return -EFAULT, NO_FOLIO
+    f = page_folio(pte_page(entry))
+    folio_get(f)
+    return 0, f
 
 
 def unmap_and_move(src: folio) -> int:

@@ -43,7 +43,9 @@ ksm_scan_t: TypeAlias = "ksm_scan"
 
 
 # what keeps a VMA's bounds and flags as they are
-STABLE_VMA: Final = any_of("vm_lock", "vm_mm.mmap_lock", "vm_file.f_mapping.i_mmap_rwsem", "anon_vma.root.rwsem")
+STABLE_VMA: Final = any_of(
+    "vm_lock", "vm_mm.mmap_lock", "vm_file.f_mapping.i_mmap_rwsem", "anon_vma_chain.anon_vma.root.rwsem"
+)
 
 
 class ptlock(struct):

@@ -11,7 +11,15 @@ from ..arch import arch
 from ..machine import WRITE_ONCE, add, down_read, interval_tree_overlapping, load, spin_unlock, store, up_read
 from .config import config
 from .huge_mm import vma_is_anonymous
-from .huge_pmd import __split_huge_pmd, migration_entry, pmdp_huge_clear_flush, zap_deposited_table, zap_huge_pmd_folio
+from .huge_pmd import (
+    __split_huge_pmd,
+    migration_entry,
+    pmdp_huge_clear_flush,
+    remove_migration_pmd,
+    set_pmd_migration_entry,
+    zap_deposited_table,
+    zap_huge_pmd_folio,
+)
 from .mlock_folio import mlock_drain_local
 from .mm_types import address_space, anon_vma, anon_vma_chain, folio, rwsem_t, vm_area_struct
 from .not_modelled import NotModelled
@@ -52,6 +60,7 @@ from .pgtable import (
     SWP_MIGRATION,
     SWP_SWAP,
     UFFD_WP,
+    is_pmd_migration_entry,
     is_swap_pte,
     make_pte_marker,
     mm_find_pmd,
@@ -122,7 +131,7 @@ def rmap_lock_read(f: folio) -> rwsem_t:
 def try_to_unmap(f: folio) -> bool:
     """Unmap a locked folio everywhere; whether nothing maps it any more."""
     sem = rmap_lock_read(f)
-    unmapped = unmap_folio(f, migrate=False)
+    unmapped = unmap_folio(f)
     up_read(sem)
     return unmapped
 
@@ -130,24 +139,26 @@ def try_to_unmap(f: folio) -> bool:
 def try_to_migrate(f: folio) -> bool:
     """Let migration entries take the place of all that maps a locked folio; whether nothing does any more."""
     sem = rmap_lock_read(f)
-    unmapped = unmap_folio(f, migrate=True)
+    unmapped = unmap_folio(f, migrate=True, split=False)
     up_read(sem)
     return unmapped
 
 
-def unmap_folio(f: folio, migrate: bool) -> bool:
-    """Unmap the folio everywhere, huge pmds split.  Whether none is left.
+def unmap_folio(f: folio, migrate: bool = False, split: bool = True) -> bool:
+    """Unmap the folio everywhere, huge pmds split unless they shall become migration entries too.
+
+    Whether nothing maps it any more.
 
     What is left are migration entries (`migrate`), or swap entries of anonymous memory, nothing where it was given up
     by MADV_FREE or is a file's.
     """
     for vma in rmap_vmas(f):
         for address, nr, idx in folio_tables(f, vma):
-            unmap_table(f, vma, address, nr, idx, migrate)
+            unmap_table(f, vma, address, nr, idx, migrate, split)
     return load(f._mapcount) + load(f._entire_mapcount) == 0
 
 
-def unmap_table(f: folio, vma: vm_area_struct, address: int, nr: int, idx: int, migrate: bool) -> None:
+def unmap_table(f: folio, vma: vm_area_struct, address: int, nr: int, idx: int, migrate: bool, split: bool) -> None:
     """Unmap `nr` pages of the folio from its page `idx` on, that one table may map from `address` on."""
     mm = vma.vm_mm
     pmd = mm_find_pmd(mm, address)
@@ -157,7 +168,10 @@ def unmap_table(f: folio, vma: vm_area_struct, address: int, nr: int, idx: int, 
     if pmd_trans_huge(pmdval) and pmd_page(pmdval) == f.page:
         if not migrate and folio_test_lazyfree(f) and unmap_huge_pmd_locked(vma, address, pmd, f):
             return
-        __split_huge_pmd(vma, pmd, address, freeze=migrate)
+        if not split and set_pmd_migration_entry(f, vma, address, pmd):
+            return
+        if split:
+            __split_huge_pmd(vma, pmd, address, freeze=migrate)
     pte, ptl = pte_offset_map_lock(mm, pmd, address)
     if not pte:
         return
@@ -260,6 +274,10 @@ def remove_migration_table(
     """remove_migration_ptes() in one table."""
     pmd = mm_find_pmd(vma.vm_mm, address)
     if not pmd:
+        return
+    if is_pmd_migration_entry(pmdp_get_lockless(pmd)) and remove_migration_pmd(
+        old, page_folio(pages[0]), vma, address, pmd
+    ):
         return
     pte, ptl = pte_offset_map_lock(vma.vm_mm, pmd, address)
     if not pte:

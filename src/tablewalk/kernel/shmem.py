@@ -200,9 +200,12 @@ def shmem_lock_folio(mapping: address_space, index: int) -> folio:
     """The folio at page `index` locked and with a reference, read in from swap if need be, or NULL (SGP_NOALLOC)."""
     while True:
         value = xa_load(mapping.i_pages, index)
-        if not xa_is_value(value):
-            return filemap_lock_folio(mapping, index)
-        shmem_swapin_folio(mapping, index, value, NO_VMA)
+        if xa_is_value(value):
+            shmem_swapin_folio(mapping, index, value, NO_VMA)
+        else:
+            f = filemap_lock_folio(mapping, index)
+            if f or not xa_is_value(xa_load(mapping.i_pages, index)):  # else it went to swap meanwhile
+                return f
         forget(())
 
 

@@ -26,7 +26,7 @@ from ..machine import (
 from .folio_split import split_folio
 from .huge_mm import vma_is_anonymous
 from .huge_pmd import __split_huge_pmd, pmd_trans_huge_lock, pmdp_huge_clear_flush
-from .migrate import migration_entry_wait
+from .migrate import migration_entry_wait, pmd_migration_entry_wait
 from .mm_types import folio, mm_struct, spinlock_t, userfaultfd_ctx, vm_area_struct
 from .mmap_lock import (
     NO_VMA,
@@ -36,7 +36,6 @@ from .mmap_lock import (
     vma_end_read,
     vma_start_read_locked,
 )
-from .not_modelled import NotModelled
 from .page_alloc import (
     FOLIO_MAPPING_ANON,
     MAPPING_SHIFT,
@@ -63,6 +62,7 @@ from .pgtable import (
     SWP_MIGRATION,
     SWP_SWAP,
     UFFD_WP,
+    is_pmd_migration_entry,
     mm_find_pmd,
     move_soft_dirty,
     page_folio,
@@ -312,7 +312,10 @@ def move_pages_huge_pmd(
     pmdval = load(src_pmd)
     if not pmd_trans_huge(pmdval):
         spin_unlock(src_ptl)
-        raise NotModelled("migration of a huge page")
+        if not is_pmd_migration_entry(pmdval):
+            return -ENOENT
+        pmd_migration_entry_wait(mm, src_pmd, src)
+        return -EAGAIN
     f = NO_FOLIO if pmdval & SPECIAL else page_folio(pmd_page(pmdval))
     exclusive = huge_pmd_exclusive(pmdval)
     if f and exclusive:

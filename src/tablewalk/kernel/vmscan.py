@@ -65,6 +65,8 @@ def shrink_folio(f: folio) -> None:
             return
         if mapping and not shmem_writeout(mapping, f):
             return
+        if f.flags & PG_SWAPCACHE == 0:  # truncated meanwhile
+            return
         WRITE_ONCE(f, "flags", f.flags & ~PG_DIRTY)
         swap_write_folio(f)
     if folio_ref_count(f) != folio_nr_pages(f) + 1:

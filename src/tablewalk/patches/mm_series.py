@@ -243,5 +243,6 @@ nothing("cleanup", "B26", "c9c1ee20ee84", "mm/huge_memory: split huge pmd under 
         "a table that nobody else sees is mapped once, not once an entry", "mm/huge_memory.c")  # fmt: skip
 nothing("cleanup", "B30", "feda5c393a6c", "mm/pgtable: delete pmd_trans_unstable() and friends",
         "the last callers had gone", "include/linux/pgtable.h")  # fmt: skip
-nothing("not modelled", "B32", "a92cbb82c8d3", "perf/core: Allow pte_offset_map() to fail",
-        "perf's samples of the page size", "kernel/events/core.c")  # fmt: skip
+nothing("cleanup", "B32", "a92cbb82c8d3", "perf/core: Allow pte_offset_map() to fail",
+        "it maps the table of a copy of the pmd, which it has looked at; interrupts off keep the table",
+        "kernel/events/core.c")  # fmt: skip
