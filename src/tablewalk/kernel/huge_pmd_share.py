@@ -42,7 +42,7 @@ class hugetlb_vma(struct):
     vm_mm: mm_struct = const()
     i_mmap_rwsem: rwsem_t = const()  # of its file
     pud: atomic_t = atomic()
-    vma_lock: atomic_t = atomic()  # whether it has one, without which nobody shares with it
+    shareable: atomic_t = atomic()  # it is whole, and not about to go (vma_lock)
 
 
 def hugetlb_mmap(mm: mm_struct, i_mmap_rwsem: rwsem_t) -> hugetlb_vma:
@@ -50,7 +50,7 @@ def hugetlb_mmap(mm: mm_struct, i_mmap_rwsem: rwsem_t) -> hugetlb_vma:
     vma: hugetlb_vma = hugetlb_vma.alloc()
     vma.vm_mm = mm
     vma.i_mmap_rwsem = i_mmap_rwsem
-    store(vma.vma_lock, 1)
+    store(vma.shareable, 1)
     return vma
 
 
@@ -68,7 +68,7 @@ def huge_pmd_share(vma: hugetlb_vma, svma: hugetlb_vma) -> None:
     """Fill a slot with the table that `svma` has for the same pages of the file; with a new one if it has none."""
     mm = vma.vm_mm
     down_read(vma.i_mmap_rwsem)
-    table = pmd_table(load(svma.pud) if load(svma.vma_lock) else 0)
+    table = pmd_table(load(svma.pud) if load(svma.shareable) else 0)
     if table:
         ptdesc_pmd_pts_add(table, 1)
     else:
@@ -124,6 +124,25 @@ def huge_pmd_unshare_flush(mm: mm_struct, unshared: bool, fully: bool) -> None:
         tlb_remove_table_sync_one()
 
 
+def hugetlb_unshare_pmds(vma: hugetlb_vma) -> None:
+    """Give a table up that another process has too; under i_mmap_rwsem for writing."""
+    mm = vma.vm_mm
+    if not load(vma.pud):
+        return
+    spin_lock(mm.page_table_lock)
+    unshared, fully = huge_pmd_unshare(vma)
+    spin_unlock(mm.page_table_lock)
+    huge_pmd_unshare_flush(mm, unshared, fully)
+
+
+def hugetlb_split(vma: hugetlb_vma) -> None:
+    """Split the mapping within the GiB: parts of it do not share, so a table must not be shared (__split_vma)."""
+    down_write(vma.i_mmap_rwsem)
+    hugetlb_unshare_pmds(vma)
+    store(vma.shareable, 0)
+    up_write(vma.i_mmap_rwsem)
+
+
 def unmap_hugepages(vmas: tuple[hugetlb_vma, ...]) -> None:
     """munmap of mappings of one process and one file (__unmap_hugepage_range); tables of its own are freed by RCU."""
     mm, i_mmap_rwsem = vmas[0].vm_mm, vmas[0].i_mmap_rwsem
@@ -137,7 +156,7 @@ def unmap_hugepages(vmas: tuple[hugetlb_vma, ...]) -> None:
         fully |= alone
         if not shared:
             store(pmd_table(load(vma.pud)).entry, 0)
-        store(vma.vma_lock, 0)
+        store(vma.shareable, 0)
     huge_pmd_unshare_flush(mm, unshared, fully)
     up_write(i_mmap_rwsem)
     for vma in vmas:

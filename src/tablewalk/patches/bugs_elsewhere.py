@@ -19,7 +19,6 @@ BUGS: Final = (
     ("K16e", "", "review of free by RCU: retract_page_tables() needs an MMU notifier", "6.6", NOTIFIERS),
     ("K18", "", "mm/damon: ACTION_AGAIN for what is no table never ends", "6.6", "DAMON"),
     ("K26", "", "userfaultfd: look at the folio of a pmd only if it is present", "6.17", PMD_MIGRATION),
-    ("K35", "081056dc00a2", "mm/hugetlb: unshare page tables during VMA split, not before", "6.16", HUGETLB),
     ("K41", "c444eb564fb1", "mm: thp: make the THP mapcount atomic against split (CVE-2020-29368)", "5.8",
      "pages reused because of their mapcount, which no kernel since 5.19 does"),
     ("K45", "", "mm/pagewalk: fix race between concurrent split and refault (CVE-2026-31456)", "7.0", "huge PUDs"),

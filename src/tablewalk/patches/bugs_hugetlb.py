@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from ..kernel.huge_pmd_share import huge_pmd_unshare, hugetlb_vma, pmd_table
+from ..kernel.huge_pmd_share import huge_pmd_unshare, hugetlb_unshare_pmds, hugetlb_vma, pmd_table
 from ..kernel.tlb import tlb_remove_table_sync_one
-from ..machine import add_return, load
+from ..machine import add_return, down_write, load, store, up_write
 from . import Claim, patch
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -28,6 +28,26 @@ FILES: Final = ("mm/hugetlb.c",)
 )
 def nobody_is_interrupted() -> None:
     """Who walks with interrupts off is in a table that another process uses as it likes."""
+
+
+@patch(
+    "K35",
+    commit="081056dc00a2",
+    title="mm/hugetlb: unshare page tables during VMA split, not before (CVE-2025-38084)",
+    since="6.16",
+    site="huge_pmd_share.hugetlb_split",
+    files=(*FILES, "mm/vma.c"),
+    mutant=True,
+    claim=Claim("race", "hugetlb-split-and-fault", "RESULT"),
+)
+def unshare_before_split(vma: hugetlb_vma) -> None:
+    """Another process can share the table again until the mapping is split."""
+    down_write(vma.i_mmap_rwsem)
+    hugetlb_unshare_pmds(vma)
+    up_write(vma.i_mmap_rwsem)
+    down_write(vma.i_mmap_rwsem)
+    store(vma.shareable, 0)
+    up_write(vma.i_mmap_rwsem)
 
 
 def k36(site: str) -> Callable[[F], F]:

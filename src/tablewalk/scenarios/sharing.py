@@ -114,3 +114,19 @@ def hugetlb_faults(s: Setup) -> None:
     s.thread("one", lambda: hugetlb.huge_pmd_share(second, first))
     s.thread("other", lambda: hugetlb.huge_pmd_share(second, first))
     s.finally_(count)
+
+
+@scenario()
+def hugetlb_split_and_fault(s: Setup) -> None:
+    """A process splits its mapping, while another's fault finds its table to share."""
+    hugetlb, first, second = _two(s)
+    machine = s.model.machine
+
+    def not_shared(results: dict[str, Any]) -> str | None:
+        table = hugetlb.pmd_table(machine.load(first.pud))
+        return "parts share a table" if table and hugetlb.ptdesc_pmd_is_shared(table) else None
+
+    s.thread("split", lambda: hugetlb.hugetlb_split(first))
+    s.thread("fault", lambda: hugetlb.huge_pmd_share(second, first))
+    s.finally_(not_shared)
+    s.sometimes("huge_pmd_unshare: store", "pmd_alloc_one")
