@@ -137,6 +137,7 @@ def test_munmap_of_a_touched_gigabyte(p: Process) -> None:
     assert before - p.vmpte == 2056
     assert p.vmpte == 0
     p.exit()
+    assert (p.stat("PTE_TABLES_FREED"), p.stat("PMD_TABLES_FREED")) == (512, 1)
 
 
 @pytest.mark.parametrize("below, above, left", [(0, 0, 0), (1, 0, 12), (0, 1, 12), (1, 1, 12)])

@@ -11,6 +11,7 @@ from typing import Final
 
 from ..arch import arch
 from ..machine import (
+    PMD_TABLES_FREED,
     RECLAIMED_FAST,
     RECLAIMED_SLOW,
     add,
@@ -471,6 +472,7 @@ def free_pmd_range(tlb: mmu_gather, pud: int, addr: int, end: int, floor: int, c
         pmd += 1
         addr = next_addr
     if arch.pmd_bits and not outside(start, end, floor, ceiling, 1 << arch.pud_shift):
+        count(PMD_TABLES_FREED)
         free_upper_table(tlb, pud, start, arch.ptrs_per_pmd, tlb.mm.nr_pmds)
 
 

@@ -8,10 +8,10 @@ s390 adds levels as addresses get higher.
 from __future__ import annotations
 
 from ..arch import arch
-from ..machine import add, clear_unreachable, load
+from ..machine import PMD_TABLES_FREED, add, clear_unreachable, count, load
 from .mm_types import mm_struct, ptdesc
 from .pgtable import mm_find_pmd, p4d_offset, pgd_offset, pmd_pgtable, pud_offset
-from .pgtable_generic import free_upper, mm_dec_nr_ptes, pte_free, walk_to_pmd
+from .pgtable_generic import mm_dec_nr_ptes, pte_free, walk_to_pmd
 
 
 def pgd_alloc(mm: mm_struct) -> None:
@@ -47,7 +47,8 @@ def free_remaining(mm: mm_struct, addr: int) -> None:
     pud = pud_offset(p4d_offset(pgd_offset(mm, addr), addr), addr)
     table = pmd_pgtable(load(pud))
     clear_unreachable(pud)
-    free_upper(table, arch.ptrs_per_pmd)
+    count(PMD_TABLES_FREED)
+    table.free(arch.ptrs_per_pmd)
     add(mm.nr_pmds, -1)
 
 

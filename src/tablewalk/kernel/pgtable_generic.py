@@ -11,7 +11,6 @@ from __future__ import annotations
 from ..arch import arch
 from ..machine import (
     PMD_TABLES_ALLOCATED,
-    PMD_TABLES_FREED,
     PTE_TABLES_ALLOCATED,
     PTE_TABLES_FREED,
     add,
@@ -260,13 +259,6 @@ def _alloc_upper(mm: mm_struct, slot: int, nr: int, counter: int) -> None:
     else:
         spin_unlock(mm.page_table_lock)
         table.free(nr)
-
-
-def free_upper(table: ptdesc, nr: int) -> None:
-    """Free a PMD, PUD or P4D table of `nr` entries."""
-    if nr == arch.ptrs_per_pmd:
-        count(PMD_TABLES_FREED)
-    table.free(nr)
 
 
 def walk_to_pmd(mm: mm_struct, addr: int) -> pmd_p:
