@@ -259,6 +259,12 @@ def inversion(s):
         assert outcome.rule is not None and outcome.rule.id == "I28"
 
 
+def test_writer_of_a_vma_that_does_not_wait_is_found() -> None:
+    outcome = explored(HERE / "no_wait.py")
+    assert outcome.rule is not None and outcome.rule.id == "I3"
+    assert "without vm_mm.mmap_lock:w and vm_lock:w (" in outcome.sentence
+
+
 def test_wrong_order_of_locks_is_found_without_a_deadlock() -> None:
     for reduction in ("m1", "m2"):
         outcome = explored(HERE / "wrong_order.py", reduction=reduction)

@@ -235,10 +235,7 @@ def put(A: np.ndarray, st: np.ndarray, h: np.ndarray, m: np.ndarray, address: in
 
 @jit
 def lock_held(A: np.ndarray, st: np.ndarray, lock: int, t: int, exclusive: bool) -> bool:
-    """Whether thread `t` holds a lock, in any way or exclusively.
-
-    Who reads a lock that the model builds itself may be in it for a moment before it finds a writer there.
-    """
+    """Whether thread `t` holds a lock, in any way or exclusively."""
     v = value(A, st, lock)
     kind = A[CELLS + lock * 16 + LOCKTYPE]
     if kind in (SPINLOCK, MUTEX):
@@ -246,7 +243,7 @@ def lock_held(A: np.ndarray, st: np.ndarray, lock: int, t: int, exclusive: bool)
     if v == t + 1 << WRITER_SHIFT:
         return True
     if exclusive:
-        return kind == MAP and v >> WRITER_SHIFT == t + 1
+        return False
     return v >> WRITER_SHIFT == t + 1 or v >> t & 1 == 1
 
 
