@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from tablewalk.errors import TablewalkError
-from tablewalk.machine.drivers import KernelConfig
+from tablewalk.machine.drivers import KernelConfig, load
 from tablewalk.simulate.run import Result, as_object, simulate
 
 SMALL = {"threads": 3, "extents": 2, "rounds": 1}
@@ -42,6 +42,22 @@ def test_collapse_takes_mmap_lock_for_writing_in_6_1_only() -> None:
 def test_impossible_parameters_are_refused_with_the_range(values: dict[str, int], cpus: int, told: str) -> None:
     with pytest.raises(TablewalkError, match=told):
         simulate("shmem-collapse", KernelConfig(), cpus, 1, values)
+
+
+@pytest.mark.parametrize(("arch", "threads", "told"), [
+    ("x86-pae", 1024, "mappings of 4 huge pages: x86-pae has room for [0-9]+"),
+    ("m68k", 1, "shmem-collapse: m68k has no huge pages"),
+])  # fmt: skip
+def test_what_an_architecture_has_no_room_for_is_refused(arch: str, threads: int, told: str) -> None:
+    workload = "shmem-collapse" if threads == 1 else "dontneed-storm"
+    with pytest.raises(TablewalkError, match=told):
+        simulate(workload, KernelConfig(arch=arch), 4, 1, {"threads": threads})
+
+
+@pytest.mark.parametrize("arch", ["ppc64le-64k", "arm64-16k", "sparc64"])  # 32, 2048 and 1024 pages of a table
+def test_tables_may_have_any_size(arch: str) -> None:
+    r = simulate("dontneed-storm", KernelConfig(arch=arch), 2, 1, {"threads": 2, "extents": 1, "rounds": 1})
+    assert len(r.latencies["page fault"]) == 2 * min(64, load("timed").arch.ptrs_per_pte)
 
 
 def test_more_cpus_wait_less_for_a_cpu() -> None:

@@ -134,7 +134,7 @@ def _changed(config: KernelConfig, change: str) -> KernelConfig:
 
 def _parameter(text: str) -> tuple[str, int]:
     name, _, value = text.partition("=")
-    if name not in PARAMETERS or not value.isdecimal():
+    if name not in PARAMETERS or not value.removeprefix("-").isdecimal():
         raise TablewalkError(f"--with {text}: NAME=NUMBER is wanted, with NAME one of {', '.join(PARAMETERS)}")
     return name, int(value)
 

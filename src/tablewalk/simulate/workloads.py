@@ -74,8 +74,12 @@ class Setup:
         return Random(f"{self.seed}/{thread}")
 
     def base(self, i: int) -> int:
-        """Where the i-th mapping begins: there is a gap between two."""
-        return (16 + i * (self.values["extents"] + 1)) * self.huge
+        """Where the i-th mapping begins: there is a gap between two.  Raises TablewalkError where there is no room."""
+        extents, arch = self.values["extents"], self.world.model.arch
+        room = (arch.task_size // self.huge - 16) // (extents + 1)
+        if i >= room:
+            raise TablewalkError(f"{i + 1} mappings of {extents} huge pages: {arch.name} has room for {max(room, 0)}")
+        return (16 + i * (extents + 1)) * self.huge
 
     @property
     def pages(self) -> int:
@@ -93,7 +97,7 @@ class Setup:
 
     def touches(self, base: int, rng: Random, nr: int = 64) -> None:
         """Write some pages of a huge page's range, evenly spread, with thought between."""
-        step = self.p.huge // nr
+        step = max(1, self.p.huge // nr)
         for at in range(rng.randrange(step), self.p.huge, step):
             self.write(base + at * self.p.page)
             self.world.think(rng.randrange(THINK // 2, 3 * THINK // 2))
