@@ -24,19 +24,13 @@ from tablewalk.replay.select import select
 from tablewalk.report import story
 from tablewalk.report.markup import Markup, element
 from tablewalk.report.terminal import show
-from tablewalk.simulate.run import Result, simulate
+from tablewalk.simulate.pairs import PAIRS
+from tablewalk.simulate.run import Result
 
 ROOT = Path(__file__).parents[3]
 KERNELS = ("6.1", "6.12", "6.18", "7.x")
 COUNTEREXAMPLE: Final = ("anon-collapse-dontneed", "K19")  # a race that 6.17 corrected
-COMPARED: Final = (  # what it is about, the workload and how many threads, and options of the older and the newer
-    ("Faults while a file's memory becomes huge pages: collapse with mmap_lock for writing in 6.1, without it today",
-     "shmem-collapse", 6, "--kernel 6.1 --kernel 7.x", (KernelConfig("6.1"), KernelConfig())),
-    ("MADV_DONTNEED that keeps page tables, and that frees them",
-     "dontneed-storm", 4, "--set PT_RECLAIM=n", (KernelConfig(options=(("PT_RECLAIM", "n"),)), KernelConfig())),
-    ("Faults beside threads that map and unmap: mmap_lock, and per-VMA locks",
-     "mmap-churn", 4, "--set PER_VMA_LOCK=n", (KernelConfig(options=(("PER_VMA_LOCK", "n"),)), KernelConfig())),
-)  # fmt: skip
+CPUS: Final = 8
 
 
 @click.command()
@@ -88,10 +82,9 @@ def command(directory: Path, program: tuple[str, ...]) -> int:
 def waits() -> Markup:
     """Simulations of old against new, in a process of its own."""
     compared: list[tuple[str, str, list[Result]]] = []
-    for about, workload, threads, options, configs in COMPARED:
-        logged = not compared
-        results = [simulate(workload, c, 8, 1, {"threads": threads}, logged=logged) for c in configs]
-        compared.append((about, f"tablewalk simulate {workload} --with threads={threads} {options}", results))
+    for pair in PAIRS:
+        results = [pair.run(config, CPUS, logged=not compared) for config in (pair.old, pair.new)]
+        compared.append((pair.about, pair.command(CPUS), results))
     return story.old_against_new(compared)
 
 
