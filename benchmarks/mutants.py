@@ -152,7 +152,7 @@ def table(mutants: Sequence[Mutant], found: dict[str, Found], ops: int, seed: in
     lines = [
         "# Mutants",
         "",
-        f"Measured {date.today().isoformat()} by `benchmarks/mutants.py --write`,",
+        f"Measured {date.today().isoformat()} by `benchmarks/mutants.py --ops {ops} --write`,",
         f"Linux {platform.release()} on {platform.machine()}.",
         "",
         "Each row is a small error made in the model on purpose: where, what is wrong then, after how many operations",
