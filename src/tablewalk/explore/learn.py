@@ -21,6 +21,7 @@ from typing import Any
 from tablewalk.errors import TablewalkError
 from tablewalk.machine.drivers import ROOT, Model
 
+from .liveness import knowledge
 from .tables import Bound
 
 OP, CALL = 0, 1
@@ -37,7 +38,10 @@ class Nondeterministic(TablewalkError):
 
 @dataclass(slots=True)
 class Activation:
-    """A running function of the model; `recorded` is what it saw the last time, in order, `full` this time."""
+    """A running function of the model; `recorded` is what it saw the last time, in order, `full` this time.
+
+    What it knows is `since`, its arguments or what its frame knew at some time, and `seen` from then on.
+    """
 
     name: str
     args: tuple[Any, ...]
@@ -50,6 +54,10 @@ class Activation:
     rounds: int = 0
     seen: list[Any] = field(default_factory=list)
     full: list[tuple[Any, ...]] = field(default_factory=list)
+    since: Any = None
+
+    def __post_init__(self) -> None:
+        self.since = self.args
 
 
 @dataclass(slots=True)
@@ -63,6 +71,7 @@ class Node:
     operands: tuple[Any, ...]
     path: tuple[tuple[str, tuple[Any, ...], int, tuple[tuple[Any, ...], ...]], ...]
     where: tuple[tuple[str, str, int], ...]  # (function, file, line), innermost first
+    known: tuple[tuple[Any, tuple[Any, ...]], ...] = ()  # `since` and `seen` of each function of the path
     next: dict[Any, int] = field(default_factory=dict)  # by the result
 
     def place(self) -> str:
@@ -250,7 +259,7 @@ class Learner:
             if self.rounds and act.rounds > self.rounds:
                 self._end("rounds", (act.name,))
                 raise Stop
-            act.seen[:] = [("forget", operands[0], act.rounds if self.rounds else 0)]
+            act.since, act.seen[:] = act.args, [("forget", operands[0], act.rounds if self.rounds else 0)]
             return None
         self.operations += 1
         if act.pos < len(act.recorded):
@@ -272,6 +281,8 @@ class Learner:
                 )
             self._last = (node, self._feed)
             result = self._feed
+            for running, (since, seen) in zip(self._stack, node.known, strict=True):
+                running.since, running.seen[:] = since, seen
         else:
             self._beyond(name, address, operands)
             result = None
@@ -280,7 +291,7 @@ class Learner:
 
     def _beyond(self, name: str, address: int, operands: tuple[Any, ...]) -> None:
         """An operation that was not known to follow: a node, which the run goes on from if it has no result."""
-        key = self._key(tuple((a.name, a.args, tuple(a.seen)) for a in self._stack))
+        key = self._key(self._known((name, address, operands)))
         try:
             node = self._keys.get(key)
         except TypeError:
@@ -303,6 +314,22 @@ class Learner:
             raise Stop
         self._last = (node, None)
 
+    def _known(self, pending: tuple[Any, ...]) -> tuple[Any, ...]:
+        """What the running functions know, innermost first: what their frames say, or all that they have seen.
+
+        `pending`: the operation about to be done, whose operands a frame need not know any more.
+        """
+        known: list[Any] = []
+        called = None
+        for act, frames in zip(reversed(self._stack), _frames(sys._getframe(1)), strict=True):
+            knows = knowledge(frames, called) if act is not self._stack[0] else None
+            if knows is not None:
+                act.since = knows, act.rounds if self.rounds else 0
+                act.seen.clear()
+            known.append((act.name, act.since, tuple(act.seen), pending if knows is not None and not known else ()))
+            called = frames[-1].f_code
+        return tuple(known)
+
     def _key(self, *what: Any) -> Any:
         """What tells a node from others: by default all that the thread still knows."""
         if self.merged or self._last is None:
@@ -315,7 +342,8 @@ class Learner:
     ) -> Node:
         if len(self.nodes) >= self._max:
             raise Bound(f"{self._max} automaton nodes (a loop without forget in {where[0][0] if where else '?'}?)")
-        node = Node(len(self.nodes), self._thread, name, address, operands, self._path_here(), where)
+        known = tuple((a.since, tuple(a.seen)) for a in self._stack)
+        node = Node(len(self.nodes), self._thread, name, address, operands, self._path_here(), where, known)
         self._on_node(node)
         self.nodes.append(node)
         self._keys[key] = node
@@ -333,6 +361,18 @@ class Learner:
 
     def _say(self, node: Node) -> str:
         return f"{node.name} of {self._machine.name_of(node.address)} {node.operands}"
+
+
+def _frames(frame: FrameType | None) -> list[list[FrameType]]:
+    """The frames of each running function, with those of what it calls that the learner does not know of."""
+    found: list[list[FrameType]] = [[]]
+    while frame is not None and frame.f_code is not Learner._run.__code__:
+        if frame.f_code is Learner.call.__code__:
+            found.append([])
+        elif frame.f_code.co_filename != __file__:
+            found[-1].append(frame)
+        frame = frame.f_back
+    return found
 
 
 def _hashable(value: object) -> bool:
