@@ -227,10 +227,10 @@ def split_anon_pmd(vma: vm_area_struct, pmd: pmd_p, haddr: int, freeze: bool) ->
         folio_mark_dirty(f)
     entry = migration_entry(f.page, pmdval) if freeze else map_split_pages(vma, f, pmdval)
     add(vma.vm_mm.anon_huge, -1)
-    install_split_table(vma.vm_mm, pmd, haddr, entry, PAGE_CELLS)
     folio_remove_rmap_pmd(f, vma)
     if freeze:
         folio_put(f)
+    install_split_table(vma.vm_mm, pmd, haddr, entry, PAGE_CELLS)
 
 
 def migration_entry(page: page_t, old: int) -> int:

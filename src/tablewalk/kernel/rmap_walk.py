@@ -158,6 +158,11 @@ def unmap_folio(f: folio, migrate: bool = False, split: bool = True) -> bool:
     return load(f._mapcount) + load(f._entire_mapcount) == 0
 
 
+def pmd_maps_folio(pmdval: int, f: folio) -> bool:
+    """Whether a huge pmd maps the folio."""
+    return pmd_trans_huge(pmdval) and pmd_page(pmdval) == f.page
+
+
 def unmap_table(f: folio, vma: vm_area_struct, address: int, nr: int, idx: int, migrate: bool, split: bool) -> None:
     """Unmap `nr` pages of the folio from its page `idx` on, that one table may map from `address` on."""
     mm = vma.vm_mm
@@ -165,7 +170,7 @@ def unmap_table(f: folio, vma: vm_area_struct, address: int, nr: int, idx: int, 
     if not pmd:
         return
     pmdval = pmdp_get_lockless(pmd)
-    if pmd_trans_huge(pmdval) and pmd_page(pmdval) == f.page:
+    if pmd_maps_folio(pmdval, f):
         if not migrate and folio_test_lazyfree(f) and unmap_huge_pmd_locked(vma, address, pmd, f):
             return
         if not split and set_pmd_migration_entry(f, vma, address, pmd):
@@ -247,7 +252,7 @@ def unmap_huge_pmd_locked(vma: vm_area_struct, haddr: int, pmd: pmd_p, f: folio)
     mm = vma.vm_mm
     pml = pmd_lock(mm, pmd, haddr)
     pmdval = pmdp_get_lockless(pmd)
-    if pmd_trans_huge(pmdval) and pmd_page(pmdval) == f.page:
+    if pmd_maps_folio(pmdval, f):
         if pmdval & DIRTY:
             folio_mark_dirty(f)
         if not lazyfree_must_stay(f):

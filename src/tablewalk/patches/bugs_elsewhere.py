@@ -15,14 +15,11 @@ HIGHPTE: Final = "kmap_atomic() of tables in high memory, while which nothing ma
 # (id, commit, title, first release with the fix, what is not modelled)
 BUGS: Final = (
     ("K3", "f268f6cf875f", "mm/khugepaged: invoke MMU notifiers in shmem/file collapse paths", "6.1", NOTIFIERS),
-    ("K7", "edb5d0cf5525", "mm/MADV_COLLAPSE: catch !none !huge !bad pmd lookups", "6.2", PMD_MIGRATION),
     ("K16e", "", "review of free by RCU: retract_page_tables() needs an MMU notifier", "6.6", NOTIFIERS),
     ("K18", "", "mm/damon: ACTION_AGAIN for what is no table never ends", "6.6", "DAMON"),
-    ("K26", "", "userfaultfd: look at the folio of a pmd only if it is present", "6.17", PMD_MIGRATION),
     ("K41", "c444eb564fb1", "mm: thp: make the THP mapcount atomic against split (CVE-2020-29368)", "5.8",
      "pages reused because of their mapcount, which no kernel since 5.19 does"),
     ("K45", "", "mm/pagewalk: fix race between concurrent split and refault (CVE-2026-31456)", "7.0", "huge PUDs"),
-    ("K46", "be6e843fc51a", "mm/huge_memory: fix dereferencing invalid pmd migration entry", "6.15", PMD_MIGRATION),
     ("K59", "", "mm/khugepaged: fix might_sleep() warn with CONFIG_HIGHPTE=y", "6.1", HIGHPTE),
     ("K62", "", "fs/proc: smaps reads migration entries of hugetlb under their lock (CVE-2025-39754)", "6.17", HUGETLB),
 )  # fmt: skip

@@ -3,7 +3,16 @@
 
 from __future__ import annotations
 
-from tablewalk.explore.scenario import MADV_DONTNEED, Setup, scenario
+from tablewalk.explore.scenario import (
+    MADV_COLLAPSE,
+    MADV_DONTNEED,
+    MADV_HUGEPAGE,
+    MADV_PAGEOUT,
+    UFFD_MISSING,
+    Process,
+    Setup,
+    scenario,
+)
 
 
 @scenario()
@@ -18,3 +27,52 @@ def migrate_fault_dontneed(s: Setup) -> None:
     s.finally_(lambda results: None if p.read(s.A) in (0, 2) else f"the page reads {p.read(s.A)}")
     s.sometimes_ends("the page moves", lambda results: results["migrate"] == (0,))
     s.sometimes("softleaf_entry_wait_on_locked", "reclaimed_fast")
+
+
+def _huge(s: Setup) -> Process:
+    """A process with a huge page of ones."""
+    p = s.process()
+    p.mmap(s.A, s.huge)
+    p.madvise(s.A, s.huge, MADV_HUGEPAGE)
+    p.fill(s.A, s.huge, 1)
+    return p
+
+
+def _moves(s: Setup, p: Process) -> None:
+    s.thread("migrate", lambda: p.move_pages(s.A))
+    s.sometimes_ends("the huge page moves", lambda results: results["migrate"] == (0,))
+
+
+@scenario()
+def huge_migrate_and_collapse(s: Setup) -> None:
+    """A huge page moves whose range MADV_COLLAPSE is asked to make huge."""
+    p = _huge(s)
+    _moves(s, p)
+    s.thread("collapse-anon", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
+    s.finally_(lambda results: None if p.read(s.A) == 1 else f"the page reads {p.read(s.A)}, not 1")
+
+
+@scenario()
+def huge_migrate_and_uffd_move(s: Setup) -> None:
+    """A huge page moves elsewhere in memory, of which UFFDIO_MOVE moves a page to another address."""
+    p = _huge(s)
+    there = s.A + 4 * s.huge * s.page
+    p.mmap(there, s.huge)
+    uffd = p.uffd(there, s.huge, UFFD_MISSING)
+    _moves(s, p)
+    s.thread("uffd-move", lambda: uffd.move(there, s.A))
+    s.finally_(lambda results: None if p.read(s.A + s.page) == 1 else "the page beside has lost what was written")
+
+
+@scenario(pool=5, options={"swap": "y"})
+def huge_migrate_and_split_elsewhere(s: Setup) -> None:
+    """A huge page of a child's moves, while the one that its parent has at the same address is split."""
+    p = _huge(s)
+    q = p.fork()
+    s.processes.append(q)
+    q.fill(s.A, s.huge, 2)
+    q.madvise(s.A, s.huge, MADV_COLLAPSE)
+    _moves(s, q)
+    s.thread("swap-out", lambda: p.madvise(s.A, 1, MADV_PAGEOUT))
+    s.finally_(lambda results: None if (p.read(s.A), q.read(s.A)) == (1, 2) else "a page has lost what was written")
+    s.sometimes("split_folio")
