@@ -3,7 +3,7 @@
 
     .venv/bin/python benchmarks/simulate_measured.py [KERNEL...]
 
-Measured is the host, or a kernel of `tablewalk kernels` in QEMU with two CPUs and `-icount`, where an instruction takes
+Measured is the host, or a kernel of `tablewalk kernels` in QEMU with one CPU and `-icount`, where an instruction takes
 a nanosecond of the guest's time whatever else runs here.  Without a kernel only the table is written anew.
 """
 
@@ -18,16 +18,26 @@ from pathlib import Path
 from tablewalk.machine.drivers import KernelConfig
 from tablewalk.simulate.calibrate import fitted, measured
 from tablewalk.simulate.profile import Profile
-from tablewalk.simulate.run import Result, simulate
+from tablewalk.simulate.run import simulate
 from tablewalk.validate import qemu
-from tablewalk.validate.kernels import find
+from tablewalk.validate.kernels import Kernel, find
 
 HERE = Path(__file__).parent
 MEASURED = HERE / "measured.json"
-ICOUNT = ("-smp", "2", "-icount", "shift=0,sleep=off")
+# More CPUs would take turns on one thread: who spins does so until its turn is over, and QEMU 7.2 may give it the next.
+ICOUNT = ("-smp", "1", "-icount", "shift=0,sleep=off", "-seed", "1", "-rtc", "base=2026-01-01,clock=vm")
 RULE = "| --- | --- | ---: | ---: | ---: |"
-DONTNEED = {"threads": 1, "extents": 8, "rounds": 10}
-COLLAPSE = {"threads": 1, "extents": 8, "rounds": 8, "mappings": 2}
+STORM = {"threads": 1, "extents": 8, "rounds": 10}
+WORKLOADS = {
+    "dontneed": ("dontneed-storm", STORM),
+    "keep": ("dontneed-storm", STORM | {"keep": 1}),
+    "collapse": ("shmem-collapse", {"threads": 1, "extents": 8, "rounds": 1, "mappings": 2, "sleep": 50}),
+}
+SEEDS = {"dontneed": 1, "keep": 1, "collapse": 40}  # as often as the program does it
+PAIRS = (("x86_64-7.x", "x86_64-6.12"), ("x86_64-7.x", "x86_64-6.1"), ("x86_64-6.12", "x86_64-6.1"))
+PARTS = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
+RECLAIMING = ("6.18", "7.x")  # releases that reclaim tables
+Latencies = dict[str, list[int]]  # by operation: picoseconds, sorted
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,65 +49,99 @@ class Figure:
     operation: str
     part: str
 
+    def __str__(self) -> str:
+        return f"{self.what}, {self.part}"
+
     def measured(self, m: dict[str, float]) -> float:
-        return m[f"{self.name}.{self.part}"]
+        return m[f"{self.name}.{self.part}"] / 1000
 
-    def simulated(self, results: dict[str, Result]) -> float:
-        found = results[self.name.partition(".")[0]].latencies[self.operation]
-        at = {"p50": (len(found) - 1) // 2, "p99": int((len(found) - 1) * 0.99), "max": -1}
-        return (sum(found) / len(found) if self.part == "mean" else found[at[self.part]]) / 1000
+    def simulated(self, results: dict[str, Latencies]) -> float:
+        found = results[self.name.partition(".")[0]]
+        if not self.operation:
+            return sum(map(sum, found.values())) / len(found["MADV_DONTNEED"]) / 1e6
+        values = found[self.operation]
+        if self.part == "mean":
+            return sum(values) / len(values) / 1e6
+        return values[int((len(values) - 1) * PARTS[self.part])] / 1e6
 
 
+LOOP = Figure("64 faults and MADV_DONTNEED of 2 MiB", "dontneed.loop", "", "p50")
+KEEP = Figure("the same, less the last page", "keep.loop", "", "p50")
 FIGURES = (
-    Figure("fault, no collapse", "dontneed.fault", "page fault", "p50"),
-    Figure("fault, no collapse", "dontneed.fault", "page fault", "mean"),
+    Figure("fault", "dontneed.fault", "page fault", "p50"),
     Figure("MADV_DONTNEED of 2 MiB", "dontneed.dontneed", "MADV_DONTNEED", "p50"),
+    LOOP,
+    KEEP,
+    Figure("MADV_COLLAPSE of shmem", "collapse.collapse", "MADV_COLLAPSE", "p50"),
+    Figure("fault during MADV_COLLAPSE", "collapse.fault", "page fault", "p50"),
     Figure("fault during MADV_COLLAPSE", "collapse.fault", "page fault", "mean"),
     Figure("fault during MADV_COLLAPSE", "collapse.fault", "page fault", "p99"),
+    Figure("fault during MADV_COLLAPSE", "collapse.fault", "page fault", "p99.9"),
     Figure("fault during MADV_COLLAPSE", "collapse.fault", "page fault", "max"),
-    Figure("MADV_COLLAPSE of shmem", "collapse.collapse", "MADV_COLLAPSE", "p50"),
 )
 
 
 def measure(kernel: str) -> dict[str, float]:
-    """All figures of a kernel; its single costs, too, on the host, where two threads that take turns do so at once."""
-    if find(kernel).is_host:
-        return measured(kernel, "costs dontneed collapse")
+    """All figures of a kernel."""
     command = qemu.command
-    qemu.command = lambda *given: [*command(*given), *ICOUNT]
+
+    def with_icount(kernel: Kernel, initramfs: Path, console: Path, agent_arguments: tuple[str, ...]) -> list[str]:
+        words = command(kernel, initramfs, console, agent_arguments)
+        line = words.index("-append") + 1
+        words[line] = f"preempt=full {words[line]}"
+        return [*words, *ICOUNT]
+
+    qemu.command = with_icount
     try:
-        return measured(kernel, "dontneed collapse", timeout=3000.0)
+        return measured(kernel, "costs dontneed collapse", timeout=3000.0)
     finally:
         qemu.command = command
 
 
-def simulations(release: str, profile: Profile) -> dict[str, Result]:
-    """The same two workloads, simulated."""
-    config = KernelConfig(release)
-    return {"dontneed": simulate("dontneed-storm", config, 2, 1, DONTNEED, profile),
-            "collapse": simulate("shmem-collapse", config, 2, 1, COLLAPSE, profile)}  # fmt: skip
+def simulations(kernel: str, profile: Profile) -> dict[str, Latencies]:
+    """The same workloads, simulated: on the host's two CPUs, or the guest's only one."""
+    config, cpus = KernelConfig(find(kernel).release), 2 if find(kernel).is_host else 1
+    found: dict[str, Latencies] = {}
+    for name, (workload, values) in WORKLOADS.items():
+        pooled: Latencies = {}
+        for seed in range(SEEDS[name]):
+            for operation, latencies in simulate(workload, config, cpus, seed, values, profile).latencies.items():
+                pooled.setdefault(operation, []).extend(latencies)
+        found[name] = {operation: sorted(latencies) for operation, latencies in pooled.items()}
+    return found
 
 
 def table(known: dict[str, dict[str, float]]) -> list[str]:
-    """Lines of the table: measured, simulated, and one by the other."""
+    """Lines of the tables: measured, simulated, and one by the other; then what is new by what is old.
+
+    New by old is simulated on the machine of the old one: only the model's text differs.
+    """
     lines = ["| figure | kernel | measured, µs | simulated, µs | measured / simulated |", RULE]
-    sims = {kernel: simulations(find(kernel).release, _profile(m)) for kernel, m in known.items()}
+    profiles = {kernel: fitted(m, kernel, find(kernel).release) for kernel, m in known.items()}
+    sims = {kernel: simulations(kernel, profile) for kernel, profile in profiles.items()}
     for f in FIGURES:
-        for kernel, m in known.items():
-            real, simulated = f.measured(m) / 1000, f.simulated(sims[kernel]) / 1000
-            lines.append(f"| {f.what}, {f.part} | {kernel} | {real:.2f} | {simulated:.2f} | {real / simulated:.2f} |")
+        lines += [_line(str(f), kernel, f.measured(m), f.simulated(sims[kernel])) for kernel, m in known.items()]
+    reclaiming = [kernel for kernel in known if find(kernel).release in RECLAIMING]
+    for kernel in reclaiming:
+        real, simulated = (LOOP.measured(known[kernel]) - KEEP.measured(known[kernel]),
+                           LOOP.simulated(sims[kernel]) - KEEP.simulated(sims[kernel]))  # fmt: skip
+        lines.append(_line("what the last page adds: reclaim, and a new table", kernel, real, simulated))
     lines += ["", "| figure | new / old | measured | simulated | measured / simulated |", RULE]
-    for f in FIGURES:
-        for new, old in (("x86_64-7.x", "x86_64-6.12"), ("x86_64-7.x", "x86_64-6.1"), ("host", "x86_64-6.12")):
-            if new in known and old in known:
+    for kernel in reclaiming:
+        m, sim = known[kernel], sims[kernel]
+        real, simulated = LOOP.measured(m) / KEEP.measured(m), LOOP.simulated(sim) / KEEP.simulated(sim)
+        lines.append(_line(str(LOOP), f"{kernel}, all / less a page", real, simulated))
+    for new, old in PAIRS:
+        if new in known and old in known:
+            there = simulations(new, profiles[old])
+            for f in FIGURES:
                 real = f.measured(known[new]) / f.measured(known[old])
-                ratio = f.simulated(sims[new]) / f.simulated(sims[old])
-                lines.append(f"| {f.what}, {f.part} | {new} / {old} | {real:.2f} | {ratio:.2f} | {real / ratio:.2f} |")
+                lines.append(_line(str(f), f"{new} / {old}", real, f.simulated(there) / f.simulated(sims[old])))
     return lines
 
 
-def _profile(m: dict[str, float]) -> Profile:
-    return fitted(m, "fitted") if "syscall" in m else Profile()
+def _line(what: str, which: str, real: float, simulated: float) -> str:
+    return f"| {what} | {which} | {real:.2f} | {simulated:.2f} | {real / simulated:.2f} |"
 
 
 def main() -> None:

@@ -10,15 +10,16 @@ from pathlib import Path
 import pytest
 
 from tablewalk.machine.drivers import KernelConfig
-from tablewalk.simulate.calibrate import MEASURE, as_table, fitted
+from tablewalk.simulate.calibrate import LONE, MEASURE, as_table, fitted
 from tablewalk.simulate.profile import Profile
 from tablewalk.simulate.run import simulate
 from tablewalk.validate.build import static_program
 from tablewalk.validate.targets import host_arch
 
 MEASURED = {
-    "syscall": 200.0, "atomic": 5.0, "load": 1.5, "fault": 1500.0, "clear": 0.1, "copy": 0.2, "switch": 2000.0,
-    "transfer": 90.0, "wakeup": 3000.0, "shootdown": 2000.0, "grace_period": 5e6, "dontneed.dontneed.p50": 20_000.0,
+    "syscall": 200.0, "atomic": 5.0, "load": 1.5, "clear": 0.1, "copy": 0.2, "switch": 2000.0,
+    "preempt": 9000.0, "transfer": 90.0, "wakeup": 3000.0, "shootdown": 2000.0, "grace_period": 5e6,
+    "dontneed.fault.p50": 1500.0, "dontneed.dontneed.p50": 20_000.0, "collapse": 1e6,
 }  # fmt: skip
 
 
@@ -29,14 +30,17 @@ def test_a_fitted_profile_gives_back_what_was_measured(tmp_path: Path) -> None:
     r = simulate("dontneed-storm", KernelConfig("6.18"), 1, 1, {"threads": 1, "extents": 2, "rounds": 2}, profile)
     assert r.percentile("page fault", 50.0) / 1000 == pytest.approx(1500, rel=0.01)
     assert r.percentile("MADV_DONTNEED", 50.0) / 1000 == pytest.approx(20_000, rel=0.05)
+    r = simulate(LONE[0], KernelConfig("6.18"), 1, 1, LONE[1], profile)
+    assert r.percentile("MADV_COLLAPSE", 50.0) / 1000 == pytest.approx(1e6, rel=0.01)
     (tmp_path / "profile.json").write_text(json.dumps(as_table(profile)))
     assert Profile.read(tmp_path / "profile.json").exception == pytest.approx(profile.exception, abs=0.001)
 
 
 def test_what_was_not_measured_stays_as_it_is() -> None:
-    one_cpu = {k: v for k, v in MEASURED.items() if k not in ("transfer", "wakeup", "shootdown")}
-    profile = fitted(one_cpu, "test")
+    absent = ("transfer", "wakeup", "shootdown", "grace_period", "collapse")
+    profile = fitted({k: v for k, v in MEASURED.items() if k not in absent}, "test")
     assert (profile.transfer, profile.wakeup, profile.ipi_send) == (70, 2500, 250)
+    assert (profile.grace_period, profile.isolate) == (12e6, 300)
 
 
 def test_the_measuring_program_measures() -> None:
@@ -46,4 +50,5 @@ def test_the_measuring_program_measures() -> None:
     assert float(told["dontneed.fault.n"]) == 40 * 8 * 64
     p50, p99, longest = (float(told[f"dontneed.fault.{part}"]) for part in ("p50", "p99", "max"))
     assert 0 < p50 <= p99 <= longest
+    assert float(told["keep.loop.p50"]) > float(told["keep.dontneed.p50"]) > 0
     assert subprocess.run([program], input=b"nothing\n", capture_output=True, check=False).returncode == 1

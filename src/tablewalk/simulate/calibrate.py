@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A machine profile of the machine that this runs on: a program measures, and what it cannot see alone is fitted.
 
-Directly measured are system calls, locked instructions, loads, bandwidths, the way of a cache line, wake-ups, switches
-and grace periods.  The way into a page fault and back, and what a page costs that is given back, are what is left of
-measured faults and calls of MADV_DONTNEED when the model's own costs are taken off; a shootdown's parts keep their
+Directly measured are system calls, locked instructions, loads, bandwidths, the way of a cache line, wake-ups, switches,
+how soon who wakes up takes the CPU from another, and grace periods.  The way into a page fault and back, and what a
+page costs that is given back or isolated, are what is left of measured faults, calls of MADV_DONTNEED and of
+MADV_COLLAPSE that nobody disturbs, when the model's own costs are taken off; a shootdown's parts keep their
 proportions, and together become what was measured.
 """
 
@@ -25,8 +26,11 @@ from .run import simulate
 MEASURE: Final = Path(__file__).parent / "measure"
 LEAST: Final = 0.1  # nanoseconds: what cannot be told from nothing
 TOUCHES: Final = 64  # pages of a huge page's range that the measuring program writes before it gives them back
+PAGES: Final = 512  # that it collapses
+STORM: Final = ("dontneed-storm", {"threads": 1, "extents": 2, "rounds": 2})
+LONE: Final = ("shmem-collapse", {"threads": 1, "mappings": 1, "extents": 2, "rounds": 1, "sleep": 1_000_000})
 IPI_PARTS: Final = ("ipi_send", "ipi_each", "ipi_latency", "ipi_handler")
-RELEASE: Final = "6.18"  # the model of it that faults are fitted with; they hardly differ
+RELEASE: Final = "6.18"  # the model that faults of this machine are fitted with; releases hardly differ
 
 
 def measured(kernel: str, what: str, timeout: float = 300.0) -> dict[str, float]:
@@ -46,13 +50,18 @@ def calibrated() -> Profile:
     return fitted(measured("host", "costs dontneed"), f"calibrated on {os.uname().release}")
 
 
-def fitted(m: dict[str, float], name: str) -> Profile:
-    """The profile that explains measurements; a cost that was not measured stays as it is in the default one."""
+def fitted(m: dict[str, float], name: str, release: str = RELEASE) -> Profile:
+    """The profile that explains what was measured of a release.
+
+    A cost that was not measured stays as it is in the default one.
+    """
     direct = {
         "syscall": m["syscall"], "atomic": m["atomic"], "lock": m["atomic"], "load": m["load"], "store": m["load"],
         "zero": 1 / m["clear"], "copy": 1 / m["copy"], "switch": m["switch"] - 2 * m["syscall"],
-        "grace_period": m["grace_period"],
+        "granularity": m["preempt"],
     }  # fmt: skip
+    if "grace_period" in m:
+        direct["grace_period"] = m["grace_period"]
     if "transfer" in m:
         direct |= {"transfer": m["transfer"], "wakeup": m["wakeup"] - m["syscall"]}
     profile = replace(Profile(), name=name, **{key: max(value, LEAST) for key, value in direct.items()})
@@ -60,18 +69,19 @@ def fitted(m: dict[str, float], name: str) -> Profile:
         known = sum(getattr(profile, part) for part in IPI_PARTS)
         part_of = max(m["shootdown"] - profile.flush_page, LEAST) / known
         profile = replace(profile, **{part: getattr(profile, part) * part_of for part in IPI_PARTS})
-    own = _storm(replace(profile, exception=LEAST, free=LEAST))
-    profile = replace(profile, exception=max(m["fault"] - own["page fault"], LEAST))
-    if "dontneed.dontneed.p50" in m:
-        left = m["dontneed.dontneed.p50"] - own["MADV_DONTNEED"]
-        profile = replace(profile, free=max(left / TOUCHES, LEAST))
+    own = _medians(STORM, replace(profile, exception=LEAST, free=LEAST), release)
+    fault = m["dontneed.fault.p50"] - own["page fault"]
+    free = (m["dontneed.dontneed.p50"] - own["MADV_DONTNEED"]) / TOUCHES
+    profile = replace(profile, exception=max(fault, LEAST), free=max(free, LEAST))
+    if "collapse" in m:
+        own = _medians(LONE, replace(profile, isolate=LEAST), release)
+        profile = replace(profile, isolate=max((m["collapse"] - own["MADV_COLLAPSE"]) / PAGES, LEAST))
     return profile
 
 
-def _storm(profile: Profile) -> dict[str, float]:
-    """What a fault of anonymous memory costs whose table is there, and MADV_DONTNEED of `TOUCHES` pages in 2 MiB."""
-    parameters = {"threads": 1, "extents": 2, "rounds": 2}
-    r = simulate("dontneed-storm", KernelConfig(RELEASE), 1, 1, parameters, profile)
+def _medians(workload: tuple[str, dict[str, int]], profile: Profile, release: str) -> dict[str, float]:
+    """What a workload's operations cost, on one CPU."""
+    r = simulate(workload[0], KernelConfig(release), 1, 1, workload[1], profile)
     return {name: r.percentile(name, 50.0) / 1000 for name in r.latencies}
 
 

@@ -42,8 +42,8 @@ class Thread:
     """A thread; `mm` is 0 for one of the kernel, which borrows whatever is loaded."""
 
     __slots__ = (
-        "atomic", "cpu", "daemon", "debt", "done", "ended", "greenlet", "irqs_off", "last", "mm", "name", "number",
-        "operation", "owns", "rcu", "slice_end", "waited", "waits_for", "waits_in",
+        "atomic", "batch", "cpu", "daemon", "debt", "done", "ended", "greenlet", "irqs_off", "last", "mm", "name",
+        "number", "operation", "owns", "rcu", "slice_end", "waited", "waits_for", "waits_in",
     )  # fmt: skip
 
     def __init__(self, number: int, name: str, mm: int, daemon: bool) -> None:
@@ -52,6 +52,7 @@ class Thread:
         self.cpu: Cpu | None = None
         self.last: Cpu | None = None
         self.debt = 0  # picoseconds that interrupts took
+        self.batch: set[int] | None = None  # address spaces to be flushed, where it collects them
         self.atomic = 0  # spinlocks held: not to be preempted
         self.rcu = 0
         self.irqs_off = 0

@@ -36,6 +36,8 @@ PARAMETERS: Final = {
     "extents": Parameter(4, 1, 64, "huge pages that the memory consists of"),
     "rounds": Parameter(8, 1, 10_000, "how often each thread goes through its memory"),
     "batches": Parameter(1, 0, 1, "memory for batches of page tables to free; 0: each is freed by itself"),
+    "sleep": Parameter(0, 0, 10_000_000, "microseconds that a thread sleeps between two writes; 0: it thinks for 1"),
+    "keep": Parameter(0, 0, 511, "pages at the end of each huge page's range that MADV_DONTNEED leaves alone"),
     "khugepaged": Parameter(0, 0, 10_000_000, "microseconds that khugepaged sleeps between steps; 0: there is none"),
 }
 CPUS: Final = Parameter(8, 1, 256, "CPUs")
@@ -98,13 +100,17 @@ class Setup:
     def touches(self, base: int, rng: Random, nr: int = 64) -> None:
         """Write some pages of a huge page's range, evenly spread, with thought between."""
         step = max(1, self.p.huge // nr)
-        for at in range(rng.randrange(step), self.p.huge, step):
+        for at in range(rng.randrange(max(1, step - self.values["keep"])), self.p.huge, step):
             self.write(base + at * self.p.page)
-            self.world.think(rng.randrange(THINK // 2, 3 * THINK // 2))
+            if self.values["sleep"]:
+                self.world.sleep(self.values["sleep"] * THINK)
+            else:
+                self.world.think(rng.randrange(THINK // 2, 3 * THINK // 2))
 
     def toucher(self, number: int, base: int, give_back: bool = True) -> Body:
         """A thread that goes through a mapping, huge page by huge page, and gives each back after it."""
         rng, extents = self.rng(number), self.values["extents"]
+        given = max(0, self.p.huge - self.values["keep"])
 
         def body() -> None:
             for _ in range(self.values["rounds"]):
@@ -112,7 +118,7 @@ class Setup:
                     start = base + extent * self.huge
                     self.touches(start, rng)
                     if give_back:
-                        self.world.syscall("MADV_DONTNEED", self.p.madvise, start, self.p.huge, MADV_DONTNEED)
+                        self.world.syscall("MADV_DONTNEED", self.p.madvise, start, given, MADV_DONTNEED)
 
         return body
 

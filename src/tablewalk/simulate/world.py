@@ -123,7 +123,10 @@ class World(Locks):
         return self.operation(name, "syscall", call, *arguments)
 
     def _charge_what_the_text_leaves_out(self) -> None:
-        """Exceptions, and copying of pages: the model's text has one cell for what a page holds."""
+        """Exceptions, and copying of pages: the model's text has one cell for what a page holds.
+
+        And collapse_file() collects flushes for all pages (TTU_BATCH_FLUSH); the model's text has one for each.
+        """
         fault = self.model.kernel("fault").do_user_addr_fault
 
         def page_fault(*arguments: Any) -> Any:
@@ -136,15 +139,11 @@ class World(Locks):
             self.clock[0] += copying
             copy(to, from_)
 
-        free = self.model.kernel("page_alloc").folio_free
-
-        def folio_free(old: Any) -> None:
-            self.spend("free")
-            free(old)
-
-        self.model.replace("page_alloc.folio_free", folio_free)
         self.model.replace("fault.do_user_addr_fault", page_fault)
         self.model.replace("page_alloc.copy_page", copy_page)
+        self._charge("page_alloc.folio_free", "free")
+        self._charge("collapse_file:collapse_unmap_folio", "isolate")
+        self._charge("collapse_huge_page:isolate_pte", "isolate")
         alloc = self.model.kernel("page_alloc").folio_alloc
         clearing = self.profile.of_bytes("zero", self._page)
 
@@ -155,6 +154,28 @@ class World(Locks):
 
         for module in UNCLEARED:
             self.model.replace(f"{module}:folio_alloc", folio_alloc_uncleared)
+        gather = self.model.kernel("collapse_file").gather_pages
+
+        def gather_pages(*arguments: Any) -> Any:
+            batch = self.current.batch = set()
+            result = gather(*arguments)
+            self.current.batch = None
+            for mm in batch:
+                self.interrupt(mm, 0, (FULL_FLUSH + 1) * self._page, False, IPI)
+            return result
+
+        self.model.replace("collapse_file:gather_pages", gather_pages)
+
+    def _charge(self, site: str, cost: str) -> None:
+        """Let each call of a site of `Model.replace` take a cost's time, besides its own."""
+        module, function = self.model.resolve(site)
+        original = getattr(module, function)
+
+        def charged(*arguments: Any) -> Any:
+            self.spend(cost)
+            return original(*arguments)
+
+        self.model.replace(site, charged)
 
     def allocated(self, struct: str, nr: int) -> None:
         self.spend("alloc")
@@ -259,6 +280,9 @@ class World(Locks):
         self.current.irqs_off += change
 
     def interrupt(self, mm: int, start: int, end: int, freed_tables: bool, others: int) -> None:
+        if self.current.batch is not None and others == IPI:
+            self.current.batch.add(mm)
+            return
         self.flushes += 1
         pages = (end - start) // self._page
         flush = self.profile.ps("flush_all") if pages > FULL_FLUSH else max(1, pages) * self.profile.ps("flush_page")

@@ -16,6 +16,7 @@
 #define TRIES 20
 #define LOOPS 2000
 #define FEW 20
+#define MOMENT 50000		/* ns */
 #define BUFFER (64ul << 20)
 #define PIECE (64ul << 10)
 
@@ -64,23 +65,50 @@ static double one_load(void)
 	return at == &cell ? begun : 0;
 }
 
-/* A page fault on anonymous memory whose table is there. */
-static double one_fault(void)
+/* A huge page made of small ones of a file, which are all mapped; 0 if that fails. */
+static double one_collapse(void)
 {
-	char *memory = map_huge_aligned(HUGE, -1);
+	int fd = memfd_create("measure", 0);
 	double begun;
+	char *memory;
+	int failed;
 
-	madvise(memory, HUGE, MADV_NOHUGEPAGE);
-	memory[0] = 1;
+	if (fd < 0 || ftruncate(fd, HUGE))
+		die("memfd");
+	memory = map_huge_aligned(HUGE, fd);
+	memset(memory, 1, HUGE);
 	begun = now();
-	for (size_t at = PAGE; at < HUGE; at += PAGE)
-		*(volatile char *)(memory + at) = 1;
-	begun = (now() - begun) / (HUGE / PAGE - 1);
+	failed = madvise(memory, HUGE, MADV_COLLAPSE);
+	begun = now() - begun;
 	munmap(memory, HUGE);
-	return begun;
+	close(fd);
+	return failed ? 0 : begun;
 }
 
 static char *buffer, *other;
+
+/* As the kernel does it: a compiler's memset may use instructions that the kernel does not. */
+static void clear(char *page)
+{
+#ifdef __x86_64__
+	long words = PAGE / 8;
+
+	__asm__ volatile("rep stosq" : "+D"(page), "+c"(words) : "a"(0l) : "memory");
+#else
+	memset(page, 0, PAGE);
+#endif
+}
+
+static void copy(char *to, char *from)
+{
+#ifdef __x86_64__
+	long words = PAGE / 8;
+
+	__asm__ volatile("rep movsq" : "+D"(to), "+S"(from), "+c"(words) : : "memory");
+#else
+	memcpy(to, from, PAGE);
+#endif
+}
 
 /* The least time for a byte of a piece, of a buffer that is larger than caches. */
 static double per_byte(int copies)
@@ -92,9 +120,9 @@ static double per_byte(int copies)
 
 		for (size_t page = at; page < at + PIECE; page += PAGE) {
 			if (copies)
-				memcpy(other + page, buffer + page, PAGE);
+				copy(other + page, buffer + page);
 			else
-				memset(buffer + page, 0, PAGE);
+				clear(buffer + page);
 		}
 		begun = now() - begun;
 		best = begun < best ? begun : best;
@@ -208,11 +236,9 @@ static double measure_wakeup(void)
 
 		while (now() < until)
 			;
-		bed.woken = now();
 		if (atomic_load(&bed.word) == 1) {
-			int one = 1;
-
-			atomic_compare_exchange_strong(&bed.word, &one, 0);
+			bed.woken = now();
+			atomic_store(&bed.word, 0);
 			syscall(SYS_futex, &bed.word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 		}
 	}
@@ -224,12 +250,33 @@ static double measure_wakeup(void)
 static atomic_int over;
 static atomic_ulong progress;
 
-static void *spinner(void *unused)
+static void *run_on(void *cpu)
 {
-	on_cpu(1);
+	on_cpu(*(int *)cpu);
 	while (!atomic_load(&over))
 		atomic_fetch_add_explicit(&progress, 1, memory_order_relaxed);
-	return unused;
+	return NULL;
+}
+
+/* Another thread that runs on a CPU, until `end_of`. */
+static pthread_t begin_on(int *cpu)
+{
+	pthread_t thread;
+
+	atomic_store(&over, 0);
+	atomic_store(&progress, 0);
+	on_cpu(0);
+	if (pthread_create(&thread, NULL, run_on, cpu))
+		die("thread");
+	while (!atomic_load(&progress))
+		sched_yield();
+	return thread;
+}
+
+static void end_of(pthread_t thread)
+{
+	atomic_store(&over, 1);
+	pthread_join(thread, NULL);
 }
 
 /* The median: a hypervisor spares the interrupt if the other CPU does not run just then. */
@@ -252,7 +299,7 @@ static double usual_give(char *page)
 static void shootdown(void)
 {
 	char *page = map_huge_aligned(HUGE, -1);
-	pthread_t thread;
+	pthread_t other;
 	double alone;
 
 	madvise(page, HUGE, MADV_NOHUGEPAGE);
@@ -262,14 +309,26 @@ static void shootdown(void)
 	tell("dontneed", alone);
 	if (nr_cpus() < 2)
 		return;
-	atomic_store(&over, 0);
-	if (pthread_create(&thread, NULL, spinner, NULL))
-		die("thread");
-	while (!atomic_load(&progress))
-		sched_yield();
+	other = begin_on(&(int){ 1 });
 	tell("shootdown", usual_give(page) - alone);
-	atomic_store(&over, 1);
-	pthread_join(thread, NULL);
+	end_of(other);
+}
+
+/* How late a thread that sleeps for a moment gets the CPU that another one runs on. */
+static double usual_delay(void)
+{
+	static struct series s;
+	pthread_t other = begin_on(&(int){ 0 });
+
+	for (int i = 0; i < TRIES * FEW; i++) {
+		double begun = now();
+
+		sleep_ns(MOMENT);
+		add(&s, now() - begun - MOMENT);
+	}
+	end_of(other);
+	qsort(s.ns, s.nr, sizeof(*s.ns), by_number);
+	return s.ns[s.nr / 2];
 }
 
 static double one_grace_period(void)
@@ -291,14 +350,17 @@ void measure_costs(void)
 	least("syscall", one_syscall);
 	least("atomic", one_atomic);
 	least("load", one_load);
-	least("fault", one_fault);
 	least("clear", clear_byte);
 	least("copy", copy_byte);
+	if (one_collapse())
+		least("collapse", one_collapse);
 	least("switch", one_switch);
 	if (nr_cpus() > 1) {
 		least("transfer", one_transfer);
 		tell("wakeup", measure_wakeup());
 	}
 	shootdown();
-	least("grace_period", one_grace_period);
+	tell("preempt", usual_delay());
+	if (nr_cpus() > 1)	/* a grace period is over at once on one CPU */
+		least("grace_period", one_grace_period);
 }

@@ -7,6 +7,9 @@
 
 #define PAGE 4096ul
 #define HUGE (2ul << 20)
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
 
 struct series {			/* latencies, in the order in which they were measured until it is told */
 	double *ns;
@@ -18,8 +21,9 @@ double overhead(void);		/* of two calls of now */
 void die(const char *what);
 void tell(const char *name, double value);
 void add(struct series *s, double ns);
-/* The distribution of a series: NAME.n, .mean, .p50, .p99, .max. */
-void tell_series(const char *name, struct series *s);
+/* The distribution of a series: NAME.WHAT.n, .mean, .p50, .p99, .p99.9, .max. */
+void tell_series(const char *name, const char *what, struct series *s);
+void sleep_ns(long ns);
 char *map_huge_aligned(size_t length, int fd);
 void on_cpu(int cpu);		/* of those that this process may use, counted from 0, or any if there are fewer */
 int nr_cpus(void);

@@ -3,25 +3,28 @@
 #include "measure.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
-
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25
-#endif
 
 #define EXTENTS 8		/* huge pages that the memory consists of */
 #define TOUCHES 64		/* pages of each that are written */
+#define STEP (HUGE / TOUCHES)
 #define REPEATS 40		/* of the collapse of a whole file */
 #define ROUNDS 40		/* of the other */
-#define THINK 1000.0		/* ns between two writes */
+#define THINK 1000		/* ns between two writes, on average */
+#define SLEEP 50000		/* ns, where a thread sleeps instead */
 
-struct collapse {
-	char *touched, *collapsed;
-	struct series faults, gives, collapses;
-	atomic_int over;
+/* A thread that writes to memory and gives it back. */
+struct toucher {
+	char *memory;
+	int rounds, sleeps;
+	size_t keep;		/* bytes at the end of each huge page's range that it does not give back */
+	unsigned int seed;
+	struct series faults, gives, loops;	/* a loop: all faults of a range, and giving it back */
 };
 
 static void think(double ns)
@@ -32,88 +35,137 @@ static void think(double ns)
 		;
 }
 
-/* Write some pages of a huge page's range, evenly spread, and give it all back. */
-static void touch(char *start, struct series *faults, struct series *gives)
+static long faulted(void)
 {
-	double begun;
+	struct rusage usage;
 
-	for (size_t at = 0; at < HUGE; at += HUGE / TOUCHES) {
-		begun = now();
-		*(volatile char *)(start + at) = 1;
-		add(faults, now() - begun);
-		think(THINK);
-	}
-	begun = now();
-	if (madvise(start, HUGE, MADV_DONTNEED))
-		die("MADV_DONTNEED");
-	add(gives, now() - begun);
+	getrusage(RUSAGE_THREAD, &usage);
+	return usage.ru_minflt + usage.ru_majflt;
 }
 
+/* Write some pages of a huge page's range, evenly spread, and give it back. */
+static void touch(struct toucher *t, char *start)
+{
+	double sum = 0, begun, ns;
+	long before = faulted();
+
+	for (size_t at = rand_r(&t->seed) % ((STEP - t->keep) / PAGE) * PAGE; at < HUGE; at += STEP) {
+		long after;
+
+		begun = now();
+		*(volatile char *)(start + at) = 1;
+		ns = now() - begun;
+		after = faulted();
+		if (after != before) {
+			add(&t->faults, ns);
+			sum += ns;
+		}
+		before = after;
+		if (t->sleeps)
+			sleep_ns(SLEEP);
+		else
+			think(THINK / 2 + rand_r(&t->seed) % THINK);
+	}
+	begun = now();
+	if (madvise(start, HUGE - t->keep, MADV_DONTNEED))
+		die("MADV_DONTNEED");
+	ns = now() - begun;
+	add(&t->gives, ns);
+	add(&t->loops, sum + ns);
+}
+
+/* Go through the memory, huge page by huge page, in any order. */
 static void *toucher(void *argument)
 {
-	struct collapse *c = argument;
+	struct toucher *t = argument;
+	int order[EXTENTS];
 
 	on_cpu(0);
-	while (!atomic_load(&c->over))
+	if (t->sleeps)	/* to run at once when it wakes up, if it may: whom the scheduler prefers is not the question */
+		sched_setscheduler(0, SCHED_FIFO, &(struct sched_param){ .sched_priority = 1 });
+	for (int round = 0; round < t->rounds; round++) {
+		for (int i = 0; i < EXTENTS; i++) {
+			int other = rand_r(&t->seed) % (i + 1);
+
+			order[i] = order[other];
+			order[other] = i;
+		}
 		for (int i = 0; i < EXTENTS; i++)
-			touch(c->touched + i * HUGE, &c->faults, &c->gives);
+			touch(t, t->memory + order[i] * HUGE);
+	}
 	return NULL;
 }
 
-static void collapse_once(struct collapse *c)
+static void collapse_once(struct toucher *t, struct series *collapses)
 {
 	int fd = memfd_create("measure", 0);
 	pthread_t thread;
+	char *collapsed;
 
 	if (fd < 0 || ftruncate(fd, EXTENTS * HUGE))
 		die("memfd");
-	c->collapsed = map_huge_aligned(EXTENTS * HUGE, fd);
-	c->touched = map_huge_aligned(EXTENTS * HUGE, fd);
+	collapsed = map_huge_aligned(EXTENTS * HUGE, fd);
+	t->memory = map_huge_aligned(EXTENTS * HUGE, fd);
 	for (size_t at = 0; at < EXTENTS * HUGE; at += PAGE)
-		c->collapsed[at] = 1;
-	atomic_store(&c->over, 0);
-	if (pthread_create(&thread, NULL, toucher, c))
-		die("thread");
+		collapsed[at] = 1;
 	on_cpu(1);
+	if (pthread_create(&thread, NULL, toucher, t))
+		die("thread");
 	for (int i = 0; i < EXTENTS; i++) {
 		double begun;
 		int failed;
 
-		usleep(100);
+		sleep_ns(100 * THINK);
 		begun = now();
-		failed = madvise(c->collapsed + i * HUGE, HUGE, MADV_COLLAPSE);
+		failed = madvise(collapsed + i * HUGE, HUGE, MADV_COLLAPSE);
 		if (!failed)
-			add(&c->collapses, now() - begun);
+			add(collapses, now() - begun);
 	}
-	atomic_store(&c->over, 1);
 	pthread_join(thread, NULL);
-	munmap(c->collapsed, EXTENTS * HUGE);
-	munmap(c->touched, EXTENTS * HUGE);
+	munmap(collapsed, EXTENTS * HUGE);
+	munmap(t->memory, EXTENTS * HUGE);
 	close(fd);
 }
 
 void measure_collapse(void)
 {
-	static struct collapse c;
+	static struct toucher t = { .rounds = 1, .sleeps = 1 };
+	static struct series collapses;
 
 	for (int i = 0; i < REPEATS; i++)
-		collapse_once(&c);
-	tell_series("collapse.fault", &c.faults);
-	tell_series("collapse.dontneed", &c.gives);
-	tell_series("collapse.collapse", &c.collapses);
+		collapse_once(&t, &collapses);
+	tell_series("collapse", "fault", &t.faults);
+	tell_series("collapse", "dontneed", &t.gives);
+	tell_series("collapse", "collapse", &collapses);
 }
 
-void measure_dontneed(void)
+static char *small_pages(void)
 {
-	static struct series faults, gives;
 	char *memory = map_huge_aligned(EXTENTS * HUGE, -1);
 
 	if (madvise(memory, EXTENTS * HUGE, MADV_NOHUGEPAGE))
 		die("MADV_NOHUGEPAGE");
-	on_cpu(0);
-	for (int round = 0; round < ROUNDS; round++)
-		for (int i = 0; i < EXTENTS; i++)
-			touch(memory + i * HUGE, &faults, &gives);
-	tell_series("dontneed.fault", &faults);
-	tell_series("dontneed.dontneed", &gives);
+	return memory;
+}
+
+static void tell_storm(const char *name, struct toucher *t)
+{
+	tell_series(name, "fault", &t->faults);
+	tell_series(name, "dontneed", &t->gives);
+	tell_series(name, "loop", &t->loops);
+}
+
+/* Tables are given back with their last page; by turns with others that stay, so that time changes both alike. */
+void measure_dontneed(void)
+{
+	static struct toucher all = { .rounds = 1 }, less = { .rounds = 1, .keep = PAGE };
+
+	all.memory = small_pages();
+	less.memory = small_pages();
+	for (int round = 0; round < ROUNDS; round++) {
+		toucher(&all);
+		toucher(&less);
+	}
+	tell_storm("dontneed", &all);
+	tell_storm("keep", &less);
 }
