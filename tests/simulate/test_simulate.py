@@ -9,6 +9,7 @@ from tablewalk.errors import TablewalkError
 from tablewalk.machine.drivers import KernelConfig, load
 from tablewalk.simulate.profile import Profile
 from tablewalk.simulate.run import Result, as_object, simulate
+from tablewalk.simulate.world import World
 
 SMALL = {"threads": 3, "extents": 2, "rounds": 1}
 
@@ -147,3 +148,42 @@ def test_what_an_operation_waits_is_part_of_what_it_takes() -> None:
         r = simulate(workload, KernelConfig("6.1"), 4, 1, SMALL)
         assert all(r.waited(name) < r.mean(name) for name in r.latencies)
         assert 0 < sum(r.waited_in_all.values()) == sum(w.total for w in r.waits.by.values())
+
+
+@pytest.mark.parametrize("spins", [True, False])
+def test_interrupts_take_no_time_of_who_spins_but_for_the_last(spins: bool) -> None:
+    """Else it would hold the lock, once it has it, for as long as it takes to catch up on all of them."""
+    model = load("timed")
+    model.configure(KernelConfig())
+    world, got = World(model, 4, Profile()), list[float]()
+    mm = model.kernel("mm_init").mm_alloc()
+    lock, us = mm.page_table_lock, 1_000_000
+
+    def holder() -> None:
+        world.lock(lock)
+        world.think(100 * us)
+        world.unlock(lock)
+
+    def spinner() -> None:
+        world.think(10 * us)
+        if spins:
+            world.lock(lock)
+        else:
+            world.think(110 * us)
+        got.append(world.clock[0] / us)
+        world.sync()
+        got.append(world.clock[0] / us)
+
+    def flusher() -> None:
+        world.think(20 * us)
+        for _ in range(20):
+            world.interrupt(mm.addr, 0, 4096, True, 1)
+
+    with world:
+        for body in (holder, spinner, flusher):
+            world.spawn(body.__name__, body, mm.addr)
+        world.run()
+    handlers = 20 * (450 + 35) / 1000
+    # interrupts delay the holder, and he who computes; who spins has the lock as soon as the holder lets it go
+    assert got[1] == pytest.approx(100 + 2.5 + handlers + 0.07 if spins else 120 + 2.5 + handlers, abs=0.1)
+    assert got[0] == got[1]

@@ -42,8 +42,8 @@ class Thread:
     """A thread; `mm` is 0 for one of the kernel, which borrows whatever is loaded."""
 
     __slots__ = (
-        "atomic", "batch", "cpu", "daemon", "debt", "done", "ended", "greenlet", "irqs_off", "last", "mm", "name",
-        "number", "operation", "owns", "rcu", "slice_end", "waited", "waits_for", "waits_in",
+        "atomic", "batch", "cpu", "daemon", "debt", "done", "ended", "greenlet", "interrupted", "irqs_off", "last",
+        "mm", "name", "number", "operation", "owns", "rcu", "slice_end", "spinning", "waited", "waits_for", "waits_in",
     )  # fmt: skip
 
     def __init__(self, number: int, name: str, mm: int, daemon: bool) -> None:
@@ -53,6 +53,8 @@ class Thread:
         self.last: Cpu | None = None
         self.debt = 0  # picoseconds that interrupts took
         self.batch: set[int] | None = None  # address spaces to be flushed, where it collects them
+        self.spinning = False  # it has nothing to do but take interrupts
+        self.interrupted = 0  # until when it does
         self.atomic = 0  # spinlocks held: not to be preempted
         self.rcu = 0
         self.irqs_off = 0
@@ -159,7 +161,23 @@ class Threads:
 
     def spin(self) -> None:
         """Keep the CPU, and go on when `ready`."""
+        me = self.current
+        me.spinning = True
         self._others()
+        self.spun()
+
+    def spun(self) -> None:
+        """The running thread has spun: interrupts took no time of its own, but for what is left of the last one."""
+        me = self.current
+        me.spinning = False
+        me.debt += max(0, me.interrupted - self.clock[0])
+
+    def interrupt_thread(self, thread: Thread, at: int, handler: int) -> None:
+        """A thread that has its CPU is interrupted at a time for so long."""
+        if thread.spinning:
+            thread.interrupted = max(thread.interrupted, at) + handler
+        else:
+            thread.debt += handler
 
     def ready(self, thread: Thread, time: int) -> None:
         """A thread that has its CPU goes on at a time."""

@@ -312,9 +312,11 @@ class World(Locks):
         for cpu in targets:
             cpu.ipis += 1
             if cpu.thread is not None:
-                cpu.thread.debt += handler
+                self.interrupt_thread(cpu.thread, sent + profile.ps("ipi_latency"), handler)
+        self.current.spinning = True
         self.clock[0] = acknowledged
         self.sync()
         while any(cpu.thread is not None and cpu.thread.irqs_off for cpu in targets):
             self.again()
+        self.spun()
         self._answered("IPIs", sent)
