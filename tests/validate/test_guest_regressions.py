@@ -61,6 +61,18 @@ KSM_WITH_ROOM = [
 ]
 
 
+# Entries of a large folio that is dirty are dirty from 7.0 on, and mprotect makes them soft-dirty with each other.
+MAPPED_DIRTY = [
+    Op(0, "reset"),
+    Op(0, "mmap", (0x100040000000, 0x800000, 3, FILE, 0, 0)),
+    Op(0, "fill", (0x100040200000, 0x200000, 0x10000, 7)),
+    Op(0, "madvise", (0x100040200000, 0x200000, 25)),
+    Op(0, "remap_file_pages", (0x100040600000, 0x200000, 0, 0x1EA, 0)),
+    Op(0, "clear_refs", (4,)),
+    Op(0, "mprotect", (0x100040400000, 0x400000, 7)),
+]
+
+
 MARKED_PAGES = [
     op
     for ops in ([], [Op(0, "write", (0x10003F400000, 8))], [Op(0, "pread", (2, 0))], [Op(0, "pwrite", (2, 0, 9))])
@@ -146,7 +158,8 @@ PROGRAMS = {
         Op(0, "write", (0x10003F400000, 8)),
     ]
     + MARKED_PAGES
-    + KSM_WITH_ROOM,
+    + KSM_WITH_ROOM
+    + MAPPED_DIRTY,
     # vm_page_prot may be older than the VMA's flags: entries are writable though their first write is to be seen.
     "x86_64-6.12": [
         Op(0, "reset"),
@@ -230,7 +243,8 @@ PROGRAMS = {
         )
     ]
     + MARKED_PAGES
-    + KSM_WITH_ROOM,
+    + KSM_WITH_ROOM
+    + MAPPED_DIRTY,
     # Software makes pages dirty where the hardware cannot, and soft-dirty with them.
     "ppc64le-7.x": soft_dirty(0x10003F400000),
     # Where the CPU has no huge pages there is advice about them nevertheless.

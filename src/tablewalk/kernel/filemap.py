@@ -46,6 +46,7 @@ from .page_alloc import (
     MAPPING_SHIFT,
     NO_FOLIO,
     PAGE_CELLS,
+    PG_DIRTY,
     PG_RECLAIM,
     PG_UPTODATE,
     folio_alloc,
@@ -57,7 +58,9 @@ from .page_alloc import (
 )
 from .pgtable import (
     ACCESSED,
+    MKDIRTY,
     PFN_SHIFT,
+    RW,
     page_t,
     pmd_trans_huge,
     pmdp_get_lockless,
@@ -322,9 +325,11 @@ def filemap_fault(vmf: vm_fault) -> tuple[int, folio]:
     return 0, f
 
 
-def file_pte_flags(vma: vm_area_struct) -> int:
-    """Flags of a new entry of a file mapping: writable at once only where nobody wants to know of the first write."""
-    return vma.vm_page_prot | ACCESSED
+def file_pte_flags(vma: vm_area_struct, f: folio) -> int:
+    """Flags of a new entry of a file mapping: writable at once only where nobody wants to know of the first write, and
+    then dirty as the folio is."""
+    flags = vma.vm_page_prot | ACCESSED
+    return flags | MKDIRTY if flags & RW and f.flags & PG_DIRTY else flags
 
 
 def next_uptodate_folio(mapping: address_space, first: int, last: int) -> tuple[int, folio]:
@@ -388,12 +393,12 @@ def filemap_map_pages(vmf: vm_fault, first: int, last: int, prealloc: ptdesc) ->
         folio_put(f)
         rcu_read_unlock()
         return 0, prealloc
-    flags = file_pte_flags(vma)
     base = pte - vmf.pgoff
     wanted = load(pte) == 0
     counter = mm_counter_file(vma.vm_mm, f)
     rss = 0
     while f:
+        flags = file_pte_flags(vma, f)
         if f.order:
             low, high = pages_to_map(vma, f, index, last)
             rss += filemap_map_folio_range(vma, f, base + low, low, high, flags)

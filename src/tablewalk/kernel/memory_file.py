@@ -256,7 +256,7 @@ def map_whole_folio(vmf: vm_fault, f: folio, page: page_t, nr_pages: int) -> tup
 def set_pte_range(vmf: vm_fault, f: folio, page: page_t, nr: int, pte: int) -> None:
     """Map `nr` pages of a file folio; under ptl, the references are the caller's."""
     vma = vmf.vma
-    entry = page << PFN_SHIFT | file_pte_flags(vma)
+    entry = page << PFN_SHIFT | file_pte_flags(vma, f)
     if vmf.flags & FAULT_FLAG_WRITE:
         entry = maybe_mkwrite(entry | MKDIRTY, vma.vm_flags)
     if vmf.orig_pte:

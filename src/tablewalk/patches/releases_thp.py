@@ -11,7 +11,7 @@ from ..kernel.folio_split import split_folio
 from ..kernel.huge_pmd import __split_huge_pmd
 from ..kernel.mm_types import address_space, folio, mm_struct, vm_area_struct
 from ..kernel.mmap_lock import NO_VMA
-from ..kernel.pgtable import PRESENT, RW, mm_find_pmd, page_t, pmd_p, pte_p, ptep_get
+from ..kernel.pgtable import ACCESSED, PRESENT, RW, mm_find_pmd, page_t, pmd_p, pte_p, ptep_get
 from ..kernel.scan_result import (
     GO_ON,
     SCAN_EXCEED_NONE_PTE,
@@ -101,6 +101,18 @@ def do_huge_zero_wp_pmd(vmf: vm_fault, pmdval: int) -> int:
 def pages_to_map(vma: vm_area_struct, f: folio, first: int, last: int) -> tuple[int, int]:
     """Fault-around maps no page outside its window."""
     return first, min(folio_next_index(f) - 1, last)
+
+
+@patch(
+    "R-map-dirty",
+    title="mm: entries of shared memory that is dirty are dirty (not in 6.12; seen in 7.2)",
+    since="7.0",
+    site="filemap.file_pte_flags",
+    files=("mm/memory.c",),
+)
+def file_pte_flags(vma: vm_area_struct, f: folio) -> int:
+    """Only a write makes an entry dirty."""
+    return vma.vm_page_prot | ACCESSED
 
 
 @patch(
