@@ -22,6 +22,9 @@ MERGED = ()
         ("powerpc-fragments", ("K16a",), "BUG"),  # the first version: one rcu_head for all
         ("powerpc-fragments", ("C05-v2",), "exhausted"),
         ("powerpc-fragments", MERGED, "exhausted"),
+        ("powerpc-fragments-munmap", ("K16a",), "exhausted"),  # the gather's callback has an rcu_head of its own
+        ("powerpc-fragments-munmap", ("C05-v2",), "exhausted"),
+        ("powerpc-fragments-munmap", MERGED, "exhausted"),
         ("s390-halves", ("C07",), "I1"),
         ("s390-halves", ("C07-v1",), "BUG"),  # the list lies over rcu_head
         ("s390-halves", ("C07-v2",), "exhausted"),

@@ -67,6 +67,16 @@ def pte_fragment_free_defer(page: table_page) -> None:
     pte_fragment_free(page)
 
 
+def tlb_remove_fragment(page: table_page) -> None:
+    """A table that munmap took is one of a batch of the gather's, and needs no rcu_head of its own."""
+    call_rcu(__tlb_remove_table, page.addr)
+
+
+def __tlb_remove_table(address: int) -> None:
+    """RCU callback, of the batch: powerpc's own (HAVE_ARCH_TLB_REMOVE_TABLE; pgtable_free)."""
+    pte_fragment_free(table_page(address))
+
+
 # --- s390, until tables got pages of their own -----------------------------------------------------------
 
 

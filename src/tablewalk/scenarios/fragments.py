@@ -40,6 +40,16 @@ def powerpc_fragments(s: Setup) -> None:
 
 
 @scenario()
+def powerpc_fragments_munmap(s: Setup) -> None:
+    """One table of a page is freed by RCU, the other by the gather of a munmap, when it is the last or not."""
+    _, page, slot = _shared_page(s)
+    frag, machine = s.model.kernel("pgtable_frag"), s.model.machine
+    s.thread("collapse", lambda: frag.pte_fragment_free_defer(page))
+    s.thread("munmap", lambda: (machine.store(slot, 0), frag.tlb_remove_fragment(page)))
+    s.sometimes("queue_rcu_head")
+
+
+@scenario()
 def s390_halves(s: Setup) -> None:
     """One half of a page is freed by RCU, the other at once."""
     p, page, slot = _shared_page(s)
