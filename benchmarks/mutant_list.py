@@ -154,8 +154,8 @@ HUGE = (
         "thp-fork-nr-ptes",
         "huge_memory.py",
         "the table that fork deposits for a huge page is not counted",
-        "    mm_inc_nr_ptes(dst_mm)\n",
-        "",
+        "        add(dst_mm.anon_huge, 1)\n    mm_inc_nr_ptes(dst_mm)\n",
+        "        add(dst_mm.anon_huge, 1)\n",
     ),
     Mutant(
         "thp-fork-exclusive",
