@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+import cProfile
+import pstats
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from tablewalk.machine.drivers import KernelConfig, load
@@ -43,8 +47,21 @@ def primitives(run: Callable[[], object]) -> int:
     return counted
 
 
+def parts(run: Callable[[], object]) -> list[tuple[str, float]]:
+    """Of a run's time which share is spent in which part of the house, the most first."""
+    profile = cProfile.Profile()
+    profile.runcall(run)
+    seconds: Counter[str] = Counter()
+    for (file, _, _), (_, _, own, _, _) in pstats.Stats(profile).stats.items():  # type: ignore[attr-defined]
+        part = Path(file).parent.name
+        seconds[part if part in ("kernel", "machine", "simulate", "patches") else
+                "accessors of fields" if file == "<string>" else "Python's own"] += own  # fmt: skip
+    whole = sum(seconds.values())
+    return [(part, own / whole) for part, own in seconds.most_common()]
+
+
 def main() -> None:
-    """A line a workload; the time includes setting the workload up, whose primitives are not counted."""
+    """A line a workload, and its profile; the time includes setting up, whose primitives are not counted."""
     for workload in WORKLOADS:
         def run(workload: str = workload) -> object:
             return simulate(workload, KernelConfig(), 8, 1, {"rounds": 4})
@@ -54,6 +71,7 @@ def main() -> None:
         run()
         seconds = time.process_time() - begun
         print(f"{workload:16} {counted:9,} primitives {seconds:6.2f} s {counted / seconds:12,.0f} a second")
+        print("    " + ", ".join(f"{part} {share:.0%}" for part, share in parts(run)))
 
 
 if __name__ == "__main__":

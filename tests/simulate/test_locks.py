@@ -18,6 +18,7 @@ import pytest
 from tablewalk.simulate.locks import Locks
 from tablewalk.simulate.profile import Profile
 from tablewalk.simulate.threads import Stuck
+from tablewalk.simulate.waits import Waits
 
 US = 1_000_000  # picoseconds
 SEM, OTHER = 100, 200
@@ -275,3 +276,14 @@ def test_a_seed_determines_who_gets_which_lock_when() -> None:
 
 def digest(schedule: list[tuple[str, str, int]]) -> str:
     return hashlib.sha256(repr(schedule).encode()).hexdigest()
+
+
+def test_waits_are_told_together_by_any_part_of_them() -> None:
+    waits = Waits()
+    for holder, time in (("t1", 5), ("t2", 7), ("t1", 1)):
+        waits.add("sem", "f", (holder, "g"), time)
+    waits.add("other", "f", ("t1", "g"), 14)
+    assert [(name, w.times, w.total, w.longest) for name, w in waits.grouped(lambda key: key[0])] == [
+        ("other", 1, 14, 14), ("sem", 3, 13, 7)]  # fmt: skip
+    assert [key for key, _ in waits.worst_first()] == [("other", "f", "t1", "g"), ("sem", "f", "t2", "g"),
+                                                      ("sem", "f", "t1", "g")]  # fmt: skip

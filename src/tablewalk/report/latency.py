@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+
 from rich.console import Console
 from rich.table import Table
 
@@ -85,9 +87,9 @@ def _waits(r: Result) -> Table:
         table.add_column(name)
     for name in ("times", "waited", "longest"):
         table.add_column(name, justify="right")
-    rows = r.waits.worst_first()
+    rows = r.waits.grouped(lambda key: (*key[:2], re.sub(r"\d+$", "*", key[2]), key[3]))
     for (lock, waiter, holder, held_in), w in rows[:WAITS_SHOWN]:
         table.add_row(lock, waiter, holder, held_in, f"{w.times:,}", duration(w.total), duration(w.longest))
     if len(rows) > WAITS_SHOWN:
-        table.caption = f"and {len(rows) - WAITS_SHOWN} more (--json has them all)"
+        table.caption = f"and {len(rows) - WAITS_SHOWN} more (--json has them all, thread by thread)"
     return table

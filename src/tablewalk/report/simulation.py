@@ -14,7 +14,7 @@ from tablewalk.report.markup import Markup, element
 from tablewalk.report.page import COLOURS, document, folded, legend, table
 from tablewalk.simulate.log import Log
 from tablewalk.simulate.run import PERCENTILES, Result
-from tablewalk.simulate.waits import Wait, Waits
+from tablewalk.simulate.waits import Wait
 
 STYLES: Final = ("timeline.css",)
 SCRIPTS: Final = ("timeline.js",)
@@ -120,8 +120,8 @@ def waits(r: Result) -> Markup:
     head = [element("h3", f"Under {r.kernel}"), element("p", about, cls="dim")]
     if not r.waits.by:
         return element("div", *head)
-    by_lock = _bars(_grouped(r.waits, lambda key: key[0]), "lock")
-    by_holder = _bars(_grouped(r.waits, lambda key: f"{key[2]} in {key[3]}" if key[2] else key[3]), "held by")
+    by_lock = _bars(r.waits.grouped(lambda key: key[0]), "lock")
+    by_holder = _bars(r.waits.grouped(lambda key: f"{key[2]} in {key[3]}" if key[2] else key[3]), "held by")
     rows = []
     every = r.waits.worst_first()
     for (lock, waiter, holder, held_in), w in every[:SHOWN]:
@@ -134,16 +134,6 @@ def waits(r: Result) -> Markup:
         "div", *head, element("div", by_lock, by_holder, cls="pair"),
         folded("Who made whom wait, function by function", *parts),
     )  # fmt: skip
-
-
-def _grouped(waits: Waits, name: Any) -> list[tuple[str, Wait]]:
-    found: dict[str, Wait] = {}
-    for key, w in waits.by.items():
-        sum_ = found.setdefault(name(key), Wait())
-        sum_.times += w.times
-        sum_.total += w.total
-        sum_.longest = max(sum_.longest, w.longest)
-    return sorted(found.items(), key=lambda item: (-item[1].total, item[0]))
 
 
 def _bars(found: list[tuple[str, Wait]], what: str) -> Markup:

@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
+
+K = TypeVar("K")
 
 WAKEUP = ("", "(hand-over)")  # the part of a wait after the lock was free or given: until the waiter ran
 OTHERS = ("", "(other CPUs)")  # a wait for no lock: until all others have answered
@@ -54,4 +57,14 @@ class Waits:
 
     def worst_first(self) -> list[tuple[tuple[str, str, str, str], Wait]]:
         """All, the most time first."""
-        return sorted(self.by.items(), key=lambda item: (-item[1].total, item[0]))
+        return self.grouped(lambda key: key)
+
+    def grouped(self, name: Callable[[tuple[str, str, str, str]], K]) -> list[tuple[K, Wait]]:
+        """Those together that have one name, the most time first."""
+        found: dict[K, Wait] = {}
+        for key, w in self.by.items():
+            sum_ = found.setdefault(name(key), Wait())
+            sum_.times += w.times
+            sum_.total += w.total
+            sum_.longest = max(sum_.longest, w.longest)
+        return sorted(found.items(), key=lambda item: (-item[1].total, str(item[0])))
