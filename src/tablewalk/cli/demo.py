@@ -113,6 +113,8 @@ def _figures() -> list[story.Figures]:
         ("Real programs, sample by sample", "benchmarks/RESULTS.md",
          ("program", "faults", "calls", "compared", "disagree", "strictly"), 1),
         ("Random programs on real kernels", "docs/validate.md", ("kernel", "state"), 2),
+        ("Latencies measured on kernels, and simulated", "benchmarks/SIMULATED.md",
+         ("figure", "kernel", "measured, µs", "simulated, µs", "measured / simulated"), 2),
     ):  # fmt: skip
         found = _markdown_table(ROOT / source, wanted[0])
         if found:
