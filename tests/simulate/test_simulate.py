@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from tablewalk.cli import run
 from tablewalk.errors import TablewalkError
 from tablewalk.machine.drivers import KernelConfig, load
+from tablewalk.simulate.pairs import PAIRS, Pair
 from tablewalk.simulate.profile import Profile
 from tablewalk.simulate.run import Result, as_object, simulate
 from tablewalk.simulate.world import World
@@ -187,3 +191,11 @@ def test_interrupts_take_no_time_of_who_spins_but_for_the_last(spins: bool) -> N
     # interrupts delay the holder, and he who computes; who spins has the lock as soon as the holder lets it go
     assert got[1] == pytest.approx(100 + 2.5 + handlers + 0.07 if spins else 120 + 2.5 + handlers, abs=0.1)
     assert got[0] == got[1]
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair.name)
+def test_a_pair_is_what_its_command_compares(pair: Pair, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*pair.command(2).split()[1:], "--with", "extents=1", "--with", "rounds=1"]
+    assert run([*words, "--json"]) == 0
+    told = {r["kernel"]: r for r in json.loads(capsys.readouterr().out)["simulations"]}
+    assert told == {str(config): as_object(pair.run(config, 2, extents=1, rounds=1)) for config in (pair.old, pair.new)}

@@ -45,19 +45,20 @@ class Pair:
         return {"threads": max(1, cpus - 1), **self.values}
 
 
+NO_VMA_LOCK: Final = (("PER_VMA_LOCK", "n"),)
 KEPT: Final = (("PT_RECLAIM", "n"),)
 COLLAPSES: Final = {"extents": 16, "rounds": 4}
 
 PAIRS: Final = (
     Pair("collapse", "Faults while a file's memory becomes huge pages: mmap_lock for writing in 6.1, and today's",
          "shmem-collapse", COLLAPSES, "MADV_COLLAPSE", KernelConfig("6.1"), KernelConfig()),
-    Pair("C09, C10", "The same with today's kernel, without and with the two patches of 6.6 that spare that lock",
-         "shmem-collapse", COLLAPSES, "MADV_COLLAPSE", KernelConfig(options=KEPT, without=("C09", "C10")),
-         KernelConfig(options=KEPT)),
+    Pair("C09, C10", "The same with today's kernel (no reclaim, no per-VMA locks), without and with two patches of 6.6",
+         "shmem-collapse", COLLAPSES, "MADV_COLLAPSE", KernelConfig(options=KEPT + NO_VMA_LOCK, without=("C09", "C10")),
+         KernelConfig(options=KEPT + NO_VMA_LOCK)),
     Pair("reclaim", "MADV_DONTNEED that keeps page tables, and that frees them",
          "dontneed-storm", {}, "MADV_DONTNEED", KernelConfig(options=KEPT), KernelConfig()),
     Pair("semi-RCU", "Page tables freed one by one for lack of memory: after an IPI each (semi-RCU), and by RCU",
          "dontneed-storm", {"batches": 0}, "MADV_DONTNEED", KernelConfig(without=("D10",)), KernelConfig()),
     Pair("VMA locks", "Faults beside threads that map and unmap: mmap_lock, and per-VMA locks",
-         "mmap-churn", {"rounds": 2}, "munmap", KernelConfig(options=(("PER_VMA_LOCK", "n"),)), KernelConfig()),
+         "mmap-churn", {"rounds": 2}, "munmap", KernelConfig(options=NO_VMA_LOCK), KernelConfig()),
 )  # fmt: skip
