@@ -1,109 +1,155 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""How waits grow with CPUs, under old and new schemes: JSON on stdout, and a plot into the SVG file that is named.
+"""Old schemes against new ones: how waits grow with CPUs, and the latencies on 16 of them.
 
-    .venv/bin/python benchmarks/simulate_growth.py benchmarks/growth.svg > benchmarks/growth.json
+    .venv/bin/python benchmarks/simulate_growth.py             prints the tables
+    .venv/bin/python benchmarks/simulate_growth.py --write     and writes them into GROWTH.md and docs/simulate.md,
+                                                               and the plots to growth.svg
 """
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 import time
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from tablewalk.machine.drivers import KernelConfig
+from tablewalk.report.latency import average, duration
 from tablewalk.report.markup import Markup, element
-from tablewalk.simulate.run import Result, simulate
+from tablewalk.simulate.pairs import PAIRS, Pair
+from tablewalk.simulate.run import Result
 
 CPUS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-Point = tuple[int, float]  # CPUs, microseconds that an operation waits on average
+TRIES = 16  # CPUs times seeds: chance averages out where few take part
+IN_DETAIL = 16  # CPUs
+HERE = Path(__file__).parent
+Key = tuple[str, str, str, int]  # pair, kernel, operation, CPUs
+Points = dict[Key, float]  # microseconds that the operation waits on average
 
-# workload, its parameters beside a thread for each CPU, and the schemes by what they are
-PLOTS: dict[str, tuple[dict[str, int], dict[str, KernelConfig]]] = {
-    "mmap-churn": (
-        {"extents": 1, "rounds": 1},
-        {"mmap_lock": KernelConfig(options=(("PER_VMA_LOCK", "n"),)), "per-VMA locks": KernelConfig()},
-    ),
-    "shmem-collapse": (
-        {"extents": 2, "rounds": 1},
-        {"mmap_lock for writing": KernelConfig(without=("C09", "C10")), "no mmap_lock": KernelConfig()},
-    ),
-    "anon-collapse": ({"extents": 2, "rounds": 1}, {"6.1": KernelConfig("6.1"), "7.x": KernelConfig()}),
-    "dontneed-storm": (
-        {"extents": 1, "rounds": 2},
-        {"reclaim, semi-RCU": KernelConfig(without=("D10",)), "reclaim, RCU": KernelConfig(),
-         "no reclaim": KernelConfig(options=(("PT_RECLAIM", "n"),))},
-    ),
-    "fork": ({"extents": 1, "rounds": 2}, {"6.1": KernelConfig("6.1"), "7.x": KernelConfig()}),
-}
-
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 480, 300, 60, 40, 30
-COLOURS = ("#c2410c", "#1d4ed8", "#15803d")
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 480, 330, 66, 74, 30
+STYLE = ("line{stroke:#8885}text{fill:#444}.o{stroke:#c2410c}.n{stroke:#1d4ed8}.o,.n{fill:none;stroke-width:2}"
+         ".dashed{stroke-dasharray:5 4}@media(prefers-color-scheme:dark){.o{stroke:#fb923c}.n{stroke:#60a5fa}"
+         "text{fill:#bbb}}")  # fmt: skip
 
 
-def waits(workload: str, scheme: str, cpus: int) -> tuple[str, str, Point, dict[str, float]]:
-    """One run: microseconds of waiting for each operation, and what else is told of it."""
+def operations(pair: Pair) -> tuple[str, str]:
+    """What is looked at."""
+    return "page fault", pair.call
+
+
+def waited(job: tuple[Pair, str, int, int]) -> tuple[dict[str, float], float]:
+    """(microseconds of waiting by operation, seconds of CPU time) of a pair's `old` or `new` on so many CPUs."""
+    pair, which, cpus, seed = job
     begun = time.process_time()
-    parameters, schemes = PLOTS[workload]
-    r = simulate(workload, schemes[scheme], cpus, 1, {"threads": cpus, **parameters})
-    return workload, scheme, (cpus, _wait(r)), {"fault p99 us": r.percentile("page fault", 99.0) / 1e6,
-                                                "IPIs": float(sum(r.ipis)), "ms": r.time / 1e9,
-                                                "CPU s": time.process_time() - begun}  # fmt: skip
+    rounds = 8 if pair.workload == "shmem-collapse" else 2  # for as long as there is something to collapse
+    r = pair.run(getattr(pair, which), cpus, seed, extents=4, rounds=rounds)
+    waits = {name: r.waited(name) / 1e6 for name in operations(pair)}
+    return waits, time.process_time() - begun
 
 
-def _wait(r: Result) -> float:
-    operations = sum(len(found) for found in r.latencies.values())
-    return sum(w.total for w in r.waits.by.values()) / 1e6 / operations
+def detail(pair: Pair) -> list[str]:
+    """Lines of the table for 16 CPUs: what the pair's command prints."""
+    lines = [f"\n{pair.about}:\n\n    $ {pair.command(IN_DETAIL).replace('tablewalk', './run', 1)}\n",
+             f"| | fault: mean, p50, p99, p99.9 | {pair.call}: mean, p50, p99 | IPIs received | VmPTE, average |",
+             "| --- | --- | --- | ---: | ---: |"]  # fmt: skip
+    for config in (pair.old, pair.new):
+        r = pair.run(config, IN_DETAIL)
+        fault, call = _latencies(r, "page fault", (50.0, 99.0, 99.9)), _latencies(r, pair.call, (50.0, 99.0))
+        memory = average(r.memory["process"], r.time)
+        lines.append(f"| {r.kernel} | {fault} | {call} | {sum(r.ipis):,} | {memory:,.0f} kB |")
+    return lines
 
 
-def plot(workload: str, lines: dict[str, list[Point]], at: tuple[int, int]) -> Markup:
-    """Waits over CPUs, both logarithmic."""
-    values = [wait for line in lines.values() for _, wait in line if wait > 0]
-    low, high = math.floor(math.log10(min(values, default=1))), math.ceil(math.log10(max(values, default=10)))
+def _latencies(r: Result, operation: str, percentiles: Iterable[float]) -> str:
+    return ", ".join(duration(ps) for ps in (r.mean(operation), *(r.percentile(operation, p) for p in percentiles)))
+
+
+def table(points: Points) -> list[str]:
+    """A line for each scheme and operation, with a column for each number of CPUs."""
+    lines = ["| | kernel | waits | " + " | ".join(map(str, CPUS)) + " |", "| --- | --- | --- |" + " ---: |" * len(CPUS)]
+    for pair in PAIRS:
+        for name in operations(pair):
+            for config in (pair.old, pair.new):
+                cells = " | ".join(f"{points[pair.name, str(config), name, cpus]:.3g}" for cpus in CPUS)
+                lines.append(f"| {pair.name} | {config} | {name} | {cells} |")
+    return lines
+
+
+def plot(pair: Pair, points: Points, at: tuple[int, int]) -> Markup:
+    """Waits over CPUs, both logarithmic; what is less than 10 ns lies on the axis."""
+    lines = {(str(c), name): [points[pair.name, str(c), name, cpus] for cpus in CPUS]
+             for c in (pair.old, pair.new) for name in operations(pair)}  # fmt: skip
+    low, high = -2, math.ceil(math.log10(max(wait for line in lines.values() for wait in line)))
 
     def x(cpus: int) -> float:
         return at[0] + LEFT + math.log2(cpus) / 8 * (WIDTH - LEFT - 20)
 
     def y(wait: float) -> float:
-        part = (math.log10(max(wait, 10.0**low)) - low) / max(high - low, 1)
+        part = (math.log10(max(wait, 10.0**low)) - low) / (high - low)
         return at[1] + HEIGHT - BOTTOM - part * (HEIGHT - TOP - BOTTOM)
 
-    body = [element("text", f"{workload}: waits for an operation, µs, by CPUs", x=str(at[0] + LEFT), y=str(at[1] + 18))]
+    body = [_text(f"{pair.name} ({pair.workload})", at[0] + LEFT, at[1] + 18)]
     for power in range(low, high + 1):
-        at_y = f"{y(10.0 ** power):.1f}"
-        body.append(element("line", x1=str(at[0] + LEFT), x2=str(at[0] + WIDTH - 20), y1=at_y, y2=at_y, stroke="#8884"))
-        body.append(element("text", f"{10.0 ** power:g}", x=str(at[0] + LEFT - 6), y=at_y, text_anchor="end"))
-    for cpus in CPUS:
-        body.append(element("text", str(cpus), x=f"{x(cpus):.1f}", y=str(at[1] + HEIGHT - 20), text_anchor="middle"))
-    for (name, line), colour in zip(lines.items(), COLOURS, strict=False):
-        points = " ".join(f"{x(cpus):.1f},{y(wait):.1f}" for cpus, wait in line)
-        body.append(element("polyline", points=points, fill="none", stroke=colour, stroke_width="2"))
-        row = TOP + 14 * (list(lines).index(name) + 1)
-        body.append(element("text", name, x=str(at[0] + LEFT + 10), y=str(at[1] + row), fill=colour))
+        level = f"{y(10.0**power):.1f}"
+        body.append(element("line", x1=str(at[0] + LEFT), x2=str(at[0] + WIDTH - 20), y1=level, y2=level))
+        body.append(_text(f"{10.0 ** power:g} µs", at[0] + LEFT - 6, y(10.0**power) + 4, text_anchor="end"))
+    body += [_text(str(cpus), x(cpus), at[1] + HEIGHT - BOTTOM + 16, text_anchor="middle") for cpus in CPUS]
+    for i, line in enumerate(lines.values()):
+        shape = " ".join(f"{x(cpus):.1f},{y(wait):.1f}" for cpus, wait in zip(CPUS, line, strict=True))
+        look = "on"[i // 2] + " dashed" * (i % 2)
+        body.append(element("polyline", points=shape, cls=look))
+    for i, kernel in enumerate((pair.old, pair.new)):
+        row = at[1] + HEIGHT - BOTTOM + 35 + 15 * i
+        body.append(element("path", d=f"M{at[0] + LEFT} {row - 4}h26", cls="on"[i]))
+        body.append(_text(str(kernel), at[0] + LEFT + 34, row))
+    body.append(_text(f"dashed: {pair.call}", at[0] + WIDTH - 20, at[1] + 18, text_anchor="end"))
     return element("g", *body)
 
 
-def main() -> None:
-    """All of them, on as many processes as there are CPUs."""
-    begun = time.monotonic()
-    told: dict[str, dict[str, list[Point]]] = {w: {s: [] for s in schemes} for w, (_, schemes) in PLOTS.items()}
-    more: dict[str, dict[str, list[dict[str, float]]]] = {w: {s: [] for s in told[w]} for w in told}
-    with ProcessPoolExecutor() as pool:
-        jobs = [(w, s, cpus) for w, schemes in told.items() for s in schemes for cpus in CPUS]
-        for workload, scheme, point, rest in pool.map(waits, *zip(*jobs, strict=True)):
-            told[workload][scheme].append(point)
-            more[workload][scheme].append(rest)
-    seconds = time.monotonic() - begun
-    cpu = sum(row["CPU s"] for schemes in more.values() for rows in schemes.values() for row in rows)
-    took = {"seconds": round(seconds, 1), "CPU seconds": round(cpu, 1)}
-    print(json.dumps(took | {"waits_us": told, "more": more}, indent=1))
-    panels = [plot(w, lines, (i % 2 * WIDTH, i // 2 * HEIGHT)) for i, (w, lines) in enumerate(told.items())]
+def _text(text: str, x: float, y: float, **attributes: str) -> Markup:
+    return element("text", text, x=f"{x:.1f}", y=f"{y:.1f}", **attributes)
+
+
+def svg(points: Points) -> str:
+    """A plot for each pair, two in a row."""
+    panels = [plot(pair, points, (i % 2 * WIDTH, i // 2 * HEIGHT)) for i, pair in enumerate(PAIRS)]
     height = -(-len(panels) // 2) * HEIGHT
-    svg = element("svg", *panels, xmlns="http://www.w3.org/2000/svg", viewBox=f"0 0 {2 * WIDTH} {height}",
-                  font_family="sans-serif", font_size="11", fill="#555")  # fmt: skip
-    Path(sys.argv[1]).write_text(str(svg) + "\n", encoding="utf-8")
+    drawn = element("svg", element("style", Markup(STYLE)), *panels, xmlns="http://www.w3.org/2000/svg",
+                    viewBox=f"0 0 {2 * WIDTH} {height}", font_family="sans-serif", font_size="12")  # fmt: skip
+    return str(drawn) + "\n"
+
+
+def between_marks(path: Path, lines: Sequence[str]) -> None:
+    """Put lines in the place of those between the marks of a document."""
+    text = path.read_text(encoding="utf-8")
+    before, _, rest = text.partition("<!-- table -->\n")
+    _, mark, after = rest.partition("<!-- end -->")
+    path.write_text(before + "<!-- table -->\n" + "\n".join(lines) + "\n" + mark + after, encoding="utf-8")
+
+
+def main() -> None:
+    """All of them, by two processes; those that take longest first."""
+    begun = time.monotonic()
+    jobs = [(pair, which, cpus, seed) for cpus in reversed(CPUS) for pair in PAIRS for which in ("old", "new")
+            for seed in range(1, max(1, TRIES // cpus) + 1)]  # fmt: skip
+    found: dict[Key, list[float]] = {}
+    seconds = 0.0
+    with ProcessPoolExecutor(2) as pool:
+        for (pair, which, cpus, _), (waits, took) in zip(jobs, pool.map(waited, jobs), strict=True):
+            for name, wait in waits.items():
+                found.setdefault((pair.name, str(getattr(pair, which)), name, cpus), []).append(wait)
+            seconds += took
+        points = {key: sum(waits) / len(waits) for key, waits in found.items()}
+        growth = table(points)
+        growth += ["", f"{len(jobs)} simulations by two processes: {seconds:.0f} s of CPU time,"
+                       f" {time.monotonic() - begun:.0f} s."]  # fmt: skip
+        details = [line for lines in pool.map(detail, PAIRS) for line in lines]
+    print("\n".join([*growth, *details]))
+    if sys.argv[1:] == ["--write"]:
+        between_marks(HERE / "GROWTH.md", growth)
+        between_marks(HERE.parent / "docs" / "simulate.md", details)
+        (HERE / "growth.svg").write_text(svg(points), encoding="utf-8")
 
 
 if __name__ == "__main__":
