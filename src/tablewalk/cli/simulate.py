@@ -141,7 +141,7 @@ def _parameter(text: str) -> tuple[str, int]:
 
 command.epilog = "\n\n".join(
     ["\b\nParameters:\n" + "\n".join(
-        f"  {name:9} {p.help} ({p.least} to {p.most}, default {p.default})" for name, p in PARAMETERS.items()
+        f"  {name:10} {p.help} ({p.least} to {p.most}, default {p.default})" for name, p in PARAMETERS.items()
     )]
     + ["Workloads, by what their threads do:"]
     + [f"{name}: {(setup.__doc__ or '').strip()}" for name, setup in WORKLOADS.items()]
