@@ -322,12 +322,13 @@ class Learner:
         known: list[Any] = []
         called = None
         for act, frames in zip(reversed(self._stack), _frames(sys._getframe(1)), strict=True):
-            knows = knowledge(frames, called) if act is not self._stack[0] else None
+            # an override that is one of the model's own functions is known twice, and has one frame
+            knows = knowledge(frames, called) if frames and act is not self._stack[0] else None
             if knows is not None:
                 act.since = knows, act.rounds if self.rounds else 0
                 act.seen.clear()
             known.append((act.name, act.since, tuple(act.seen), pending if knows is not None and not known else ()))
-            called = frames[-1].f_code
+            called = frames[-1].f_code if frames else called
         return tuple(known)
 
     def _key(self, *what: Any) -> Any:
