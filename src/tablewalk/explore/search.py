@@ -131,7 +131,6 @@ class Search:
         self.result = Result()
         self.width = max(64, -(-self._bytes() // 16) * 16)
         self._warming = False
-        self._patience = 0  # states until the search begins anew
         self._began = self._saved = self._checked = self._save_took = 0.0
         self.lengths = np.zeros(engine.threads + engine.slots)  # steps of each thread, on an average walk
         self.scratch = scratch()
@@ -157,7 +156,7 @@ class Search:
         self._begin()
 
     def _begin(self) -> None:
-        self.engine.mistaken, self._patience = False, 0
+        self.engine.mistaken = False
         self.table[:] = 0
         self.second[:] = 0
         self.io[:] = 0
@@ -232,26 +231,19 @@ class Search:
                 self._learn()
             elif status == GROW:
                 self._grow()
-            elif status == FOUND or (status == DONE and not self._mistaken(True)):
+            elif status == FOUND or (status == DONE and not self._mistaken()):
                 return "exhausted"
-            if status == PAUSED:
-                self._mistaken(False)
             if status == PAUSED or time.perf_counter() - self._checked > 0.5:
                 self._check_limits(began)
 
-    def _mistaken(self, at_end: bool) -> bool:
-        """Whether the search begins anew, since it counted on what others would not do.  It goes on for a while before,
-        to learn what else they do."""
-        if not self.engine.mistaken:
-            self._patience = 0
-            return False
-        states = int(self.io[STATES])
-        self._patience = self._patience or 2 * states
-        if not at_end and states < self._patience:
-            return False
-        self.result.restarts += 1
-        self._begin()
-        return True
+    def _mistaken(self) -> bool:
+        """Whether the search, which is at its end, begins anew, since it counted on what others would not do.  It does
+        not before, so that it learns as much as it can of what else they do."""
+        if self.engine.mistaken:
+            self.result.restarts += 1
+            self._begin()
+            return True
+        return False
 
     def _budget(self) -> int:
         """States to expand until limits are looked at again."""

@@ -89,9 +89,9 @@ class ParallelSearch(Search):
                     if not self._learned(miss):
                         break
                 self._check_limits(began)
-                if self._mistaken(self.io[HEAD] == self.io[TAIL]):
-                    continue
-                if self.io[HEAD] == self.io[TAIL] or (self.stop and self.io[VIOLATIONS]):
+                if self.stop and self.io[VIOLATIONS]:
+                    return "exhausted"
+                if self.io[HEAD] == self.io[TAIL] and not self._mistaken():
                     return "exhausted"
 
     def _learned(self, miss: Any) -> bool:
