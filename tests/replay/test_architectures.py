@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 
 from tablewalk.errors import TablewalkError
+from tablewalk.report.words import _about
 
 from .conftest import Replay, only
 from .story import ANON, TABLE, Story
@@ -37,6 +38,7 @@ def test_larger_pages_round_outward_and_say_so(story: Story, run: Replay) -> Non
     assert result.page_size == 65536
     assert p.at_end.rss_anon_kb == 2 * 64
     assert result.accuracy.faults_refused == 0
+    assert any(line.startswith("recorded with pages of 4 kB: here a fault fills 64 kB") for line in _about(result))
 
 
 @pytest.mark.parametrize("arch", ["riscv64-sv39", "x86-pae", "arm-lpae", "arm64-39bit"])

@@ -158,7 +158,9 @@ def warnings(report: Report) -> Iterator[str]:
 def _about(result: KernelResult) -> Iterator[str]:
     a = result.accuracy
     if result.page_size != 4096:
-        yield f"ranges are rounded outward to pages of {result.page_size >> 10} kB, so neighbours may be cut"
+        kb = result.page_size >> 10
+        yield f"ranges are rounded outward to pages of {kb} kB, so neighbours may be cut"
+        yield f"recorded with pages of 4 kB: here a fault fills {kb} kB, so RSS is larger where little was touched"
     for what in result.unknowns:
         yield f"not known: {escape(what)}"
     if a.faults_refused:
