@@ -3,7 +3,7 @@
 
     ./run explore benchmarks/four_cpus.py --reduction futures
 
-How far that came is in docs/explore.md.
+What that takes is in docs/explore.md.
 """
 
 from __future__ import annotations
