@@ -115,6 +115,7 @@ void tell_series(const char *name, const char *what, struct series *s)
 	struct { const char *name; double value; } parts[] = {
 		{ "n", s->nr },
 		{ "mean", sum / s->nr },
+		{ "min", s->ns[0] },
 		{ "p50", s->ns[(s->nr - 1) / 2] },
 		{ "p99", s->ns[(size_t)((s->nr - 1) * 0.99)] },
 		{ "p99.9", s->ns[(size_t)((s->nr - 1) * 0.999)] },

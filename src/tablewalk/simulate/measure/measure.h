@@ -21,7 +21,7 @@ double overhead(void);		/* of two calls of now */
 void die(const char *what);
 void tell(const char *name, double value);
 void add(struct series *s, double ns);
-/* The distribution of a series: NAME.WHAT.n, .mean, .p50, .p99, .p99.9, .max. */
+/* The distribution of a series: NAME.WHAT.n, .mean, .min, .p50, .p99, .p99.9, .max. */
 void tell_series(const char *name, const char *what, struct series *s);
 void sleep_ns(long ns);
 char *map_huge_aligned(size_t length, int fd);
