@@ -35,6 +35,16 @@ def test_the_document_has_the_table() -> None:
     assert pairs.as_markdown(PROGRAMS) in DOCUMENT.read_text()
 
 
+def not_locked(vma: int) -> None:
+    """The reverse map is not kept from looking in between."""
+
+
+def test_mremap_keeps_the_reverse_map_from_looking_in_between() -> None:
+    overrides = tuple(Override(f"move_page_tables.{name}_rmap_locks", not_locked) for name in ("take", "drop"))
+    outcome = explore(replace(PROGRAMS["migrate-mremap-after"], overrides=overrides))
+    assert (outcome.verdict, outcome.rule.id if outcome.rule else "") == ("violation", "I25"), outcome.sentence
+
+
 def irqs_stay_on() -> int:
     """Interrupts stay on."""
     return 0

@@ -153,8 +153,15 @@ def interval_tree_remove(root: int, value: int) -> None:
 
 
 def interval_tree_overlapping(root: int, first: int, last: int) -> list[int]:
-    """Values whose range overlaps first..last, in order of insertion."""
-    return [v for v, (low, high) in _intervals[root].items() if low <= last and high >= first]
+    """Values whose range overlaps first..last, by where they begin; of those that begin at one place the older first.
+
+    include/linux/interval_tree_generic.h
+    """
+    tree = _intervals[root]
+    found = [v for v, (low, high) in tree.items() if low <= last and high >= first]
+    if len(found) > 1:
+        found.sort(key=lambda v: tree[v][0])
+    return found
 
 
 def interval_tree_empty(root: int) -> bool:

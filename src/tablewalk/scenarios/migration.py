@@ -29,6 +29,22 @@ def migrate_fault_dontneed(s: Setup) -> None:
     s.sometimes("softleaf_entry_wait_on_locked", "reclaimed_fast")
 
 
+@scenario(pool=4)
+def migrate_mremap_after(s: Setup) -> None:
+    """A page moves elsewhere in memory while mremap moves it behind what was moved there: the reverse map, which looks
+    there first, finds it, here or there."""
+    p = s.process()
+    p.mmap(s.A, 2)
+    p.fill(s.A, 2, 1)
+    there = s.A + 4 * s.huge * s.page
+    p.mremap(s.A, 1, 1, there)
+    s.thread("migrate", lambda: p.move_pages(s.A + s.page))
+    s.thread("mremap", lambda: p.mremap(s.A + s.page, 1, 1, there + s.page))
+    s.finally_(lambda results: None if p.read(there + s.page) == 1 else "the page does not read 1")
+    s.sometimes_ends("the page moves", lambda results: results["migrate"] == (0,))
+    s.sometimes("take_rmap_locks", "remove_migration_pte")
+
+
 def _huge(s: Setup) -> Process:
     """A process with a huge page of ones."""
     p = s.process()
