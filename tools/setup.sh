@@ -99,7 +99,10 @@ want_kernels() {
             host) pairs+=("gcc=gcc libc6-dev"); continue ;;
             x86_64-*) cpu=x86_64=x86 triplet=x86-64-linux-gnu:amd64 ;;
             arm64-*) cpu=aarch64=arm triplet=aarch64-linux-gnu:arm64 ;;
-            arm-lpae-*) cpu=arm=arm triplet=arm-linux-gnueabihf:armhf ;;
+            arm-*) cpu=arm=arm triplet=arm-linux-gnueabihf:armhf ;;
+            x86-*) cpu=i386=x86 triplet=i686-linux-gnu:i386 ;;
+            mips64-*) cpu=mips64el=mips triplet=mips64el-linux-gnuabi64:mips64el ;;
+            mips32-*) cpu=mipsel=mips triplet=mipsel-linux-gnu:mipsel ;;
             s390x-*) cpu=s390x=misc triplet=s390x-linux-gnu:s390x ;;
             ppc64le-*) cpu=ppc64=ppc triplet=powerpc64le-linux-gnu:ppc64el ;;
             riscv64-*) cpu=riscv64=misc triplet=riscv64-linux-gnu:riscv64 ;;
@@ -112,4 +115,4 @@ want_kernels() {
     want "${pairs[@]}"
 }
 
-kernels=(x86_64-6.1 arm64-7.x s390x-6.1 ppc64le-6.1 riscv64-7.x arm-lpae-6.1) # one of each architecture
+kernels=(x86_64-6.1 arm64-7.x s390x-6.1 ppc64le-6.1 riscv64-7.x arm-lpae-6.1 x86-pae-6.1 mips64-6.1 mips32-6.1) # one of each architecture

@@ -16,7 +16,8 @@ from .layouts import ARENA, CHUNK, FIRST_MAP, MEMFD, ROWS, SECOND_MAP, Row
 
 EVERY = [(name, release) for name in names() for release in ((6, 1), (6, 12), (6, 18), (7, 2))]
 BITS = {  # address bits that the levels add up to
-    "x86_64": 48, "x86_64-5level": 57, "x86-pae": 32, "s390x": 64, "s390x-no-edat1": 64, "arm-lpae": 32,
+    "x86_64": 48, "x86_64-5level": 57, "x86-pae": 32, "x86-2level": 32, "arm-lpae": 32,
+    "s390x": 64, "s390x-no-edat1": 64,
     "riscv64": 48, "riscv64-sv39": 39, "riscv64-sv57": 57,
     "arm64": 48, "arm64-39bit": 39, "arm64-52bit": 52,
     "arm64-16k": 48, "arm64-16k-36bit": 36, "arm64-16k-47bit": 47, "arm64-16k-52bit": 52,
@@ -25,7 +26,7 @@ BITS = {  # address bits that the levels add up to
     "arm": 32, "ia64": 44, "m68k": 32, "m68k-coldfire": 32, "microblaze": 32, "mips64": 40, "mips32": 32,
     "parisc64": 42, "sh": 32, "sh-x2tlb": 32, "sparc64": 53, "xtensa": 32,
 }  # fmt: skip
-WORDS = {"arm", "m68k", "m68k-coldfire", "microblaze", "mips32", "sh", "xtensa"}  # entries have 32 bits
+WORDS = {"arm", "x86-2level", "m68k", "m68k-coldfire", "microblaze", "mips32", "sh", "xtensa"}  # entries have 32 bits
 
 
 def vmpte(a: Arch, present: Iterable[int], empty_ptes: int = 0, huge: Iterable[int] = (), highest: int = 0) -> int:
@@ -82,7 +83,8 @@ def test_levels_add_up(name: str, release: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize(("name", "huge"), [
-    ("x86_64", 2 << 20), ("x86-pae", 2 << 20), ("arm64", 2 << 20), ("arm64-16k", 32 << 20), ("arm64-64k", 512 << 20),
+    ("x86_64", 2 << 20), ("x86-pae", 2 << 20), ("x86-2level", 4 << 20),
+    ("arm64", 2 << 20), ("arm64-16k", 32 << 20), ("arm64-64k", 512 << 20),
     ("s390x", 1 << 20), ("ppc64le-64k", 2 << 20), ("ppc64le-hash-64k", 16 << 20), ("riscv64", 2 << 20),
     ("arm-lpae", 2 << 20), ("mips64", 2 << 20), ("sparc64", 8 << 20),
 ])  # fmt: skip
@@ -109,7 +111,7 @@ def test_which_reclaim_tables_since_when() -> None:
     own = {name for name in names() if by_name(name, (7, 2)).own_tlb_remove_table}
     assert own == {"sparc64", *(name for name in names() if name.startswith("ppc64le"))}
     at_once = {name for name in names() if not by_name(name, (7, 2)).rcu_table_free}
-    assert at_once == {"ia64", *WORDS} - {"mips32"} | {"sh-x2tlb"}
+    assert at_once == {"ia64", *WORDS} - {"mips32", "x86-2level"} | {"sh-x2tlb"}
     assert {name for name in names() if since[name] is None} == own | at_once
     assert {value for name, value in since.items() if value and not name.startswith("x86_64")} == {(7, 0)}
 

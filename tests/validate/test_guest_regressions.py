@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from tablewalk.machine.drivers import fastest
 from tablewalk.validate.compare import Comparison
+from tablewalk.validate.kernels import Kernel
 from tablewalk.validate.ops import Op
 from tablewalk.validate.setup import setup
-
-from .test_matrix import kernel_here
 
 ANON, SHARED, FILE = 0x32, 0x31, 0x11
 NO_FILE = (1 << 64) - 1
@@ -305,6 +306,6 @@ PROGRAMS = {
 
 @pytest.mark.kernels
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_the_guest_agrees(name: str) -> None:
+def test_the_guest_agrees(name: str, kernel_here: Callable[[str], Kernel]) -> None:
     comparison = Comparison(setup(kernel_here(name)), fastest(), 120)
     assert next(comparison.compare([PROGRAMS[name]])).report == []

@@ -3,17 +3,15 @@
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tablewalk.errors import TablewalkError
 from tablewalk.machine.drivers import fastest
-from tablewalk.validate import qemu
 from tablewalk.validate.compare import Comparison
 from tablewalk.validate.generate import Generator
-from tablewalk.validate.kernels import KERNELS, Kernel, ensure, find
+from tablewalk.validate.kernels import KERNELS, Kernel
 from tablewalk.validate.model_run import DIFFERENCES
 from tablewalk.validate.results import Results
 from tablewalk.validate.session import validate
@@ -38,20 +36,9 @@ SHOWS = {
     "arm-lpae-6.1": {RETRACTED, LEFT},
 }
 
-GUESTS = [name for name, kernel in KERNELS.items() if not kernel.is_host]
-
-
-def kernel_here(name: str) -> Kernel:
-    """The kernel, fetched; skips, with its name, where it cannot be had or booted."""
-    kernel = find(name)
-    try:
-        qemu.available(kernel)
-        ensure(kernel)
-    except TablewalkError as e:
-        pytest.skip(f"{name}: {e}")
-    if not shutil.which("gcc"):
-        pytest.skip(f"{name}: no C compiler")
-    return kernel
+# docs/validate.md says how far these are compared; nobody has seen 20,000 operations on them.
+SHORT = {"arm-lpae-7.x", "arm-6.1", "x86-pae-6.1", "x86-2level-6.1", "mips64-6.1", "mips32-6.1"}
+GUESTS = [name for name, kernel in KERNELS.items() if not kernel.is_host and name not in SHORT]
 
 
 def test_what_kernels_show_is_what_is_counted() -> None:
@@ -61,7 +48,7 @@ def test_what_kernels_show_is_what_is_counted() -> None:
         assert 0 < sum(what in shows for shows in SHOWS.values()) < len(SHOWS), what
 
 
-def test_a_guest_agrees() -> None:
+def test_a_guest_agrees(kernel_here: Callable[[str], Kernel]) -> None:
     on = setup(kernel_here("x86_64-6.12"))
     programs = [Generator(seed, "", on.geometry).program(250) for seed in range(1, 9)]
     outcomes = list(Comparison(on, fastest(), 120).compare(programs))
@@ -71,7 +58,7 @@ def test_a_guest_agrees() -> None:
 
 @pytest.mark.kernels
 @pytest.mark.parametrize("name", GUESTS)
-def test_every_kernel_agrees(name: str, tmp_path: Path) -> None:
+def test_every_kernel_agrees(name: str, kernel_here: Callable[[str], Kernel], tmp_path: Path) -> None:
     found = validate(kernel_here(name), 20_000, 1, "", fastest(), Results(tmp_path / "results"))
     assert [d.small_report for d in found.disagreements] == []
     assert (found.operations, found.ended, found.never_succeeded) == (20_000, "", [])

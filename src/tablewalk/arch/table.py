@@ -21,7 +21,7 @@ from .riscv import riscv64
 from .s390 import s390x
 from .sparc import sparc64
 from .two_levels import microblaze, sh, sh_x2tlb, xtensa
-from .x86 import x86_64, x86_64_5level, x86_pae
+from .x86 import x86_2level, x86_64, x86_64_5level, x86_pae
 
 Release = tuple[int, int]
 
@@ -52,6 +52,7 @@ _MAKERS: Final[dict[str, Callable[[Release], Arch]]] = {
     "x86_64": x86_64,
     "x86_64-5level": x86_64_5level,
     "x86-pae": x86_pae,
+    "x86-2level": x86_2level,
     **{name: partial(_arm64, name, shift, bits) for name, shift, bits in _ARM64},
     "s390x": partial(s390x, "s390x", True),
     "s390x-no-edat1": partial(s390x, "s390x-no-edat1", False),

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""x86: 64 bit with 4 and 5 levels, and 32 bit with PAE (arch/x86; 6.1, 6.12, 7.2).
+"""x86: 64 bit with 4 and 5 levels, and 32 bit with and without PAE (arch/x86; 6.1, 6.12, 7.2).
 
-The 32-bit kernel splits the address space at 3 GiB, as Debian's does, and runs without page-table isolation.
+The 32-bit kernels split the address space at 3 GiB, as Debian's do, and run without page-table isolation.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from . import Arch, upper_levels
+from . import Arch, upper_levels, variant
 
 PAGE_SHIFT: Final = 12
 WIDTH: Final = 9
@@ -42,4 +42,18 @@ def x86_pae(release: tuple[int, int]) -> Arch:
         highpte=True,
         pt_reclaim_since=(7, 0),
         per_vma_lock_since=None,
+    )
+
+
+def x86_2level(release: tuple[int, int]) -> Arch:
+    """Two levels with entries of 32 bits; huge pages of 4 MiB."""
+    return variant(
+        x86_pae(release),
+        name="x86-2level",
+        **upper_levels(32 - PAGE_SHIFT - WIDTH - 1, WIDTH + 1),
+        pte_bits=WIDTH + 1,
+        entry_bytes=4,
+        split_pmd_ptlock=False,
+        preallocated_pmds=(),
+        split_pmd_reads=False,
     )

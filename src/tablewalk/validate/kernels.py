@@ -128,6 +128,12 @@ KERNELS: dict[str, Kernel] = {
         _sid("ppc64le", "powerpc64le"),
         _sid("riscv64", "riscv64"),
         _bookworm("arm-lpae-6.1", "arm-lpae", "6.1", "armmp-lpae"),
+        _sid("arm-lpae", "armmp-lpae"),
+        _bookworm("arm-6.1", "arm", "6.1", "armmp"),
+        _bookworm("x86-pae-6.1", "x86-pae", "6.1", "686-pae"),
+        _bookworm("x86-2level-6.1", "x86-2level", "6.1", "686"),
+        _bookworm("mips64-6.1", "mips64", "6.1", "5kc-malta"),
+        _bookworm("mips32-6.1", "mips32", "6.1", "4kc-malta"),
     )
 }
 

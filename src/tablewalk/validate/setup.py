@@ -17,7 +17,8 @@ from .targets import target
 
 _THP = Path("/sys/kernel/mm/transparent_hugepage")
 ARENA_64BIT = 0x1000_0000_0000
-ARENA_LOW = 0x100_0000_0000  # s390 below its fourth level, which would make a table of the agent's memory count
+# mips64 ends at 1 TiB; s390's fourth level, above 4 TiB, would make a table of the agent's memory count.
+ARENA_LOW = 0x40_0000_0000
 ARENA_32BIT = 0x4000_0000
 ENDLESS_64BIT = (1 << 64) - (1 << 16)
 
@@ -73,7 +74,7 @@ def _arena(arch: Any) -> int:
     upper = min(arch.pud_size, 1 << 30)
     if arch.task_size <= 1 << 32:
         return ARENA_32BIT
-    base = ARENA_LOW if arch.pud_folded_below else ARENA_64BIT
+    base = ARENA_LOW if arch.pud_folded_below or arch.task_size <= ARENA_64BIT else ARENA_64BIT
     return base + upper - 8 * arch.pmd_size if upper > 8 * arch.pmd_size else base
 
 

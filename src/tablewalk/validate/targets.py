@@ -32,6 +32,29 @@ class Target:
     model: str = ""  # the model's name of the machine that QEMU makes, where it is not the architecture's
 
 
+ARM = Target(
+    "armhf",
+    "arm-linux-gnueabihf",
+    "arm-linux-musleabihf",
+    "qemu-system-arm",
+    "qemu-system-arm",
+    ("-M", "virt,highmem=off", "-cpu", "cortex-a15"),
+    "ttyAMA0",
+    "ttyS0",
+    PCI_SERIAL,
+)
+X86_32 = Target(
+    "i386",
+    "i686-linux-gnu",
+    "x86-linux-musl",
+    "qemu-system-i386",
+    "qemu-system-x86",
+    ("-M", "q35", "-cpu", "max,erms=off,fsrm=off"),
+    "ttyS0",
+    "ttyS1",
+    options="no_timer_check",
+)
+
 # Keyed by the model's names.  The CPUs are as large as QEMU emulates, but page tables as deep as on common machines,
 # and without what takes long to emulate: copies byte by byte (erms, fsrm), signed return addresses (pauth).
 TARGETS: dict[str, Target] = {
@@ -91,16 +114,30 @@ TARGETS: dict[str, Target] = {
         "ttyS1",
         PCI_SERIAL,
     ),
-    "arm-lpae": Target(
-        "armhf",
-        "arm-linux-gnueabihf",
-        "arm-linux-musleabihf",
-        "qemu-system-arm",
-        "qemu-system-arm",
-        ("-M", "virt", "-cpu", "cortex-a15"),
-        "ttyAMA0",
+    "arm-lpae": ARM,
+    "arm": ARM,
+    "x86-pae": X86_32,
+    "x86-2level": X86_32,
+    "mips64": Target(
+        "mips64el",
+        "mips64el-linux-gnuabi64",
+        "mips64el-linux-muslabi64",
+        "qemu-system-mips64el",
+        "qemu-system-mips",
+        ("-M", "malta", "-cpu", "MIPS64R2-generic"),
         "ttyS0",
-        PCI_SERIAL,
+        "ttyS1",
+    ),
+    "mips32": Target(
+        "mipsel",
+        "mipsel-linux-gnu",
+        "mipsel-linux-musleabi",
+        "qemu-system-mipsel",
+        "qemu-system-mips",
+        ("-M", "malta", "-cpu", "24Kf"),
+        "ttyS0",
+        "ttyS1",
+        memory="1G",
     ),
 }
 

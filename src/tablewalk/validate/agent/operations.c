@@ -304,25 +304,30 @@ int mincore_kind(void)
 	return LOOK_IN_CORE;
 }
 
-/* Programs have the numbers that most architectures have. */
-#ifdef __powerpc__
+/* Programs have the numbers that most architectures have; powerpc and mips have others. */
 static int mmap_flags(word flags)
 {
-	int others = flags & ~(word)(0x2000 | 0x4000);
+	static const struct {
+		int usual, here;
+	} differ[] = {
+		{ 0x20, MAP_ANONYMOUS }, { 0x100, MAP_GROWSDOWN }, { 0x2000, MAP_LOCKED }, { 0x4000, MAP_NORESERVE },
+		{ 0x8000, MAP_POPULATE }, { 0x10000, MAP_NONBLOCK }, { 0x20000, MAP_STACK }, { 0x40000, MAP_HUGETLB },
+	};
+	int here = flags;
 
-	return others | (flags & 0x2000 ? MAP_LOCKED : 0) | (flags & 0x4000 ? MAP_NORESERVE : 0);
+	for (unsigned i = 0; i < sizeof(differ) / sizeof(*differ); i++)
+		here &= ~differ[i].usual;
+	for (unsigned i = 0; i < sizeof(differ) / sizeof(*differ); i++)
+		here |= flags & differ[i].usual ? differ[i].here : 0;
+	return here;
 }
 
+#ifdef __powerpc__
 static int mlockall_flags(word flags)
 {
 	return flags << 13; /* MCL_CURRENT is 0x2000 */
 }
 #else
-static int mmap_flags(word flags)
-{
-	return flags;
-}
-
 static int mlockall_flags(word flags)
 {
 	return flags;
