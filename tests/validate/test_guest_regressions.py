@@ -251,12 +251,12 @@ PROGRAMS = {
     # Where the CPU has no huge pages there is advice about them nevertheless.
     "s390x-6.1": [
         Op(0, "reset"),
-        Op(0, "mmap", (0x1003FC00000, 0x300000, 3, ANON, NO_FILE, 0)),
-        Op(0, "madvise", (0x1003FC00000, 0x200000, 14)),
-        Op(0, "madvise", (0x1003FC00000, 0x100000, 15)),
-        Op(0, "fill", (0x1003FC00000, 0x300000, 0x1000, 5)),
-        Op(0, "madvise", (0x1003FC00000, 0x300000, 25)),
-        Op(0, "madvise", (0x10040600000, 0x100000, 25)),
+        Op(0, "mmap", (0x403FC00000, 0x300000, 3, ANON, NO_FILE, 0)),
+        Op(0, "madvise", (0x403FC00000, 0x200000, 14)),
+        Op(0, "madvise", (0x403FC00000, 0x100000, 15)),
+        Op(0, "fill", (0x403FC00000, 0x300000, 0x1000, 5)),
+        Op(0, "madvise", (0x403FC00000, 0x300000, 25)),
+        Op(0, "madvise", (0x4040600000, 0x100000, 25)),
     ],
     "s390x-7.x": [
         # A file that was truncated to nothing is closed: ext4 would allocate blocks, which QEMU cannot do there.
@@ -265,14 +265,14 @@ PROGRAMS = {
         Op(0, "ftruncate", (2, 0x1000)),
         # Any address is user space's, also a range that ends before it begins.
         Op(0, "reset"),
-        Op(0, "mmap", (0x1003FC00000, 0x10000, 3, ANON, NO_FILE, 0)),
-        Op(0, "fill", (0x1003FC00000, 0x10000, 0x1000, 5)),
-        Op(0, "pagemap_scan", (0x1003FC00000, 0x10000, 0, 0, 5, 0, 0, 0, 0x18)),
-        Op(0, "pagemap_scan", (0x1003FC00000, (1 << 64) - (1 << 16), 0, 0, 5, 0, 0, 0, 0x18)),
-        Op(0, "mlock", (0x1003FC01000, (1 << 64) - (1 << 16))),
-        Op(0, "munlock", (0x1003FC01000, (1 << 64) - (1 << 16))),
-        Op(0, "mmap", (0x1003FD00000, (1 << 64) - (1 << 16), 3, 0x12, 2, 0x14000)),
-        *soft_dirty(0x1003FC00000),
+        Op(0, "mmap", (0x403FC00000, 0x10000, 3, ANON, NO_FILE, 0)),
+        Op(0, "fill", (0x403FC00000, 0x10000, 0x1000, 5)),
+        Op(0, "pagemap_scan", (0x403FC00000, 0x10000, 0, 0, 5, 0, 0, 0, 0x18)),
+        Op(0, "pagemap_scan", (0x403FC00000, (1 << 64) - (1 << 16), 0, 0, 5, 0, 0, 0, 0x18)),
+        Op(0, "mlock", (0x403FC01000, (1 << 64) - (1 << 16))),
+        Op(0, "munlock", (0x403FC01000, (1 << 64) - (1 << 16))),
+        Op(0, "mmap", (0x403FD00000, (1 << 64) - (1 << 16), 3, 0x12, 2, 0x14000)),
+        *soft_dirty(0x403FC00000),
     ],
     # The CPU takes the top byte of an address for a tag: the range is empty.
     "arm64-7.x": [

@@ -31,7 +31,7 @@ SHOWS = {
     "s390x-6.1": {SMALL.format(2048)},
     "s390x-7.x": {SMALL.format(2048), RECLAIMED, MOVED},
     "ppc64le-6.1": {RETRACTED, LEFT, SMALL.format(256)},
-    "ppc64le-7.x": {RETRACTED, MOVED, SMALL.format(256)},
+    "ppc64le-7.x": {RETRACTED, MOVED},
     "riscv64-7.x": {RETRACTED, RECLAIMED, MOVED},
     "arm-lpae-6.1": {RETRACTED, LEFT},
 }
