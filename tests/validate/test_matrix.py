@@ -34,10 +34,11 @@ SHOWS = {
     "ppc64le-7.x": {RETRACTED, MOVED},
     "riscv64-7.x": {RETRACTED, RECLAIMED, MOVED},
     "arm-lpae-6.1": {RETRACTED, LEFT},
+    "arm-lpae-7.x": {RETRACTED, RECLAIMED, MOVED},
 }
 
 # docs/validate.md says how far these are compared; nobody has seen 20,000 operations on them.
-SHORT = {"arm-lpae-7.x", "arm-6.1", "x86-pae-6.1", "x86-2level-6.1", "mips64-6.1", "mips32-6.1"}
+SHORT = {"arm-6.1", "x86-pae-6.1", "x86-2level-6.1", "mips64-6.1", "mips32-6.1"}
 GUESTS = [name for name, kernel in KERNELS.items() if not kernel.is_host and name not in SHORT]
 
 

@@ -237,6 +237,7 @@ def test_what_a_kernel_lacks_is_known() -> None:
     assert of_6_1["mseal"] == "new in 6.10" and of_6_1["process_madvise FREE"] == "new in 6.13"
     assert "madvise COLLAPSE" not in of_6_1
     assert lacking(setup(KERNELS["s390x-6.1"]))["madvise COLLAPSE"] == "no huge pages"
+    assert lacking(setup(KERNELS["arm-lpae-7.x"]))["mseal"] == "64-bit kernels alone have it"
 
 
 @needs_host

@@ -56,6 +56,7 @@ def lacking(on: Setup) -> dict[str, str]:
     arch = drivers.load().module("arch.table").by_name(on.config.arch, release)
     options = dict(on.config.options)
     found = {kind: f"new in {since[0]}.{since[1]}" for kind, since in SINCE.items() if release < since}
+    found |= {"mseal": "64-bit kernels alone have it"} if arch.long_bits == 32 else {}
     found |= {} if arch.has_thp else dict.fromkeys(HUGE_PAGES, "no huge pages")
     found |= dict.fromkeys(POLICIES, "no NUMA") if options.get("numa") == "n" else {}
     return found | (dict.fromkeys(MERGING, "no KSM") if options.get("ksm") == "n" else {})
