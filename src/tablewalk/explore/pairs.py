@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import sys
 from itertools import combinations, combinations_with_replacement
 from typing import Any
 
@@ -19,7 +18,7 @@ def kinds() -> dict[str, Any]:
 
 
 def _module() -> Any:
-    return sys.modules[f"{searched().package}.scenarios.pairs"]
+    return searched().module("scenarios.pairs")
 
 
 def covered(programs: dict[str, Program]) -> dict[Pair, list[str]]:

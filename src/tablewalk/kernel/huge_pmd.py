@@ -242,6 +242,11 @@ def migration_entry(page: page_t, old: int) -> int:
     return swp_entry(SWP_MIGRATION, page, kept)
 
 
+def pmd_maps_folio(pmdval: int, f: folio) -> bool:
+    """Whether a huge pmd maps the folio."""
+    return pmd_trans_huge(pmdval) and pmd_page(pmdval) == f.page
+
+
 def set_pmd_migration_entry(f: folio, vma: vm_area_struct, haddr: int, pmd: pmd_p) -> bool:
     """Let a migration entry take the place of the huge pmd that maps the folio, unless it is pinned.
 
@@ -250,7 +255,7 @@ def set_pmd_migration_entry(f: folio, vma: vm_area_struct, haddr: int, pmd: pmd_
     mm = vma.vm_mm
     pml = pmd_lock(mm, pmd, haddr)
     pmdval = pmdp_get_lockless(pmd)
-    if not pmd_trans_huge(pmdval) or pmd_page(pmdval) != f.page:
+    if not pmd_maps_folio(pmdval, f):
         spin_unlock(pml)
         return False
     pmdval = pmdp_invalidate(pmd)

@@ -7,11 +7,11 @@ Small anonymous pages only.  The device's memory is like any other here: its pag
 from __future__ import annotations
 
 from ..arch import arch
-from ..machine import forget, mutex_lock, mutex_trylock, mutex_unlock, up_read
+from ..machine import mutex_lock, mutex_trylock, mutex_unlock, up_read
 from .migrate import move_to_new_folio
 from .mm_types import folio, vm_area_struct
 from .page_alloc import folio_alloc, folio_get, folio_mapcount, folio_page, folio_put, folio_test_anon, folio_test_ksm
-from .pagewalk import find_pmd
+from .pagewalk import gather_page_range
 from .pgtable import PRESENT, SPECIAL, page_folio, pmd_is_table, pmd_p, pmdp_get_lockless, pte_p, pte_page, ptep_get
 from .pgtable_generic import pte_offset_map_lock, pte_unmap_unlock
 from .rmap import folio_remove_rmap_pte
@@ -30,28 +30,28 @@ def migrate_vma(vma: vm_area_struct, start: int, end: int) -> int:
 def migrate_vma_collect(vma: vm_area_struct, start: int, end: int) -> tuple[folio, ...]:
     """Lock the folios of the range, with a reference, and let migration entries take their place."""
     found: tuple[folio, ...] = ()
-    addr = start
-    while addr < end:
-        pmd, next_ = find_pmd(vma.vm_mm, addr, end)
-        if pmd:
-            found += migrate_vma_collect_pmd(vma, pmd, addr, next_)
-        addr = next_
-        forget((addr, found))
+    return gather_page_range(vma, start, end, migrate_vma_collect_pmd, migrate_vma_collect_hole, found)
+
+
+def migrate_vma_collect_hole(vma: vm_area_struct, addr: int, end: int, found: tuple[folio, ...]) -> tuple[folio, ...]:
+    """Where there is nothing, nothing is added."""
     return found
 
 
-def migrate_vma_collect_pmd(vma: vm_area_struct, pmd: pmd_p, addr: int, end: int) -> tuple[folio, ...]:
-    """The same in one table; none if there is no table any more, or a huge page."""
-    while pmd_is_table(pmdp_get_lockless(pmd)):
-        pte, ptl = pte_offset_map_lock(vma.vm_mm, pmd, addr)
-        if pte:
-            found = migrate_vma_collect_ptes(vma, pte, end - addr >> arch.page_shift)
-            if found:
-                flush_tlb_range(vma.vm_mm, addr, end, freed_tables=False)
-            pte_unmap_unlock(pte, ptl)
-            return found
-        forget(())
-    return ()
+def migrate_vma_collect_pmd(
+    vma: vm_area_struct, pmd: pmd_p, addr: int, end: int, found: tuple[folio, ...]
+) -> tuple[folio, ...] | None:
+    """What one table adds: nothing if there is a huge page.  None to look again, since the table went away."""
+    if not pmd_is_table(pmdp_get_lockless(pmd)):
+        return found
+    pte, ptl = pte_offset_map_lock(vma.vm_mm, pmd, addr)
+    if not pte:
+        return None
+    added = migrate_vma_collect_ptes(vma, pte, end - addr >> arch.page_shift)
+    if added:
+        flush_tlb_range(vma.vm_mm, addr, end, freed_tables=False)
+    pte_unmap_unlock(pte, ptl)
+    return found + added
 
 
 def migrate_vma_collect_ptes(vma: vm_area_struct, pte: pte_p, nr: int) -> tuple[folio, ...]:

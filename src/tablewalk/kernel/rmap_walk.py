@@ -14,6 +14,7 @@ from .huge_mm import vma_is_anonymous
 from .huge_pmd import (
     __split_huge_pmd,
     migration_entry,
+    pmd_maps_folio,
     pmdp_huge_clear_flush,
     remove_migration_pmd,
     set_pmd_migration_entry,
@@ -66,8 +67,6 @@ from .pgtable import (
     mm_find_pmd,
     page_folio,
     pmd_p,
-    pmd_page,
-    pmd_trans_huge,
     pmdp_get_lockless,
     pte_p,
     pte_page,
@@ -156,11 +155,6 @@ def unmap_folio(f: folio, migrate: bool = False, split: bool = True) -> bool:
         for address, nr, idx in folio_tables(f, vma):
             unmap_table(f, vma, address, nr, idx, migrate, split)
     return load(f._mapcount) + load(f._entire_mapcount) == 0
-
-
-def pmd_maps_folio(pmdval: int, f: folio) -> bool:
-    """Whether a huge pmd maps the folio."""
-    return pmd_trans_huge(pmdval) and pmd_page(pmdval) == f.page
 
 
 def unmap_table(f: folio, vma: vm_area_struct, address: int, nr: int, idx: int, migrate: bool, split: bool) -> None:

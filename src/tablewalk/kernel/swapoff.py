@@ -17,7 +17,7 @@ from .page_alloc import (
     folio_test_anon,
     page_flags,
 )
-from .pagewalk import find_pmd
+from .pagewalk import walk_page_range_vma
 from .pgtable import (
     PFN_SHIFT,
     SOFT_DIRTY,
@@ -45,27 +45,16 @@ def unuse_mm(mm: mm_struct) -> None:
     for found in mt_values(mm.mm_mt):
         vma = vm_area_struct(found)
         if vma.anon_vma:
-            unuse_vma(vma)
+            walk_page_range_vma(vma, vma.vm_start, vma.vm_end, unuse_pte_range, 0)
     mmap_read_unlock(mm)
 
 
-def unuse_vma(vma: vm_area_struct) -> None:
-    """The same of one VMA."""
-    addr, end = vma.vm_start, vma.vm_end
-    while addr < end:
-        pmd, next_ = find_pmd(vma.vm_mm, addr, end)
-        if pmd:
-            unuse_pte_range(vma, pmd, addr, next_)
-        addr = next_
-        forget((addr,))
-
-
-def unuse_pte_range(vma: vm_area_struct, pmd: pmd_p, addr: int, end: int) -> None:
+def unuse_pte_range(vma: vm_area_struct, pmd: pmd_p, addr: int, end: int, private: int) -> int:
     """The same of one table, which is not mapped while pages are read; if it went away, nothing is left to do."""
     while addr < end:
         pte = pte_offset_map(pmd, addr)
         if not pte:
-            return
+            break
         entry = ptep_get_lockless(pte)
         pte_unmap(pte)
         if is_swap_pte(entry) and swp_type(entry) == SWP_SWAP:
@@ -78,6 +67,7 @@ def unuse_pte_range(vma: vm_area_struct, pmd: pmd_p, addr: int, end: int) -> Non
                 folio_put(f)
         addr += arch.page_size
         forget((addr,))
+    return 0
 
 
 def unuse_pte(vma: vm_area_struct, pmd: pmd_p, addr: int, entry: int, f: folio) -> bool:

@@ -84,7 +84,8 @@ def truncate_inode_pages_range(mapping: address_space, first: int, end: int) -> 
 
 def truncate_folio_at(mapping: address_space, index: int, first: int, end: int) -> int:
     """Drop what is cached at `index`; returns where to go on, which is `index` again after a split."""
-    if clear_shadow_entry(mapping, index) or shmem_free_swap(mapping, index, first, end):
+    gone = shmem_free_swap(mapping, index, first, end) if mapping.shmem else clear_shadow_entry(mapping, index)
+    if gone:
         return index + 1
     if index >= i_size_pages(mapping) and xa_is_value(xa_load(mapping.i_pages, index)):
         return index + 1  # an entry across the end of the file is not read in, and stays

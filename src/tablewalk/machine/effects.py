@@ -307,4 +307,4 @@ NO_RESULT: Final = frozenset(
     | {"map_try", "interval_tree_insert", "interval_tree_remove", "vec_init"}
     | {"rb_init", "rb_insert", "rb_erase", "rb_replace"}
 )
-EFFECTS: Final = CELL | CONTAINER
+EFFECTS: Final = CELL | CONTAINER | {"map_try": map_write}  # which is one that does not wait

@@ -403,9 +403,6 @@ def lock_map_tryacquire(lock: int) -> None:
     perform("map_try", lock, me)
 
 
-effects.EFFECTS["map_try"] = effects.map_write
-
-
 def lock_map_release(lock: int) -> None:
     perform("map_release", lock, me)
 

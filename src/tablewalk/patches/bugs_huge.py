@@ -68,7 +68,7 @@ def exclusive_though_not_present(pmdval: int) -> bool:
     commit="be6e843fc51a",
     title="mm/huge_memory: fix dereferencing invalid pmd migration entry",
     since="6.15",
-    site="rmap_walk.pmd_maps_folio",
+    site="rmap_walk:pmd_maps_folio",
     files=("mm/huge_memory.c",),
     mutant=True,
     claim=Claim("race", "huge-migrate-and-split-elsewhere", "I1"),

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from ..arch import arch
 from ..kernel.mm_types import anon_vma, mm_struct, vm_area_struct
 from ..kernel.mmap import expand_stack
 from ..kernel.mmap_lock import NO_VMA, mmap_read_lock, mmap_read_unlock
-from ..kernel.pgtable import pmd_p, pte_offset_kernel, ptep_get
+from ..kernel.pgtable import pmd_p, pte_offset_kernel
 from ..kernel.pgtable_generic import pte_unmap
+from ..kernel.ptdump import ptdump_walk_pte_range
 from ..kernel.rmap import anon_vma_chain_link, anon_vma_interval_tree_insert, find_mergeable_anon_vma
 from ..kernel.vm_flags import VM_GROWSDOWN
 from ..kernel.vma import find_vma
@@ -38,9 +38,8 @@ from . import Claim, patch
 )
 def unmapped_though_not_mapped(pmd: pmd_p, addr: int) -> int:
     """As between the two: a table of the kernel's is not mapped any more, but unmapped."""
-    pte = pte_offset_kernel(pmd, addr)
-    used = sum([ptep_get(pte + i) != 0 for i in range(arch.ptrs_per_pte)])
-    pte_unmap(pte)
+    used = ptdump_walk_pte_range(pmd, addr)
+    pte_unmap(pte_offset_kernel(pmd, addr))
     return used
 
 

@@ -226,6 +226,6 @@ def read_after_dontneed_of_what_moves(s: Setup) -> int:
     s.model.replace("migrate_device:pte_unmap_unlock", unlock_and_look)
     vma = s.model.kernel("vma").find_vma(p.mm, s.A)
     s.model.kernel("mmap_lock").mmap_read_lock(p.mm)
-    device.migrate_vma_collect_pmd(vma, s.model.kernel("pgtable").mm_find_pmd(p.mm, s.A), s.A, s.A + s.page)
+    device.migrate_vma_collect_pmd(vma, s.model.kernel("pgtable").mm_find_pmd(p.mm, s.A), s.A, s.A + s.page, ())
     s.model.kernel("mmap_lock").mmap_read_unlock(p.mm)
     return int(reads[0])
