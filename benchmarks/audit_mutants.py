@@ -23,6 +23,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 from audit_again import again, keys
 from audit_mutant_list import Mutant, mutants
+from tablewalk.audit.compare import parts_of
 from tablewalk.audit.run import Entry, audit, infer, prepare, shown_name
 from tablewalk.audit.text import Function
 
@@ -33,8 +34,7 @@ class Mutants:
     """An audited tree, and what is found in it with one function in the place of another."""
 
     def __init__(self, tree: Path) -> None:
-        paths = [tree / d for d in ("mm", "fs", "arch", "kernel", "virt", "lib", "include", "drivers")]
-        self.run = audit([p for p in paths if p.exists()])
+        self.run = audit(parts_of(tree))
         self.found = {id(e): keys(self.run, e) for e in self.run.entries}
 
     def all(self) -> Iterator[tuple[Entry, Mutant]]:

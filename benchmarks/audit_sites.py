@@ -14,6 +14,7 @@ import csv
 import sys
 from pathlib import Path
 
+from tablewalk.audit.compare import parts_of
 from tablewalk.audit.output import census
 from tablewalk.audit.run import audit
 
@@ -34,9 +35,7 @@ def must(change: str, call: str) -> bool:
 
 
 def main(tree: Path, classification: Path) -> None:
-    run = audit(
-        [tree / d for d in ("mm", "fs", "arch", "kernel", "virt", "lib", "include", "drivers") if (tree / d).exists()]
-    )
+    run = audit(parts_of(tree))
     verdicts = {(s.file, s.line): s.verdict for s in census(run, run.findings)}
     in_function = collections.defaultdict(set)
     for f in run.findings:

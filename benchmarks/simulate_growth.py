@@ -11,10 +11,11 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+from marks import between_marks
 from tablewalk.report.latency import average, duration
 from tablewalk.report.markup import Markup, element
 from tablewalk.simulate.pairs import PAIRS, Pair
@@ -118,14 +119,6 @@ def svg(points: Points) -> str:
     drawn = element("svg", element("style", Markup(STYLE)), *panels, xmlns="http://www.w3.org/2000/svg",
                     viewBox=f"0 0 {2 * WIDTH} {height}", font_family="sans-serif", font_size="12")  # fmt: skip
     return str(drawn) + "\n"
-
-
-def between_marks(path: Path, lines: Sequence[str]) -> None:
-    """Put lines in the place of those between the marks of a document."""
-    text = path.read_text(encoding="utf-8")
-    before, _, rest = text.partition("<!-- table -->\n")
-    _, mark, after = rest.partition("<!-- end -->")
-    path.write_text(before + "<!-- table -->\n" + "\n".join(lines) + "\n" + mark + after, encoding="utf-8")
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from marks import between_marks
 from tablewalk.machine.drivers import KernelConfig
 from tablewalk.simulate.calibrate import fitted, measured
 from tablewalk.simulate.profile import Profile
@@ -152,10 +153,7 @@ def main() -> None:
     for kernel in sys.argv[1:]:
         known[kernel] = measure(kernel)
         MEASURED.write_text(json.dumps(known, indent=1) + "\n")
-    page = HERE / "SIMULATED.md"
-    before, mark, rest = page.read_text().partition("<!-- table -->\n")
-    after = rest.partition("<!-- end -->")[2]
-    page.write_text(before + mark + "\n".join(table(known)) + "\n<!-- end -->" + after)
+    between_marks(HERE / "SIMULATED.md", table(known))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,16 +15,8 @@ from tablewalk.audit.run import Audit, Finding, audit
 from tablewalk.errors import TablewalkError
 
 _LINE = re.compile(r"\bline \d+")
-_PARTS = (
-    "arch",
-    "drivers",
-    "fs",
-    "include",
-    "kernel",
-    "lib",
-    "mm",
-    "virt",
-)  # of a tree, that have users of page tables
+# of a tree, that have users of page tables
+_PARTS = ("mm", "fs", "arch", "kernel", "virt", "lib", "include", "drivers")
 
 
 def signature(f: Finding) -> tuple[str, str, str, str]:
@@ -73,12 +65,13 @@ class Compared:
 def compare(old: Path, new: Path, parts: Iterable[str], annotations: Iterable[Path], jobs: int = 1) -> Compared:
     """Two kernel trees, or the same `parts` of both."""
     parts, annotations = list(parts), list(annotations)
-    runs = [audit(_within(tree, parts), annotations, Reader(jobs=jobs)) for tree in (old, new)]
+    runs = [audit(parts_of(tree, parts), annotations, Reader(jobs=jobs)) for tree in (old, new)]
     a, b = runs
     return Compared(a, b, only_in(a.findings, b.findings), only_in(b.findings, a.findings))
 
 
-def _within(tree: Path, parts: list[str]) -> list[Path]:
+def parts_of(tree: Path, parts: Sequence[str] = ()) -> list[Path]:
+    """Where a kernel tree has these `parts`, or without any those that have users of page tables."""
     found = [tree / p for p in parts or _PARTS if (tree / p).exists()]
     missing = [p for p in parts if not (tree / p).exists()]
     if missing and len(missing) == len(parts):

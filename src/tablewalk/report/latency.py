@@ -13,6 +13,7 @@ from tablewalk.simulate.run import PERCENTILES, Result
 
 WAITS_SHOWN = 10
 PROCESSES_SHOWN = 10
+COLUMNS = ("calls", "mean", "waited", *(f"p{p:g}" for p in PERCENTILES[:-1]))  # of an operation, before the longest
 
 
 def duration(ps: int, digits: int = 3) -> str:
@@ -39,19 +40,19 @@ def _latencies(results: list[Result]) -> Table:
     table = Table(title="latency by operation", title_justify="left")
     table.add_column("operation")
     table.add_column("kernel")
-    for name in ("calls", "mean", "waited", *(f"p{p:g}" for p in PERCENTILES[:-1]), "max"):
+    for name in (*COLUMNS, "max"):
         table.add_column(name, justify="right")
     for operation in dict.fromkeys(name for r in results for name in r.latencies):
         for r in results:
             if operation in r.latencies:
-                table.add_row(operation, r.kernel, f"{len(r.latencies[operation]):,}", *cells(r, operation))
+                table.add_row(operation, r.kernel, *cells(r, operation))
     return table
 
 
 def cells(r: Result, operation: str) -> list[str]:
-    """An operation's mean, what it waits of that, and percentiles."""
+    """What `COLUMNS` name of an operation, and the longest."""
     told = (r.mean(operation), r.waited(operation), *(r.percentile(operation, p) for p in PERCENTILES))
-    return [duration(ps) for ps in told]
+    return [f"{len(r.latencies[operation]):,}", *map(duration, told)]
 
 
 def _memory(results: list[Result]) -> Table:

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from tablewalk.report.chart import Line, tails, timeline
-from tablewalk.report.latency import cells, duration
+from tablewalk.report.latency import COLUMNS, cells, duration
 from tablewalk.report.markup import Markup, element
 from tablewalk.report.page import COLOURS, document, folded, legend, table
 from tablewalk.simulate.log import Log
-from tablewalk.simulate.run import PERCENTILES, Result
+from tablewalk.simulate.run import Result
 from tablewalk.simulate.waits import Wait
 
 STYLES: Final = ("timeline.css",)
@@ -70,9 +70,8 @@ def latencies(results: Sequence[Result]) -> Markup:
         for i, r in enumerate(results):
             if name in r.latencies:
                 key = element("span", element("span", cls=f"key k{i % COLOURS}"), r.kernel)
-                rows.append([name, key, f"{len(r.latencies[name]):,}", *cells(r, name)])
-    columns = ["operation", "kernel", "calls", "mean", "waited", *(f"p{p:g}" for p in PERCENTILES[:-1]), "longest"]
-    return table(columns, rows, left=2)
+                rows.append([name, key, *cells(r, name)])
+    return table(["operation", "kernel", *COLUMNS, "longest"], rows, left=2)
 
 
 def distributions(results: Sequence[Result], only: Sequence[str] = ()) -> Markup:

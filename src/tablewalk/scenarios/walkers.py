@@ -4,6 +4,8 @@ probes."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tablewalk.explore.scenario import (
     MADV_DONTNEED,
     MADV_GUARD_INSTALL,
@@ -24,6 +26,19 @@ def _emptied(s: Setup, swapped: int = 0) -> Process:
         p.madvise(s.A, swapped, MADV_PAGEOUT)
     s.thread("dontneed", lambda: p.madvise(s.A, s.huge, MADV_DONTNEED))
     return p
+
+
+def _locked(s: Setup, p: Process, walk: Callable[[], int]) -> Callable[[], int]:
+    """The walk with mmap_lock held for reading."""
+    locks = s.model.kernel("mmap_lock")
+
+    def body() -> int:
+        locks.mmap_read_lock(p.mm)
+        result = int(walk())
+        locks.mmap_read_unlock(p.mm)
+        return result
+
+    return body
 
 
 @scenario(options={"swap": "y"})
@@ -49,16 +64,8 @@ def swapin_and_dontneed(s: Setup) -> None:
 def aging_and_dontneed(s: Setup) -> None:
     """The multi-generational LRU makes entries old, while MADV_DONTNEED takes their table away."""
     p = _emptied(s)
-    lru_gen, locks = s.model.kernel("lru_gen"), s.model.kernel("mmap_lock")
-    pmd = s.model.kernel("pgtable").mm_find_pmd(p.mm, s.A)
-
-    def age() -> int:
-        locks.mmap_read_lock(p.mm)
-        young = int(lru_gen.walk_pte_range(p.mm, pmd, s.A, s.huge))
-        locks.mmap_read_unlock(p.mm)
-        return young
-
-    s.thread("aging", age)
+    lru_gen, pmd = s.model.kernel("lru_gen"), s.model.kernel("pgtable").mm_find_pmd(p.mm, s.A)
+    s.thread("aging", _locked(s, p, lambda: lru_gen.walk_pte_range(p.mm, pmd, s.A, s.huge)))
     s.finally_(lambda results: None if results["aging"] in (0, s.huge) else f"{results['aging']} entries were young")
     s.sometimes_ends("all entries are young", lambda results: results["aging"] == s.huge)
     s.sometimes_ends("no entry is young", lambda results: results["aging"] == 0)
@@ -68,15 +75,8 @@ def aging_and_dontneed(s: Setup) -> None:
 def device_and_dontneed(s: Setup) -> None:
     """A device that shares the address space (HMM) asks for pages, while MADV_DONTNEED takes their table away."""
     p = _emptied(s)
-    hmm, locks, vmas = s.model.kernel("hmm"), s.model.kernel("mmap_lock"), s.model.kernel("vma")
-
-    def ask() -> int:
-        locks.mmap_read_lock(p.mm)
-        pages = hmm.hmm_range_fault(vmas.find_vma(p.mm, s.A), s.A, s.A + s.huge * s.page)
-        locks.mmap_read_unlock(p.mm)
-        return len(pages)
-
-    s.thread("device", ask)
+    hmm, vmas, end = s.model.kernel("hmm"), s.model.kernel("vma"), s.A + s.huge * s.page
+    s.thread("device", _locked(s, p, lambda: len(hmm.hmm_range_fault(vmas.find_vma(p.mm, s.A), s.A, end))))
     s.finally_(lambda results: None if results["device"] == s.huge else f"{results['device']} pages are given")
 
 
@@ -116,15 +116,8 @@ def guard_install_and_dontneed(s: Setup) -> None:
 def device_migrates_and_dontneed(s: Setup) -> None:
     """A driver moves pages to where its device has them near, while MADV_DONTNEED takes their table away."""
     p = _emptied(s)
-    device, locks, vmas = s.model.kernel("migrate_device"), s.model.kernel("mmap_lock"), s.model.kernel("vma")
-
-    def migrate() -> int:
-        locks.mmap_read_lock(p.mm)
-        moved = int(device.migrate_vma(vmas.find_vma(p.mm, s.A), s.A, s.A + s.page))
-        locks.mmap_read_unlock(p.mm)
-        return moved
-
-    s.thread("migrate", migrate)
+    device, vmas = s.model.kernel("migrate_device"), s.model.kernel("vma")
+    s.thread("migrate", _locked(s, p, lambda: device.migrate_vma(vmas.find_vma(p.mm, s.A), s.A, s.A + s.page)))
     s.finally_(lambda results: None if p.read(s.A) == 0 else f"the page reads {p.read(s.A)}, not 0")
     s.sometimes_ends("the page moves", lambda results: results["migrate"] == 1)
 
