@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +109,19 @@ def test_merged_histories_go_on_alike(programs: dict[str, Program], name: str) -
     engine = Engine(setup.model, bodies, scenario.pool, scenario.slots, 60_000, paranoid=True)
     assert Search(engine).run().verdict == "exhausted"
     assert engine.learner.checked >= 8
+
+
+def test_tables_are_freed_with_their_engine(programs: dict[str, Program]) -> None:
+    scenario, setup = programs["fault-and-dontneed"].scenario, prepare(programs["fault-and-dontneed"])
+    gc.disable()
+    try:
+        engine = Engine(setup.model, [body for _, body in setup.threads], scenario.pool, scenario.slots, 60_000)
+        assert Search(engine).run().verdict == "exhausted"
+        tables = weakref.ref(engine.tables.all)
+        del engine
+        assert tables() is None
+    finally:
+        gc.enable()
 
 
 def test_impure_function_is_found_by_going_on(tmp_path: Path) -> None:

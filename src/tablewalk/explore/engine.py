@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
@@ -184,7 +185,10 @@ class Engine:
         self._attached(model)
         self.tables.dims[6] = empty_tables
         void = self.machine.effects.NO_RESULT | {"set", "clear_unreachable", "call_rcu", *OWN_CELL, *KINDS}
-        self.learner = Learner(self.machine, void.__contains__, self._add_node, min(max_nodes, MAX_NODES))
+        me = weakref.proxy(self)  # in no cycle: the collector counts objects, and would leave the tables for long
+        self.learner = Learner(
+            self.machine, void.__contains__, lambda node: me._add_node(node), min(max_nodes, MAX_NODES)
+        )
         self.learner.paranoid, self.learner.rounds, self.learner.merged = paranoid, rounds, merged
         roots = [self.learner.start(t, body) for t, body in enumerate(threads)]
         self.roots = [root.number for root in roots]
