@@ -139,7 +139,8 @@ M_EDGE, M_VALUE, M_ACCESS, M_FREER, M_LICENCE, M_INDEX = range(6)
     V_ATTACHED_TWICE,
     V_NOT_EMPTY,
     V_ROUNDS,
-) = range(17)
+    V_UNORDERED,
+) = range(18)
 
 NONE, M1, M2 = range(3)  # reductions: how steps are joined, and
 JOINS, FUTURES = 3, 4  # the bits for that; whether what others may still do is looked at
@@ -147,7 +148,7 @@ MAX_STEPS = 5000
 TURN = 20  # place in a state's hash of whose turn it was, and of how often threads were preempted
 WRITER_SHIFT = 40
 
-PRESENT, LEAF, PFN_SHIFT = 1, 16, 12  # kernel/pgtable.py
+PRESENT, LEAF, PROTNONE, PFN_SHIFT = 1, 16, 1024, 12  # kernel/pgtable.py
 
 
 @jit
@@ -636,7 +637,8 @@ def table_of(A: np.ndarray, entry: int) -> int:
 
 @jit
 def entry_write(A: np.ndarray, st: np.ndarray, h: np.ndarray, m: np.ndarray, address: int, code: int) -> int:
-    """Before an entry changes: which tables that attaches and detaches, and whether its own is still attached."""
+    """Before an entry changes: which tables that attaches and detaches, whether its own is still attached, and whether
+    what it shows was published."""
     old = value(A, st, address)
     new = A[DECODE + A[CELLS + address * 16 + COL] * 256 + code]
     base = A[CELLS + address * 16 + BASE]
@@ -646,6 +648,11 @@ def entry_write(A: np.ndarray, st: np.ndarray, h: np.ndarray, m: np.ndarray, add
         return BROKEN
     if new & (PRESENT | LEAF) == PRESENT and new >> PFN_SHIFT == 0:
         m[0] = V_DEAD_TABLE
+        return BROKEN
+    shown = new >> PFN_SHIFT if new & (PRESENT | PROTNONE) else 0
+    base = A[CELLS + shown * 16 + BASE] if 0 < shown < MAX_CELLS else 0
+    if base and PRIVATE <= value(A, st, A[CELLS + base * 16 + GHOST]) < DETACHED:
+        m[0] = V_UNORDERED
         return BROKEN
     left = table_of(A, old)
     to = table_of(A, new)

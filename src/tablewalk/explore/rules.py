@@ -36,11 +36,12 @@ SLEEP = Rule("I27", "nothing sleeps in atomic context", "Documentation/locking/s
 DEADLOCK = Rule("I28", "no deadlock, and locks are taken in one order", "mm/rmap.c, mm/filemap.c")
 RMAP = Rule("I25", "the reverse map finds what maps a page: no migration entry is left", "mm/mremap.c, mm/rmap.c")
 PROGRESS = Rule("I26", "no loop goes on for ever by itself", "mm/memory.c")
+ORDER = Rule("I31", "what a table or page holds is seen before the entry that shows it", "mm/memory.c pmd_install()")
 BUG = Rule("BUG", "the kernel's own assertions hold", "the model")
 LEAK = Rule("LEAK", "what is allocated is reachable or freed", "the model")
 RESULT = Rule("RESULT", "the scenario's own assertion", "the scenario")
 RULES = (FREED, DETACHED, GUARD, ONE_SLOT, BALANCE, NR_PTES, RSS, MAPCOUNT, REFCOUNT, RMAP, PROGRESS, SLEEP, DEADLOCK,
-         BUG, LEAK, RESULT)  # fmt: skip
+         ORDER, BUG, LEAK, RESULT)  # fmt: skip
 
 _NATIVE = {
     native.V_FREED: (FREED, "accesses {cell}, which was freed"),
@@ -56,6 +57,7 @@ _NATIVE = {
     native.V_DEAD_TABLE: (ONE_SLOT, "puts what is no live table into {cell}"),
     native.V_ATTACHED_TWICE: (ONE_SLOT, "puts a table into {cell} that is in another slot"),
     native.V_NOT_EMPTY: (DETACHED, "frees a table with {cell} in use"),
+    native.V_UNORDERED: (ORDER, "lets {cell} show what it has written to, without smp_wmb() before"),
     V_DEADLOCK: (DEADLOCK, "waits for ever"),
 }
 BOUNDS = {

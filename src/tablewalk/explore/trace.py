@@ -62,7 +62,7 @@ class Trace:
         self._miss = scratch()
         self._holds: list[list[str]] = [[] for _ in range(engine.threads + engine.slots)]
         done = all([self._step(actor) == native.OK for actor in schedule])
-        if found.rule in range(native.V_MESSAGE, native.V_NOT_EMPTY + 1):
+        if found.rule in range(native.V_MESSAGE, native.V_UNORDERED + 1):
             self.schedule.append(found.actor)
             broken = self._step(found.actor) == BROKEN and int(self._miss[0]) == found.rule
             last = self.events[-1] if self.events else Event(0, engine.learner.nodes[0], 0, 0)

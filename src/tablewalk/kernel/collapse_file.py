@@ -18,6 +18,7 @@ from ..machine import (
     mutex_lock,
     mutex_trylock,
     mutex_unlock,
+    publish,
     rcu_read_lock,
     rcu_read_unlock,
     spin_lock,
@@ -156,6 +157,7 @@ def collapse_file(mm: mm_struct, address: int, mapping: address_space, start: in
         return result
     WRITE_ONCE(new, "flags", PG_UPTODATE | (PG_SWAPBACKED | PG_DIRTY if mapping.shmem else 0))
     add(new._refcount, arch.hpage_pmd_nr - 1)
+    publish(new.addr)
     for index in range(start, start + arch.hpage_pmd_nr):
         xa_store(mapping.i_pages, index, new.addr)
     mapping.nrpages += holes

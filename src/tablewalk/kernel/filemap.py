@@ -28,6 +28,7 @@ from ..machine import (
     mutex_lock,
     mutex_trylock,
     mutex_unlock,
+    publish,
     rcu_read_lock,
     rcu_read_unlock,
     spin_lock,
@@ -252,6 +253,7 @@ def filemap_add_folio(mapping: address_space, f: folio, index: int) -> bool:
     add(f._refcount, nr)
     f.mapping = mapping.addr << MAPPING_SHIFT
     f.index = index
+    publish(f.addr)
     for i in range(nr):
         xa_store(mapping.i_pages, index + i, f.addr)
     mapping.nrpages += nr

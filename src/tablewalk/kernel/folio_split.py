@@ -12,6 +12,7 @@ from ..machine import (
     down_read,
     mutex_lock,
     mutex_unlock,
+    publish,
     spin_lock,
     spin_unlock,
     store,
@@ -99,6 +100,8 @@ def split_anon_folio(f: folio, keep: int = -1) -> tuple[int, folio]:
         remove_migration_ptes(f, tuple([folio_page(f, i) for i in range(nr)]))
         return -EAGAIN, NO_FOLIO
     pages = tuple([split_off(f, i, 0).page for i in range(nr)])
+    for page in pages:
+        publish(page_folio(page).addr)
     remove_migration_ptes(f, pages, True)
     kept = page_folio(pages[keep]) if keep >= 0 else NO_FOLIO
     if kept:
@@ -142,6 +145,8 @@ def replace_in_cache(mapping: address_space, piece: folio, end: int) -> None:
     """Let the cache have the piece of a split folio, or nothing from page `end` of the file on."""
     kept = piece.index < end
     nr = folio_nr_pages(piece)
+    if kept:
+        publish(piece.addr)
     for index in range(piece.index, piece.index + nr):
         xa_store(mapping.i_pages, index, piece.addr if kept else 0)
     if not kept:

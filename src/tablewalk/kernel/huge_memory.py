@@ -18,7 +18,6 @@ from ..machine import (
     mutex_lock,
     mutex_trylock,
     mutex_unlock,
-    publish,
     spin_lock,
     spin_lock_nested,
     spin_unlock,
@@ -44,6 +43,7 @@ from .page_alloc import (
     PG_DIRTY,
     PG_SWAPBACKED,
     PG_UPTODATE,
+    __folio_mark_uptodate,
     folio_alloc,
     folio_get,
     folio_needs_cow_for_dma,
@@ -168,7 +168,7 @@ def map_anon_folio_pmd(f: folio, pmd: pmd_p, vma: vm_area_struct, haddr: int) ->
     WRITE_ONCE(f, "flags", PG_SWAPBACKED | PG_UPTODATE)
     store(page_flags(f.page), PAGE_ANON_EXCLUSIVE)
     folio_add_rmap_pmd(f, vma)
-    publish(f.addr)
+    __folio_mark_uptodate(f)
     entry = f.page << PFN_SHIFT | vm_page_prot(vma.vm_flags) | LEAF | ACCESSED | MKDIRTY
     store(pmd, maybe_mkwrite(entry, vma.vm_flags))
     add(vma.vm_mm.anon_huge, 1)

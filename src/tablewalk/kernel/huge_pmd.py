@@ -8,7 +8,7 @@ only where the architecture asks for it.
 from __future__ import annotations
 
 from ..arch import arch
-from ..machine import THP_SPLIT_PMD, add, count, load, spin_unlock, store, store_range
+from ..machine import THP_SPLIT_PMD, add, count, load, publish, spin_unlock, store, store_range
 from .huge_mm import thp_vma_suitable_pmd, vma_is_anonymous, vma_thp_disabled
 from .mm_types import folio, mm_struct, ptdesc, spinlock_t, vm_area_struct
 from .mmu_gather import mmu_gather, tlb_flush_range, tlb_remove_page
@@ -316,6 +316,7 @@ def install_split_table(mm: mm_struct, pmd: pmd_p, haddr: int, entry: int, step:
     pgtable = pgtable_trans_huge_withdraw(mm, pmd, haddr)
     stride = step << PFN_SHIFT
     store_range(pgtable.entry, [entry + i * stride for i in range(arch.hpage_pmd_nr)])
+    publish(pgtable.addr)  # smp_wmb()
     pmd_populate(pmd, pgtable)
 
 

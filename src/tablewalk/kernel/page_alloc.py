@@ -69,6 +69,11 @@ def folio_alloc(order: int) -> folio:
     return new
 
 
+def __folio_mark_uptodate(f: folio) -> None:
+    """What a new folio holds is seen before what shows it: its smp_wmb() (include/linux/page-flags.h)."""
+    publish(f.addr)
+
+
 def folio_mark_dirty(f: folio) -> None:
     """It was written; what was to be reclaimed once it is clean no longer is (mm/page-writeback.c)."""
     WRITE_ONCE(f, "flags", (f.flags | PG_DIRTY) & ~PG_RECLAIM)

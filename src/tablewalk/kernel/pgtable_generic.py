@@ -199,7 +199,7 @@ def pmd_install(mm: mm_struct, pmd: pmd_p, addr: int, pgtable: ptdesc) -> bool:
     installed = pmdp_get_lockless(pmd) == 0
     if installed:
         mm_inc_nr_ptes(mm)
-        publish(pgtable.addr)
+        publish(pgtable.addr)  # smp_wmb()
         pmd_populate(pmd, pgtable)
     spin_unlock(pml)
     return installed
@@ -253,7 +253,7 @@ def _alloc_upper(mm: mm_struct, slot: int, nr: int, counter: int) -> None:
     spin_lock(mm.page_table_lock)
     if load(slot) == 0:
         add(counter, 1)
-        publish(table.addr)
+        publish(table.addr)  # smp_wmb()
         store(slot, table.addr << PFN_SHIFT | PRESENT)
         spin_unlock(mm.page_table_lock)
     else:

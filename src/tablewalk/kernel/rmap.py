@@ -37,6 +37,7 @@ from .page_alloc import (
     PAGE_CELLS,
     PG_SWAPBACKED,
     PG_UPTODATE,
+    __folio_mark_uptodate,
     folio_mapcount,
     page_mapcount,
 )
@@ -300,6 +301,7 @@ def folio_add_new_anon_rmap(f: folio, vma: vm_area_struct, address: int, nr: int
     for i in range(1, nr):
         store(f.page + PAGE_CELLS * i + 1, PAGE_ANON_EXCLUSIVE)
     folio_dup_rmap_ptes(f, f.page, nr, vma.vm_mm)
+    __folio_mark_uptodate(f)
     mlock_vma_folio(f, vma)
 
 

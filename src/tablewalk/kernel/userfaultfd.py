@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..arch import arch
-from ..machine import add, down_read, forget, load, mutex_unlock, publish, store, up_read
+from ..machine import add, down_read, forget, load, mutex_unlock, store, up_read
 from .config import config
 from .fault import WOULD_WAIT, hardware_walk, user_read
 from .filemap import folio_file_page, i_size_pages
@@ -382,7 +382,6 @@ def mfill_atomic_install_pte(vma: vm_area_struct, pmd: pmd_p, address: int, page
         add(mm_counter_file(mm, f), 1)
     else:
         folio_add_new_anon_rmap(f, vma, address)
-        publish(f.addr)
         add(mm.anon_rss, 1)
     if not error:
         store(pte, entry)

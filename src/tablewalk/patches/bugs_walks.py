@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from ..kernel.mm_types import anon_vma, mm_struct, vm_area_struct
+from ..kernel.mm_types import anon_vma, folio, mm_struct, ptdesc, vm_area_struct
 from ..kernel.mmap import expand_stack
 from ..kernel.mmap_lock import NO_VMA, mmap_read_lock, mmap_read_unlock
-from ..kernel.pgtable import pmd_p, pte_offset_kernel
-from ..kernel.pgtable_generic import pte_unmap
+from ..kernel.pgtable import pmd_p, pmd_populate, pmdp_get_lockless, pte_offset_kernel
+from ..kernel.pgtable_generic import mm_inc_nr_ptes, pmd_lock, pte_unmap
 from ..kernel.ptdump import ptdump_walk_pte_range
 from ..kernel.rmap import anon_vma_chain_link, anon_vma_interval_tree_insert, find_mergeable_anon_vma
 from ..kernel.vm_flags import VM_GROWSDOWN
@@ -95,3 +95,38 @@ def published_before_it_is_filled(vma: vm_area_struct) -> None:
     anon_vma_interval_tree_insert(anon_vma_chain_link(vma, av))
     av.num_active_vmas = 1
     up_write(av.rwsem)
+
+
+@patch(
+    "R-pte-alloc-wmb",
+    commit="362a61ad6119",
+    title="fix SMP data race in pagetable setup vs walking: smp_wmb() before a pmd shows a new table",
+    since="2.6.26",
+    site="pgtable_generic.pmd_install",
+    files=("mm/memory.c",),
+    mutant=True,
+    claim=Claim("race", "file-reads", "I31"),
+)
+def installed_without_barrier(mm: mm_struct, pmd: pmd_p, addr: int, pgtable: ptdesc) -> bool:
+    """Who walks the table by the pmd may see what was in its memory before it was cleared."""
+    pml = pmd_lock(mm, pmd, addr)
+    installed = pmdp_get_lockless(pmd) == 0
+    if installed:
+        mm_inc_nr_ptes(mm)
+        pmd_populate(pmd, pgtable)
+    spin_unlock(pml)
+    return installed
+
+
+@patch(
+    "R-uptodate-wmb",
+    commit="0ed361dec369",
+    title="mm: fix PageUptodate data race: smp_wmb() before an entry shows a new page",
+    since="2.6.25",
+    site="page_alloc.__folio_mark_uptodate",
+    files=("include/linux/page-flags.h", "mm/memory.c"),
+    mutant=True,
+    claim=Claim("race", "fault-and-dontneed", "I31"),
+)
+def uptodate_without_barrier(f: folio) -> None:
+    """Who reads the page may see what was there before it was cleared, or copied."""
