@@ -86,8 +86,8 @@ TABLES = (
         "zap-loses-dirty",
         "memory_zap.py",
         "a written page of a file is clean once it is unmapped, and MADV_PAGEOUT drops it",
-        '        folio_mark_dirty(f)\n        return True, found | FORCE_FLUSH\n',
-        "        return True, found | FORCE_FLUSH\n",
+        "        folio_mark_dirty(f)\n        if not arch.no_gather:",
+        "        if not arch.no_gather:",
     ),
     Mutant(
         "punch-takes-copies",

@@ -47,6 +47,10 @@ class Arch:
     rcu_table_free: bool = True  # MMU_GATHER_RCU_TABLE_FREE: tables are freed by RCU; without it, after the flush
     own_tlb_remove_table: bool = False  # HAVE_ARCH_TLB_REMOVE_TABLE
     tlb_needs_table_invalidate: bool = True  # hardware walks the tables: they are flushed before RCU gets them
+    merge_vmas: bool = True  # MMU_GATHER_MERGE_VMAS: a gather flushes several VMAs at once; without it each by itself
+    no_range: bool = False  # MMU_GATHER_NO_RANGE: it flushes the whole address space
+    gather_page_size: bool = False  # MMU_GATHER_PAGE_SIZE: it flushes before it gathers pages of another size
+    no_gather: bool = False  # MMU_GATHER_NO_GATHER: entries are flushed as they are cleared, and pages freed at once
     pt_reclaim_since: tuple[int, int] | None = (6, 14)  # first release that selects PT_RECLAIM
     tables_per_page: int = 1  # PTE tables that are cut from one page
     per_vma_lock_since: tuple[int, int] | None = (6, 4)  # first release that selects ARCH_SUPPORTS_PER_VMA_LOCK

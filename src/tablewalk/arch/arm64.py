@@ -20,6 +20,7 @@ def arm64(name: str, page_shift: int, va_bits: int) -> Arch:
         **upper_levels(va_bits - page_shift - width, width),
         task_size=1 << va_bits,
         split_pmd_ptlock=va_bits - page_shift > 2 * width,
+        merge_vmas=False,
         pt_reclaim_since=(7, 0),
         tagged_data=True,
         top_byte_ignored=True,

@@ -29,6 +29,7 @@ def ia64(release: tuple[int, int]) -> Arch:
         has_move_pud=False,
         split_pmd_ptlock=False,
         rcu_table_free=False,
+        merge_vmas=False,
         pt_reclaim_since=None,
         per_vma_lock_since=None,
         broadcast_flush=True,

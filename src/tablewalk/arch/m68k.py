@@ -26,6 +26,7 @@ def m68k(release: tuple[int, int]) -> Arch:
         has_move_pud=False,
         split_pmd_ptlock=False,
         rcu_table_free=False,
+        no_range=True,
         pt_reclaim_since=None,
         per_vma_lock_since=None,
         tables_per_page=16,

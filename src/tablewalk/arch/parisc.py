@@ -29,6 +29,7 @@ def parisc64(release: tuple[int, int]) -> Arch:
         has_move_pud=False,
         split_pmd_ptlock=False,
         rcu_table_free=release >= RCU_TABLE_FREE_SINCE,
+        merge_vmas=False,
         pt_reclaim_since=RCU_TABLE_FREE_SINCE,
         per_vma_lock_since=None,
         broadcast_flush=True,

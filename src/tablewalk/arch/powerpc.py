@@ -63,6 +63,7 @@ def _powerpc(
         has_move_pud=radix,
         file_thp_deposits=not radix,
         own_tlb_remove_table=True,
+        gather_page_size=True,
         tlb_needs_table_invalidate=radix,
         pt_reclaim_since=None,
         tables_per_page=1 << page_shift - fragment_shift,

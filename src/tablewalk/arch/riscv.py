@@ -20,6 +20,7 @@ def riscv64(name: str, va_bits: int, release: tuple[int, int]) -> Arch:
         task_size=1 << va_bits - 1,
         rcu_table_free=release >= RCU_TABLE_FREE_SINCE,
         gup_fast=release >= RCU_TABLE_FREE_SINCE,
+        merge_vmas=False,
         pt_reclaim_since=(7, 0),
         per_vma_lock_since=(6, 5),
     )

@@ -34,6 +34,7 @@ def s390x(name: str, edat1: bool, release: tuple[int, int]) -> Arch:
         has_thp=edat1,
         big_endian=True,
         own_user_space=True,
+        no_gather=True,
         has_move_pud=False,
         pud_folded_below=REGION2_SIZE,
         pt_reclaim_since=(7, 0),

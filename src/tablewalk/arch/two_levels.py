@@ -11,7 +11,12 @@ from . import Arch, upper_levels, variant
 
 def microblaze(release: tuple[int, int]) -> Arch:
     """One CPU."""
-    return _two_levels("microblaze", 0xC0000000, smp=False, gup_fast=False)
+    return variant(
+        _two_levels("microblaze", 0xC0000000, gup_fast=False),
+        smp=False,
+        merge_vmas=True,
+        no_range=True,
+    )
 
 
 def sh(release: tuple[int, int]) -> Arch:
@@ -37,7 +42,7 @@ def xtensa(release: tuple[int, int]) -> Arch:
     return _two_levels("xtensa", 0x40000000, gup_fast=False)
 
 
-def _two_levels(name: str, task_size: int, smp: bool = True, gup_fast: bool = True) -> Arch:
+def _two_levels(name: str, task_size: int, gup_fast: bool = True) -> Arch:
     return Arch(
         name,
         **upper_levels(10, 10),
@@ -48,9 +53,9 @@ def _two_levels(name: str, task_size: int, smp: bool = True, gup_fast: bool = Tr
         has_move_pud=False,
         split_pmd_ptlock=False,
         rcu_table_free=False,
+        merge_vmas=False,
         pt_reclaim_since=None,
         per_vma_lock_since=None,
         software_tlb=True,
-        smp=smp,
         gup_fast=gup_fast,
     )

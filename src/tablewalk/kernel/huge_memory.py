@@ -34,7 +34,7 @@ from .huge_pmd import vma_adjust_trans_huge as vma_adjust_trans_huge
 from .huge_pmd import zap_huge_pmd as zap_huge_pmd
 from .migrate import pmd_migration_entry_wait
 from .mm_types import folio, mm_struct, ptdesc, vm_area_struct
-from .mmu_gather import mmu_gather, tlb_flush_range
+from .mmu_gather import mmu_gather, tlb_change_page_size, tlb_flush_range
 from .page_alloc import (
     FOLIO_MAPPING_ANON,
     MAPPING_SHIFT,
@@ -265,6 +265,7 @@ def change_huge_pmd(
 
     Returns the pages changed, 1 if it was only looked at, 0 if there is no huge page (any more).
     """
+    tlb_change_page_size(tlb, arch.pmd_shift)
     pml = pmd_trans_huge_lock(vma.vm_mm, pmd, addr)
     if not pml:
         return 0
@@ -417,6 +418,7 @@ def pmdp_set_wrprotect(pmd: pmd_p) -> None:
 
 def madvise_free_huge_pmd(tlb: mmu_gather, vma: vm_area_struct, pmd: pmd_p, addr: int, end: int) -> bool:
     """MADV_FREE of a huge page, or of part of it, for which it is split; whether all is done."""
+    tlb_change_page_size(tlb, arch.pmd_shift)
     pml = pmd_trans_huge_lock(vma.vm_mm, pmd, addr)
     if not pml:
         return False

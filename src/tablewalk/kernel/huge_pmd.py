@@ -11,7 +11,7 @@ from ..arch import arch
 from ..machine import THP_SPLIT_PMD, add, count, load, publish, spin_unlock, store, store_range
 from .huge_mm import thp_vma_suitable_pmd, vma_is_anonymous, vma_thp_disabled
 from .mm_types import folio, mm_struct, ptdesc, spinlock_t, vm_area_struct
-from .mmu_gather import mmu_gather, tlb_flush_range, tlb_remove_page
+from .mmu_gather import mmu_gather, ptep_get_and_clear_full, tlb_change_page_size, tlb_flush_range, tlb_remove_page
 from .not_modelled import NotModelled
 from .page_alloc import (
     NO_FOLIO,
@@ -145,10 +145,11 @@ def zap_deposited_table(mm: mm_struct, pmd: pmd_p, addr: int) -> None:
 def zap_huge_pmd(tlb: mmu_gather, vma: vm_area_struct, pmd: pmd_p, addr: int) -> bool:
     """Unmap a whole huge page; false if there is none (any more)."""
     mm = vma.vm_mm
+    tlb_change_page_size(tlb, arch.pmd_shift)
     pml = pmd_trans_huge_lock(mm, pmd, addr)
     if not pml:
         return False
-    pmdval = pmdp_huge_get_and_clear(pmd)
+    pmdval = ptep_get_and_clear_full(tlb, pmd, addr, arch.pmd_size)
     tlb_flush_range(tlb, addr, addr + arch.pmd_size)
     f = NO_FOLIO if pmdval & SPECIAL and pmd_present(pmdval) else page_folio(pte_page(pmdval))
     if f:

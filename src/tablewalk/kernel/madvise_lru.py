@@ -25,7 +25,7 @@ from .huge_memory import madvise_free_huge_pmd
 from .huge_mm import vma_is_anonymous
 from .huge_pmd import pmd_trans_huge_lock
 from .mm_types import folio, mm_struct, vm_area_struct
-from .mmu_gather import mmu_gather, tlb_finish_mmu, tlb_flush_range, tlb_gather_mmu
+from .mmu_gather import mmu_gather, tlb_change_page_size, tlb_finish_mmu, tlb_flush_range, tlb_gather_mmu
 from .page_alloc import (
     NO_FOLIO,
     PG_DIRTY,
@@ -158,6 +158,7 @@ def mapped_besides(f: folio) -> bool:
 
 def cold_huge_pmd(tlb: mmu_gather, vma: vm_area_struct, pmd: pmd_p, addr: int, end: int) -> bool:
     """MADV_COLD of a huge page; false if it has been split, since only a part of it is meant."""
+    tlb_change_page_size(tlb, arch.pmd_shift)
     f, pml = exclusive_huge_folio(vma, pmd, addr)
     if not f:
         return True
@@ -202,6 +203,7 @@ def advise_ptes(
     tlb: mmu_gather, vma: vm_area_struct, pmd: pmd_p, addr: int, end: int, advice: int
 ) -> tuple[folio, ...]:
     """Go through the entries of one table; the folios that PAGEOUT isolates, with a reference each."""
+    tlb_change_page_size(tlb, arch.page_shift)
     isolated: tuple[folio, ...] = ()
     while addr < end:
         addr, skip, large, found = advise_ptes_locked(tlb, vma, pmd, addr, end, advice)

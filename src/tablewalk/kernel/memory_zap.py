@@ -27,7 +27,6 @@ from ..machine import (
     spin_unlock,
     store,
     up_read,
-    xchg,
 )
 from .config import config
 from .huge_memory import __split_huge_pmd, zap_huge_pmd
@@ -36,7 +35,10 @@ from .mm_types import address_space, folio, mm_struct, vm_area_struct
 from .mmu_gather import (
     mmu_gather,
     pte_free_tlb,
+    ptep_get_and_clear_full,
     pxd_free_tlb,
+    tlb_change_page_size,
+    tlb_end_vma,
     tlb_finish_mmu,
     tlb_flush_mmu,
     tlb_flush_mmu_tlbonly,
@@ -135,6 +137,7 @@ def unmap_page_range(tlb: mmu_gather, vma: vm_area_struct, addr: int, end: int, 
         if load(pgd):
             zap_p4d_range(tlb, vma, pgd, addr, next_addr, details)
         addr = next_addr
+    tlb_end_vma(tlb)
 
 
 def zap_p4d_range(tlb: mmu_gather, vma: vm_area_struct, pgd: int, addr: int, end: int, details: int) -> None:
@@ -188,6 +191,7 @@ def zap_pte_range(tlb: mmu_gather, vma: vm_area_struct, pmd: pmd_p, addr: int, e
     can_reclaim = pte_table_reclaim_possible(addr, end, details)
     direct = True
     pmdval = 0
+    tlb_change_page_size(tlb, arch.page_shift)
     while True:
         pte, ptl = pte_offset_map_lock(mm, pmd, addr)
         if not pte:
@@ -285,7 +289,7 @@ def zap_ptes(tlb: mmu_gather, vma: vm_area_struct, pte: int, addr: int, end: int
             continue
         page = entry >> PFN_SHIFT
         if entry & SPECIAL:
-            xchg(pte + i, 0)
+            ptep_get_and_clear_full(tlb, pte + i, addr + (i << arch.page_shift), arch.page_size)
             if entry & UFFD_WP and zap_install_uffd_wp_if_needed(vma, pte + i, entry, details):
                 found |= SKIPPED
             first = i if first < 0 else first
@@ -296,7 +300,7 @@ def zap_ptes(tlb: mmu_gather, vma: vm_area_struct, pte: int, addr: int, end: int
             if details & ZAP_KEEP_COWS:
                 found |= SKIPPED
                 continue
-            xchg(pte + i, 0)
+            ptep_get_and_clear_full(tlb, pte + i, addr + (i << arch.page_shift), arch.page_size)
             if entry & UFFD_WP and zap_install_uffd_wp_if_needed(vma, pte + i, entry, details):
                 found |= SKIPPED
             anon += 1
@@ -307,7 +311,7 @@ def zap_ptes(tlb: mmu_gather, vma: vm_area_struct, pte: int, addr: int, end: int
                 shmem += 1
             else:
                 file += 1
-            delay, kept = zap_present_file_pte(vma, pte + i, f, details)
+            delay, kept = zap_present_file_pte(tlb, vma, pte + i, addr + (i << arch.page_shift), f, details)
             found |= kept
             full = tlb_remove_page(tlb, page, delay)
         first = i if first < 0 else first
@@ -316,7 +320,7 @@ def zap_ptes(tlb: mmu_gather, vma: vm_area_struct, pte: int, addr: int, end: int
             found |= FORCE_FLUSH | FORCE_BREAK
             done = i + 1
             break
-    if first >= 0:
+    if first >= 0 and (tlb.fullmm or not arch.no_gather):
         tlb_flush_range(tlb, addr + (first << arch.page_shift), addr + (last + 1 << arch.page_shift))
     if anon:
         add(mm.anon_rss, -anon)
@@ -327,15 +331,18 @@ def zap_ptes(tlb: mmu_gather, vma: vm_area_struct, pte: int, addr: int, end: int
     return done, found
 
 
-def zap_present_file_pte(vma: vm_area_struct, pte: int, f: folio, details: int) -> tuple[bool, int]:
+def zap_present_file_pte(
+    tlb: mmu_gather, vma: vm_area_struct, pte: int, addr: int, f: folio, details: int
+) -> tuple[bool, int]:
     """Clear an entry that maps a file page.  Returns (its rmap waits for the flush, SKIPPED and FORCE_FLUSH bits)."""
-    entry = xchg(pte, 0)
+    entry = ptep_get_and_clear_full(tlb, pte, addr, arch.page_size)
     found = 0
     if entry & UFFD_WP and zap_install_uffd_wp_if_needed(vma, pte, entry, details):
         found = SKIPPED
     if entry & DIRTY:
         folio_mark_dirty(f)
-        return True, found | FORCE_FLUSH
+        if not arch.no_gather:  # tlb_delay_rmap
+            return True, found | FORCE_FLUSH
     folio_remove_rmap_pte(f, entry >> PFN_SHIFT, vma)
     return False, found
 

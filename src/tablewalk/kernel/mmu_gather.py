@@ -3,7 +3,8 @@
 
 For each page and table: entry cleared, then TLBs and paging-structure caches flushed, then freed; tables, with
 MMU_GATHER_RCU_TABLE_FREE, only after an RCU grace period.  Without it they are freed with the pages.  No architecture
-has MMU_GATHER_TABLE_FREE alone.  A gather belongs to one task.
+has MMU_GATHER_TABLE_FREE alone.  With MMU_GATHER_NO_GATHER (s390) pages are not gathered: an entry is flushed as it is
+cleared.  A gather belongs to one task.
 """
 
 from __future__ import annotations
@@ -23,15 +24,16 @@ from ..machine import (
     vec_init,
     vec_push,
     vec_take,
+    xchg,
 )
 from .config import config
-from .mm_types import mm_struct, ptdesc, vector_t, vm_area_struct
+from .mm_types import folio, mm_struct, ptdesc, vector_t, vm_area_struct
 from .page_alloc import PG_SWAPCACHE, folio_put
 from .pgtable import page_folio, page_t
 from .pgtable_generic import pte_free_now
 from .rmap import folio_remove_rmap_pte
 from .swapfile import free_swap_cache
-from .tlb import flush_tlb_range
+from .tlb import flush_tlb_mm, flush_tlb_range
 
 # x86-64: 8 slots on the stack and 19 batches of 510
 MAX_GATHER_PAGES: Final = 8 + 19 * 510
@@ -47,6 +49,7 @@ class mmu_gather(struct):
     start: int = plain()
     end: int = plain()  # the range to flush; empty while end is 0
     freed_tables: int = plain()
+    page_shift: int = plain()  # log2 of the size of the pages gathered, with MMU_GATHER_PAGE_SIZE
     delayed_rmap: int = plain()
     nr_pages: int = plain()
     pages: vector_t = container()  # struct page << 1, | 1 if its rmap is still to be removed
@@ -69,6 +72,8 @@ def tlb_gather_mmu(mm: mm_struct, fullmm: bool = False) -> mmu_gather:
     tlb.fullmm = int(fullmm)
     vec_init(tlb.pages)
     add(mm.tlb_flush_pending, 1)
+    if fullmm and arch.no_gather:
+        flush_tlb_mm(mm)  # s390 flushes at the end: nobody can use what CPUs remember of a dead address space
     return tlb
 
 
@@ -84,8 +89,37 @@ def tlb_flush_range(tlb: mmu_gather, start: int, end: int) -> None:
         tlb.end = end
 
 
+def tlb_end_vma(tlb: mmu_gather) -> None:
+    """A VMA is done: the next is far away for an architecture that flushes by ranges, unless it merges them."""
+    if tlb.fullmm == 0 and not arch.merge_vmas:
+        tlb_flush_mmu_tlbonly(tlb)
+
+
+def tlb_change_page_size(tlb: mmu_gather, shift: int) -> None:
+    """Pages of 2^`shift` bytes follow: where flushes are by size (powerpc) those of another size are flushed first."""
+    if not arch.gather_page_size:
+        return
+    if tlb.page_shift not in (0, shift) and tlb.fullmm == 0:
+        tlb_flush_mmu(tlb)
+    tlb.page_shift = shift
+
+
+def ptep_get_and_clear_full(tlb: mmu_gather, ptep: int, addr: int, size: int) -> int:
+    """Empty an entry of `size` bytes at `addr`, also a huge page's; returns what was there.
+
+    On s390 that flushes it on all CPUs (IPTE), unless the whole address space goes, which no CPU uses any more.
+    """
+    entry = xchg(ptep, 0)
+    if arch.no_gather and tlb.fullmm == 0:
+        flush_tlb_range(tlb.mm, addr, addr + size, freed_tables=False)
+    return entry
+
+
 def tlb_remove_page(tlb: mmu_gather, page: page_t, delay_rmap: bool = False) -> bool:
-    """Free a reference of the page's folio after the flush; true if the batch is full."""
+    """Free a reference of the page's folio after the flush, or now if that was done; true if the batch is full."""
+    if arch.no_gather:
+        free_page_and_swap_cache(page_folio(page))
+        return False
     if delay_rmap:
         tlb.delayed_rmap = 1
     return vec_push(tlb.pages, page << 1 | delay_rmap) >= MAX_GATHER_PAGES
@@ -180,7 +214,7 @@ def tlb_flush_mmu_tlbonly(tlb: mmu_gather) -> None:
     """Flush what was gathered since the last flush, free nothing yet."""
     if tlb.end == 0:
         return
-    if tlb.fullmm:
+    if tlb.fullmm or arch.no_range:
         flush_tlb_range(tlb.mm, 0, arch.task_size, freed_tables=True)
     else:
         flush_tlb_range(tlb.mm, tlb.start, tlb.end, freed_tables=tlb.freed_tables != 0)
@@ -202,10 +236,14 @@ def tlb_flush_mmu_free(tlb: mmu_gather) -> None:
     """Free what the flush has made unreachable."""
     tlb_table_flush(tlb)
     for encoded in vec_take(tlb.pages):
-        f = page_folio(encoded >> 1)
-        if READ_ONCE(f, "flags") & PG_SWAPCACHE:
-            free_swap_cache(f)
-        folio_put(f)
+        free_page_and_swap_cache(page_folio(encoded >> 1))
+
+
+def free_page_and_swap_cache(f: folio) -> None:
+    """Drop a reference, and the folio from the swap cache if it is of no use there (mm/swap_state.c)."""
+    if READ_ONCE(f, "flags") & PG_SWAPCACHE:
+        free_swap_cache(f)
+    folio_put(f)
 
 
 def tlb_flush_mmu(tlb: mmu_gather) -> None:

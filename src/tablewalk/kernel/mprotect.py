@@ -19,7 +19,14 @@ from .huge_pmd import __split_huge_pmd
 from .mm_types import mm_struct, vm_area_struct
 from .mmap import calc_vm_prot_bits, page_align
 from .mmap_lock import mmap_write_lock, mmap_write_unlock
-from .mmu_gather import mmu_gather, tlb_finish_mmu, tlb_flush_range, tlb_gather_mmu
+from .mmu_gather import (
+    mmu_gather,
+    tlb_change_page_size,
+    tlb_end_vma,
+    tlb_finish_mmu,
+    tlb_flush_range,
+    tlb_gather_mmu,
+)
 from .not_modelled import NotModelled
 from .page_alloc import (
     PAGE_ANON_EXCLUSIVE,
@@ -187,6 +194,7 @@ def change_pte_range(
     tlb: mmu_gather, vma: vm_area_struct, pmd: pmd_p, addr: int, end: int, newprot: int, cp_flags: int
 ) -> bool:
     """Change the entries of [addr, end) in one table; false if there was no table."""
+    tlb_change_page_size(tlb, arch.page_shift)
     pte, ptl = pte_offset_map_lock(vma.vm_mm, pmd, addr)
     if not pte:
         return False
@@ -312,6 +320,7 @@ def change_protection(tlb: mmu_gather, vma: vm_area_struct, start: int, end: int
         if populate or load(pgd):
             change_p4d_range(tlb, vma, pgd, addr, next_addr, newprot, cp_flags)
         addr = next_addr
+    tlb_end_vma(tlb)
 
 
 # --- VMAs --------------------------------------------------------------------------------------------------
