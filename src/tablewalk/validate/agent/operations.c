@@ -334,7 +334,31 @@ static int mlockall_flags(word flags)
 }
 #endif
 
-struct result execute(const struct operation *op)
+#ifdef __mips__
+/* An error or a signal by the number that most architectures have. */
+static int usual(const struct operation *op, int error)
+{
+	static const struct {
+		int usual, here;
+	} differ[] = {
+		{ 35, EDEADLK }, { 38, ENOSYS }, { 75, EOVERFLOW }, { 95, EOPNOTSUPP }, { 133, EHWPOISON },
+	};
+
+	if (op->kind == READ || op->kind == WRITE || op->kind == FILL)
+		return error == SIGBUS ? 7 : error;
+	for (unsigned i = 0; i < sizeof(differ) / sizeof(*differ); i++)
+		if (error == differ[i].here)
+			return differ[i].usual;
+	return error;
+}
+#else
+static int usual(const struct operation *op, int error)
+{
+	return (void)op, error;
+}
+#endif
+
+static struct result done(const struct operation *op)
 {
 	const word *a = op->arg;
 
@@ -434,4 +458,12 @@ struct result execute(const struct operation *op)
 		break;
 	}
 	return (struct result){ -1, ENOSYS };
+}
+
+struct result execute(const struct operation *op)
+{
+	struct result r = done(op);
+
+	r.error = usual(op, r.error);
+	return r;
 }
