@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from tablewalk.explore.run import built_in, explore
+from tablewalk.explore.run import built_in, explore, prepare
 from tablewalk.machine.drivers import KernelConfig
 
 PROGRAMS = built_in()
@@ -17,6 +17,12 @@ PROGRAMS = built_in()
 def test_scenario_holds(name: str) -> None:
     outcome = explore(PROGRAMS[name])
     assert (outcome.verdict, outcome.sentence) == ("exhausted", "")
+
+
+def test_each_scenario_promises_something() -> None:
+    """And test_scenario_holds has that it happens."""
+    setups = {name: prepare(program) for name, program in PROGRAMS.items()}
+    assert [name for name, setup in setups.items() if not setup.promises and not setup.endings] == []
 
 
 @pytest.mark.parametrize("release", ["6.1", "6.12", "6.18"])

@@ -45,6 +45,7 @@ def arm_copy_to_user(s: Setup) -> None:
     s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
     s.thread("copy", lambda: arm.copy_to_user_memcpy(p.mm, s.A, 2))
     s.finally_(lambda results: None if p.read(s.A) == 2 else f"the page reads {p.read(s.A)}, not 2")
+    s.sometimes("retracted", "pin_huge_page_for_write")
 
 
 def _shows(s: Setup, name: str, module: str) -> None:
@@ -83,6 +84,7 @@ def arm_adjust_pte_near(s: Setup) -> None:
     s.thread("fault", _mapped_again(s, p, s.A, s.A + s.page))
     s.thread("write", lambda: p.write(s.A + s.page, 2))
     s.finally_(lambda results: None if results["fault"] else "the other entry is not found")
+    s.sometimes("do_adjust_pte")
 
 
 def _mapped_again(s: Setup, p: Process, address: int, alias: int) -> Callable[[], bool]:
@@ -190,6 +192,7 @@ def microblaze_signal_frame(s: Setup) -> None:
     s.thread("signal", lambda: microblaze.setup_rt_frame(p.mm, s.A, 7))
     s.thread("munmap", lambda: p.munmap(s.A, s.huge))
     s.finally_(_one_of("signal", -1, 0, 1))
+    s.sometimes("setup_rt_frame", "free_pgtables")
 
 
 # --- tables that do not go away: what is mapped is unmapped ----------------------------------------------
@@ -202,6 +205,7 @@ def m68k_tlb_miss(s: Setup) -> None:
     m68k = s.model.kernel("arch_m68k")
     s.thread("miss", lambda: (m68k.cf_tlb_miss(p.mm, s.A, True, False), m68k.load_ksp_mmu(p.mm, s.A, False)))
     s.finally_(_one_of("miss", (0, 0)))
+    s.sometimes("cf_tlb_miss", "load_ksp_mmu")
 
 
 @scenario(arch="m68k/1")
@@ -212,6 +216,7 @@ def m68k_cmpxchg(s: Setup) -> None:
     s.thread("first", lambda: m68k.sys_atomic_cmpxchg_32(p.mm, s.A, 1, 2))
     s.thread("second", lambda: m68k.sys_atomic_cmpxchg_32(p.mm, s.A, 1, 3))
     s.finally_(lambda results: None if 1 in results.values() else f"nobody has exchanged: {results}")
+    s.sometimes("sys_atomic_cmpxchg_32: store")
 
 
 @scenario(arch="mips64/1")
@@ -229,6 +234,7 @@ def mips_update_tlb(s: Setup) -> None:
         generic.pte_unmap_unlock(pte, ptl)
 
     s.thread("fault", fault)
+    s.sometimes("__update_tlb")
 
 
 @scenario(arch="parisc64/1")
@@ -237,6 +243,7 @@ def parisc_flush_cache(s: Setup) -> None:
     p = _alone(s)
     parisc = s.model.kernel("arch_parisc")
     s.thread("flush", lambda: parisc.flush_cache_page_if_present(p.mm, s.A))
+    s.sometimes("get_ptep")
 
 
 @scenario(arch="s390x/1")
@@ -246,6 +253,7 @@ def s390_gmap_protect(s: Setup) -> None:
     s390, pgtable = s.model.kernel("arch_s390"), s.model.kernel("pgtable")
     s.thread("protect", lambda: s390.gmap_protect_pte(p.mm, s.A, pgtable.mm_find_pmd(p.mm, s.A)))
     s.finally_(_one_of("protect", 0))
+    s.sometimes("gmap_pte_op_end")
 
 
 @scenario(arch="xtensa/1")
@@ -255,6 +263,7 @@ def xtensa_tlb_sanity(s: Setup) -> None:
     xtensa = s.model.kernel("arch_xtensa")
     s.thread("check", lambda: xtensa.get_pte_for_vaddr(p.mm, s.A) != 0)
     s.finally_(_one_of("check", True))
+    s.sometimes("get_pte_for_vaddr")
 
 
 @scenario(arch="x86_64/1")
@@ -289,6 +298,7 @@ def parisc_unmap_uncached(s: Setup) -> None:
     """parisc takes memory for DMA out of the kernel's table."""
     parisc = s.model.kernel("arch_parisc")
     _own_table(s, lambda pmd: parisc.unmap_uncached_pte(pmd, s.A, s.page))
+    s.sometimes("unmap_uncached_pte: store")
 
 
 @scenario()
@@ -296,6 +306,7 @@ def vmalloc_to_page(s: Setup) -> None:
     """A page of the kernel's is looked up in its table."""
     vmalloc = s.model.kernel("vmalloc")
     _own_table(s, lambda pmd: vmalloc.vmalloc_to_page(pmd, s.A))
+    s.sometimes("vmalloc_to_page")
 
 
 @scenario()
@@ -303,6 +314,7 @@ def ptdump(s: Setup) -> None:
     """A table of the kernel's is dumped."""
     dump = s.model.kernel("ptdump")
     _own_table(s, lambda pmd: dump.ptdump_walk_pte_range(pmd, s.A))
+    s.sometimes("ptdump_walk_pte_range")
 
 
 @scenario(arch="sparc64/1")
@@ -310,6 +322,7 @@ def sparc_iommu_map(s: Setup) -> None:
     """sparc maps a page for DMA in the kernel's table."""
     sparc = s.model.kernel("arch_sparc")
     _own_table(s, lambda pmd: sparc.iommu_map_page(pmd, s.A, s.model.kernel("page_alloc").zero_page(), SPECIAL_PAGE))
+    s.sometimes("iommu_map_page: store")
 
 
 @scenario(arch="x86_64/1")
@@ -318,6 +331,7 @@ def x86_sme_populate(s: Setup) -> None:
     x86 = s.model.kernel("arch_x86")
     page = s.model.kernel("page_alloc").zero_page()
     _own_table(s, lambda pmd: x86.sme_populate_pgd(pmd, s.A, page, SPECIAL_PAGE))
+    s.sometimes("sme_populate_pgd: store")
 
 
 @scenario(arch="ppc64le/1")
@@ -337,6 +351,7 @@ def powerpc_kvm_unmap(s: Setup) -> None:
         machine.spin_unlock(guest.mm.page_table_lock)
 
     s.thread("unmap", unmap)
+    s.sometimes("kvmppc_unmap_free_pmd: store")
 
 
 # --- hugetlb pages that are runs of entries --------------------------------------------------------------
@@ -356,6 +371,7 @@ def _hugetlb_fault(name: str, arch: str) -> None:
 
         s.thread("first", body)
         s.thread("second", body)
+        s.sometimes("huge_pte_alloc")
 
     fault.__name__ = f"hugetlb_fault_{name}"
     fault.__doc__ = f"Two faults of a hugetlb page that is a run of PTEs on {name}."

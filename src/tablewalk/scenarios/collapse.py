@@ -42,6 +42,7 @@ def shmem_collapse_dontneed(s: Setup) -> None:
     s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
     s.thread("dontneed", lambda: p.madvise(s.A, s.huge, MADV_DONTNEED))
     s.finally_(lambda results: None if p.read(s.A) == 1 else f"the page reads {p.read(s.A)}, not 1")
+    s.sometimes("retracted", "reclaimed_fast")
 
 
 @scenario()
@@ -63,6 +64,7 @@ def shmem_collapse_munmap(s: Setup) -> None:
     s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
     s.thread("munmap", lambda: q.munmap(s.A, s.huge))
     s.finally_(lambda results: None if p.read(s.A) == 1 else f"the page reads {p.read(s.A)}, not 1")
+    s.sometimes("retracted", "free_pgtables")
 
 
 @scenario(slots=5)
@@ -72,6 +74,7 @@ def shmem_collapse_exit(s: Setup) -> None:
     q.read(s.A)
     s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
     s.thread("exit", q.exit)
+    s.sometimes("retracted", "exit_mmap")
 
 
 @scenario(slots=5, options={"transparent_hugepage": "always", "shmem_enabled": "advise"})
@@ -93,6 +96,7 @@ def shmem_collapse_gup_fast(s: Setup) -> None:
     s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
     s.thread("gup", lambda: p.gup_fast(s.A))
     s.finally_(lambda results: None if results["gup"] == 1 else f"{results['gup']} pages were pinned")
+    s.sometimes("retracted", "gup_fast_pmd_leaf", "gup_fast_pte")
 
 
 def _anonymous(s: Setup) -> Process:
@@ -120,6 +124,7 @@ def anon_collapse_dontneed(s: Setup) -> None:
     s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
     s.thread("dontneed", lambda: p.madvise(s.A, s.huge, MADV_DONTNEED))
     s.finally_(lambda results: None if p.read(s.A) == 0 else f"the page reads {p.read(s.A)}, not 0")
+    s.sometimes("collapse_copy", "reclaimed_fast", "zap_huge_pmd")
 
 
 @scenario()
@@ -129,6 +134,7 @@ def anon_collapse_gup_fast(s: Setup) -> None:
     s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
     s.thread("gup", lambda: p.gup_fast(s.A))
     s.finally_(lambda results: None if results["gup"] == 1 else f"{results['gup']} pages were pinned")
+    s.sometimes("collapse_copy", "gup_fast_pmd_leaf", "gup_fast_pte")
 
 
 @scenario(arch="arm64/1")
@@ -138,6 +144,7 @@ def shmem_collapse_gup_fast_broadcast(s: Setup) -> None:
     s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
     s.thread("gup", lambda: p.gup_fast(s.A))
     s.finally_(lambda results: None if results["gup"] == 1 else f"{results['gup']} pages were pinned")
+    s.sometimes("retracted", "gup_fast_pmd_leaf", "gup_fast_pte")
 
 
 @scenario(arch="arm64/1")
@@ -147,6 +154,7 @@ def anon_collapse_gup_write_broadcast(s: Setup) -> None:
     s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
     s.thread("gup", lambda: p.gup_write(s.A, 2))
     s.finally_(lambda results: None if p.read(s.A) == 2 else f"the page reads {p.read(s.A)}, not 2")
+    s.sometimes("collapse_copy", "gup_fast_pmd_leaf", "gup_fast_pte")
 
 
 @scenario()
@@ -157,6 +165,7 @@ def anon_collapse_remap_file(s: Setup) -> None:
     s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
     s.thread("remap", lambda: (p.mmap(s.A, s.huge, f), p.read(s.A)))
     s.finally_(lambda results: None if p.read(s.A) == 0 else f"the page reads {p.read(s.A)}, not 0")
+    s.sometimes("collapse_copy", "collapse_file")
 
 
 @scenario(options={"transparent_hugepage": "always"})
@@ -192,3 +201,4 @@ def huge_free_and_dontneed(s: Setup) -> None:
     s.thread("free", lambda: p.madvise(s.A, s.huge, MADV_FREE))
     s.thread("dontneed", lambda: p.madvise(s.A, s.huge, MADV_DONTNEED))
     s.finally_(lambda results: None if p.read(s.A) == 0 else f"the page reads {p.read(s.A)}, not 0")
+    s.sometimes("madvise_free_huge_pmd", "zap_huge_pmd")

@@ -37,6 +37,7 @@ def powerpc_fragments(s: Setup) -> None:
     frag, machine = s.model.kernel("pgtable_frag"), s.model.machine
     s.thread("first", lambda: (machine.store(slot, 0), frag.pte_fragment_free_defer(page)))
     s.thread("second", lambda: frag.pte_fragment_free_defer(page))
+    s.sometimes("pte_fragment_free_defer", "queue_rcu_head")
 
 
 @scenario()
@@ -56,6 +57,7 @@ def s390_halves(s: Setup) -> None:
     frag, machine = s.model.kernel("pgtable_frag"), s.model.machine
     s.thread("first", lambda: (machine.store(slot, 0), frag.page_table_free_defer(p.mm, page)))
     s.thread("second", lambda: frag.page_table_free(p.mm, page))
+    s.sometimes("page_table_free_defer", "page_table_free")
 
 
 @scenario()
@@ -65,3 +67,4 @@ def s390_halves_exit(s: Setup) -> None:
     frag, machine = s.model.kernel("pgtable_frag"), s.model.machine
     frag.page_table_free(p.mm, page)
     s.thread("defer", lambda: (machine.store(slot, 0), frag.page_table_free_defer(p.mm, page), p.exit()))
+    s.sometimes("page_table_free_defer", "exit_mmap")

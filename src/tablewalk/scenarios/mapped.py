@@ -36,6 +36,7 @@ def mapped_huge_collapse_punch(s: Setup) -> None:
     s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
     s.thread("punch", lambda: q.madvise(s.A, s.huge, MADV_REMOVE))
     s.finally_(lambda results: None if p.read(s.A) == 0 else f"the page reads {p.read(s.A)}, not 0")
+    s.sometimes("try_collapse_pte_mapped_thp", "truncate_inode_pages_range")
 
 
 @scenario()
@@ -45,6 +46,7 @@ def mapped_huge_collapse_fault(s: Setup) -> None:
     s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
     s.thread("fault", lambda: p.write(s.A, 2))
     s.finally_(lambda results: None if p.read(s.A) == 2 else f"the page reads {p.read(s.A)}, not 2")
+    s.sometimes("try_collapse_pte_mapped_thp", "do_shared_fault")
 
 
 @scenario()
@@ -63,6 +65,7 @@ def mapped_huge_collapse_unmap(s: Setup) -> None:
     s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
     s.thread("unmap", unmap)
     s.finally_(lambda results: None if p.read(s.A) == 1 else f"the page reads {p.read(s.A)}, not 1")
+    s.sometimes("try_collapse_pte_mapped_thp", "try_to_unmap")
 
 
 def _copy(s: Setup, p: Process, to: int) -> None:
@@ -93,6 +96,7 @@ def mapped_huge_collapse_uffd_copy(s: Setup) -> None:
     p.mmap(s.A + s.page, s.huge - 1, f, 1, shared=False)
     s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
     _copy(s, p, s.A + s.page)
+    s.sometimes("try_collapse_pte_mapped_thp", "mfill_atomic_install_pte")
 
 
 def _private(s: Setup) -> tuple[Process, Process]:
@@ -113,6 +117,7 @@ def shmem_collapse_cow(s: Setup) -> None:
     s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
     s.thread("fault", lambda: q.write(s.A, 2))
     s.finally_(lambda results: None if q.read(s.A) == 2 else f"the page reads {q.read(s.A)}, not 2")
+    s.sometimes("retracted", "do_cow_fault")
 
 
 @scenario()
@@ -121,6 +126,7 @@ def shmem_collapse_uffd_copy(s: Setup) -> None:
     p, q = _private(s)
     s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
     _copy(s, q, s.A)
+    s.sometimes("retracted", "mfill_atomic_install_pte")
 
 
 @scenario()
@@ -131,6 +137,7 @@ def shmem_collapse_guard(s: Setup) -> None:
     s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
     s.thread("guard", lambda: q.madvise(s.A, 1, MADV_GUARD_INSTALL))
     s.finally_(lambda results: None if q.read(s.A) == -1 else "the guard page can be read")
+    s.sometimes("retracted", "guard_install_ptes")
 
 
 @scenario(options={"split_ptlocks": "n"})
@@ -152,6 +159,7 @@ def shmem_collapse_mremap(s: Setup) -> None:
     s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
     s.thread("mremap", lambda: q.mremap(s.A, s.huge, s.huge, there))
     s.finally_(lambda results: None if q.read(there) == 1 else f"the page reads {q.read(there)}, not 1")
+    s.sometimes("retracted", "move_normal_pmd")
 
 
 @scenario(options={"transparent_hugepage": "always"})

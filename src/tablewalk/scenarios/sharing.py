@@ -83,6 +83,7 @@ def hugetlb_unmap_twice(s: Setup) -> None:
     s.thread("second", lambda: hugetlb.unmap_hugepages((second,)))
     s.thread("look", look)
     s.finally_(lambda results: "the table is left" if machine.mem[machine.ghost_of(table.addr)] else None)
+    s.sometimes("huge_pmd_unshare: store")
 
 
 @scenario()
@@ -114,6 +115,7 @@ def hugetlb_faults(s: Setup) -> None:
     s.thread("one", lambda: hugetlb.huge_pmd_share(second, first))
     s.thread("other", lambda: hugetlb.huge_pmd_share(second, first))
     s.finally_(count)
+    s.sometimes("huge_pmd_share")
 
 
 @scenario()

@@ -39,6 +39,7 @@ def file_read_and_dontneed(s: Setup) -> None:
     s.thread("read", lambda: p.read(s.A))
     s.thread("dontneed", lambda: p.madvise(s.A, s.huge, MADV_DONTNEED))
     s.finally_(lambda results: None if results["read"] == 1 else f"the read saw {results['read']}")
+    s.sometimes("reclaimed_fast", "filemap_map_pages")
 
 
 @scenario()
@@ -48,6 +49,7 @@ def mincore_and_dontneed(s: Setup) -> None:
     s.thread("mincore", lambda: p.mincore(s.A, 1))
     s.thread("dontneed", lambda: p.madvise(s.A, s.huge, MADV_DONTNEED))
     s.finally_(lambda results: None if results["mincore"] >= 0 else f"mincore returns {results['mincore']}")
+    s.sometimes("reclaimed_fast", "mincore_pte_range")
 
 
 @scenario()
@@ -57,6 +59,7 @@ def file_reads(s: Setup) -> None:
     s.thread("first", lambda: p.read(s.A))
     s.thread("second", lambda: p.read(s.A + s.page))
     s.finally_(lambda results: None if set(results.values()) == {1} else f"the reads saw {results}")
+    s.sometimes("pmd_install", "pte_free")
 
 
 @scenario()
@@ -66,6 +69,7 @@ def free_and_dontneed(s: Setup) -> None:
     s.thread("free", lambda: p.madvise(s.A, s.huge, MADV_FREE))
     s.thread("dontneed", lambda: p.madvise(s.A, s.huge, MADV_DONTNEED))
     s.finally_(lambda results: None if p.read(s.A) == 0 else f"the page reads {p.read(s.A)}")
+    s.sometimes("reclaimed_fast", "madvise_free_pmd")
 
 
 @scenario()
@@ -77,6 +81,7 @@ def uffd_fault_and_dontneed(s: Setup) -> None:
     s.thread("dontneed", lambda: p.madvise(s.A, s.huge, MADV_DONTNEED))
     waits = s.model.kernel("fault").WOULD_WAIT
     s.finally_(lambda results: None if results["fault"] == waits else "a missing page was read")
+    s.sometimes("reclaimed_fast", "userfaultfd_must_wait")
 
 
 @scenario()
@@ -89,6 +94,7 @@ def uffd_copy_and_dontneed(s: Setup) -> None:
     uffd = p.uffd(s.A, s.huge, UFFD_MISSING)
     s.thread("copy", lambda: uffd.copy(s.A + s.page, source))
     s.thread("dontneed", lambda: p.madvise(s.A, s.huge, MADV_DONTNEED))
+    s.sometimes("reclaimed_fast", "mfill_atomic_install_pte")
 
 
 @scenario()
@@ -145,6 +151,7 @@ def pagemap_and_dontneed(s: Setup) -> None:
     s.thread("pagemap", lambda: p.pagemap(s.A, s.huge))
     s.thread("dontneed", lambda: p.madvise(s.A, s.huge, MADV_DONTNEED))
     s.finally_(lambda results: None if results["pagemap"] in (0, s.huge) else f"{results['pagemap']} pages are present")
+    s.sometimes("reclaimed_fast", "pagemap_pmd_range")
 
 
 @scenario()
@@ -156,6 +163,7 @@ def smaps_and_munmap(s: Setup) -> None:
     s.thread("munmap", lambda: p.munmap(s.A, s.huge))
     kept = s.A + 4 * s.huge * s.page
     s.finally_(lambda results: None if results["smaps"] in ((kept,), (s.A, kept)) else "a VMA that stayed is missing")
+    s.sometimes("free_pgtables", "smap_gather_stats")
 
 
 @scenario()
@@ -191,3 +199,4 @@ def shmem_collapse_dontneed_mincore(s: Setup) -> None:
     s.thread("dontneed", lambda: p.madvise(s.A, s.huge, MADV_DONTNEED))
     s.thread("mincore", lambda: p.mincore(s.A, s.huge))
     s.finally_(lambda results: None if results["mincore"] == s.huge else f"{results['mincore']} pages are in core")
+    s.sometimes("retracted", "reclaimed_fast", "mincore_pte_range")

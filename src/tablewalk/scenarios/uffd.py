@@ -53,6 +53,7 @@ def uffd_move_and_dontneed(s: Setup) -> None:
     p, uffd, source = _to_move(s)
     s.thread("move", lambda: uffd.move(s.A, source))
     s.thread("dontneed", lambda: p.madvise(s.A, s.huge, MADV_DONTNEED))
+    s.sometimes("reclaimed_fast", "move_present_ptes")
 
 
 @scenario(arch="x86-pae/1", options={"highpte": "y"})
@@ -61,6 +62,7 @@ def uffd_move_and_dontneed_highpte(s: Setup) -> None:
     p, uffd, source = _to_move(s)
     s.thread("move", lambda: uffd.move(s.A, source))
     s.thread("dontneed", lambda: p.madvise(s.A, s.huge, MADV_DONTNEED))
+    s.sometimes("reclaimed_fast", "move_present_ptes")
 
 
 @scenario()
@@ -70,6 +72,7 @@ def uffd_move_huge_twice(s: Setup) -> None:
     s.thread("first", lambda: uffd.move(s.A, source))
     s.thread("second", lambda: uffd.move(s.A + s.page, source + s.page))
     s.finally_(lambda results: None if 0 in results.values() else f"neither gets on: {results}")
+    s.sometimes("split_anon_folio")
 
 
 @scenario(options={"swap": "y"})
@@ -80,6 +83,7 @@ def uffd_move_swapped(s: Setup) -> None:
     s.thread("move", lambda: (uffd.move(s.A, source), p.read(s.A)))
     s.thread("swap", lambda: (p.read(source), p.madvise(source, 1, MADV_PAGEOUT)))
     s.finally_(lambda results: _misplaced(s, p, s.A))
+    s.sometimes("move_swap_pte", "swap_out_page")
 
 
 @scenario(options={"swap": "y"})
@@ -93,6 +97,7 @@ def uffd_move_cached(s: Setup) -> None:
     s.thread("move", lambda: (uffd.move(s.A, source), p.read(s.A)))
     s.thread("read", lambda: p.read(source))
     s.finally_(lambda results: _misplaced(s, p, s.A))
+    s.sometimes("move_swap_pte", "swapin_sync")
 
 
 def _misplaced(s: Setup, p: Process, address: int) -> str | None:
@@ -119,6 +124,7 @@ def uffd_wp_and_dontneed(s: Setup) -> None:
     s.thread("dontneed", lambda: p.madvise(s.A, s.huge, MADV_DONTNEED))
     s.thread("read", lambda: p.read(s.A))
     s.finally_(lambda results: None if p.write(s.A, 2) == waits else "the page can be written")
+    s.sometimes("zap_install_uffd_wp_if_needed")
 
 
 @scenario()
@@ -131,3 +137,4 @@ def guard_and_dontneed(s: Setup) -> None:
     s.thread("dontneed", lambda: p.madvise(s.A, s.huge, MADV_DONTNEED))
     s.thread("read", lambda: p.read(s.A + s.page))
     s.finally_(lambda results: None if p.read(s.A) == -1 else "the guard page can be read")
+    s.sometimes("zap_ptes")

@@ -78,6 +78,7 @@ def device_and_dontneed(s: Setup) -> None:
     hmm, vmas, end = s.model.kernel("hmm"), s.model.kernel("vma"), s.A + s.huge * s.page
     s.thread("device", _locked(s, p, lambda: len(hmm.hmm_range_fault(vmas.find_vma(p.mm, s.A), s.A, end))))
     s.finally_(lambda results: None if results["device"] == s.huge else f"{results['device']} pages are given")
+    s.sometimes("reclaimed_fast", "hmm_vma_walk_pmd")
 
 
 @scenario()

@@ -43,6 +43,7 @@ def dontneed_twice(s: Setup) -> None:
     s.thread("first", lambda: p.madvise(s.A, s.huge, MADV_DONTNEED))
     s.thread("second", lambda: p.madvise(s.A, s.huge, MADV_DONTNEED))
     s.finally_(lambda results: None if p.read(s.A) == 0 else f"the page reads {p.read(s.A)}")
+    s.sometimes("reclaimed_fast")
 
 
 @scenario()
@@ -52,6 +53,7 @@ def read_and_dontneed(s: Setup) -> None:
     s.thread("read", lambda: p.read(s.A))
     s.thread("dontneed", lambda: p.madvise(s.A, s.huge, MADV_DONTNEED))
     s.finally_(lambda results: None if results["read"] in (0, 1) else f"the read saw {results['read']}")
+    s.sometimes("reclaimed_fast", "do_anonymous_page")
 
 
 @scenario()
@@ -61,24 +63,27 @@ def gup_fast_and_dontneed(s: Setup) -> None:
     s.thread("gup", lambda: p.gup_fast(s.A))
     s.thread("dontneed", lambda: p.madvise(s.A, s.huge, MADV_DONTNEED))
     s.finally_(lambda results: None if results["gup"] == 1 else f"{results['gup']} pages were pinned")
+    s.sometimes("reclaimed_fast", "gup_fast_pte", "faultin_page")
 
 
 @scenario()
 def munmap_and_fault(s: Setup) -> None:
     """A write fault while the mapping goes away: it is served, or the task killed."""
     p = s.written()
-    s.thread("fault", lambda: p.write(s.A, 2))
+    s.thread("fault", lambda: p.write(s.A + s.page, 2))
     s.thread("munmap", lambda: p.munmap(s.A, 2 * s.huge))
     s.finally_(lambda results: None if results["fault"] in (0, -1) else f"the write returned {results['fault']}")
+    s.sometimes("do_anonymous_page: store", "free_pgtables")
 
 
 @scenario()
 def mprotect_and_fault(s: Setup) -> None:
     """A write fault while write permission is taken away: it is served, or the task killed."""
     p = s.written()
-    s.thread("fault", lambda: p.write(s.A, 2))
+    s.thread("fault", lambda: p.write(s.A + s.page, 2))
     s.thread("mprotect", lambda: p.mprotect(s.A, s.huge, PROT_READ))
     s.finally_(lambda results: None if results["fault"] in (0, -1) else f"the write returned {results['fault']}")
+    s.sometimes("do_anonymous_page: store", "change_protection")
 
 
 @scenario(pool=4)
@@ -88,6 +93,7 @@ def fork_and_dontneed(s: Setup) -> None:
     s.thread("fork", lambda: p.fork().exit())
     s.thread("dontneed", lambda: p.madvise(s.A, s.huge, MADV_DONTNEED))
     s.finally_(lambda results: None if p.read(s.A) == 0 else f"the page reads {p.read(s.A)}")
+    s.sometimes("reclaimed_fast", "copy_present_pte")
 
 
 @scenario(pool=4)
@@ -105,6 +111,7 @@ def fork_and_fault(s: Setup) -> None:
     s.thread("fault", lambda: p.write(s.A, 2))
     s.finally_(lambda results: None if results["fork"] in (1, 2) else f"the child reads {results['fork']}")
     s.finally_(lambda results: None if p.read(s.A) == 2 else f"the page reads {p.read(s.A)}")
+    s.sometimes("copy_present_pte", "do_wp_page")
 
 
 @scenario(pool=4)
@@ -112,9 +119,11 @@ def mremap_and_fault(s: Setup) -> None:
     """A fault while the mapping moves elsewhere."""
     p = s.written()
     there = s.A + 4 * s.huge * s.page
-    s.thread("fault", lambda: p.write(s.A, 2))
+    s.thread("fault", lambda: p.write(s.A + s.page, 2))
     s.thread("mremap", lambda: p.mremap(s.A, s.huge, s.huge, there))
-    s.finally_(lambda results: None if p.read(there) in (1, 2) else f"the page reads {p.read(there)}")
+    s.finally_(lambda results: None if p.read(there) == 1 else f"the page that was there reads {p.read(there)}")
+    s.finally_(lambda results: None if p.read(there + s.page) in (0, 2) else f"the other: {p.read(there + s.page)}")
+    s.sometimes("do_anonymous_page: store", "move_normal_pmd")
 
 
 @scenario()
