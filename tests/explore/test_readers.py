@@ -20,6 +20,7 @@ PROGRAMS = built_in()
         ("task_mmu", "pagemap-and-dontneed"),
         ("task_mmu", "shmem-collapse-smaps"),
         ("mincore", "shmem-collapse-mincore"),
+        ("damon_vaddr", "damon-and-dontneed"),
     ],
 )
 def test_a_reader_has_to_look_again(reader: str, name: str) -> None:

@@ -1,12 +1,24 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Published bugs of stacks, of the reverse map, and of walks of the kernel's own tables: each row undoes a fix."""
+"""Published bugs of stacks, of the reverse map, and of walks where no table need be: each row undoes a fix."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
+from ..kernel.damon_vaddr import damon_mkold_pmd_entry, damon_young_pmd_entry
 from ..kernel.mm_types import anon_vma, folio, mm_struct, ptdesc, vm_area_struct
 from ..kernel.mmap import expand_stack
 from ..kernel.mmap_lock import NO_VMA, mmap_read_lock, mmap_read_unlock
-from ..kernel.pgtable import pmd_p, pmd_populate, pmdp_get_lockless, pte_offset_kernel
+from ..kernel.pagewalk import ACTION_AGAIN
+from ..kernel.pgtable import (
+    pmd_is_table,
+    pmd_p,
+    pmd_populate,
+    pmd_trans_huge,
+    pmdp_get_lockless,
+    pte_offset_kernel,
+)
 from ..kernel.pgtable_generic import mm_inc_nr_ptes, pmd_lock, pte_unmap
 from ..kernel.ptdump import ptdump_walk_pte_range
 from ..kernel.rmap import anon_vma_chain_link, anon_vma_interval_tree_insert, find_mergeable_anon_vma
@@ -24,6 +36,43 @@ from ..machine import (
     up_write,
 )
 from . import Claim, patch
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def k18(entry: str) -> Callable[[F], F]:
+    """One of DAMON's walks, as from 6.5 (B09) to 6.17."""
+    return patch(
+        "K18",
+        title="mm/damon/vaddr: do not repeat pte_offset_map_lock() until success",
+        since="6.18",
+        site=f"damon_vaddr.{entry}",
+        files=("mm/damon/vaddr.c",),
+        mutant=True,
+        claim=Claim("race", "huge-migrate-and-damon", "I26"),
+    )
+
+
+@k18("damon_mkold_pmd_entry")
+def mkold_what_is_a_table_some_day(vma: vm_area_struct, pmd: pmd_p, addr: int, end: int, private: int) -> int:
+    """What is neither a huge page nor a table is looked at again, though it may be a huge page under migration."""
+    if neither_huge_nor_table(pmd):
+        return ACTION_AGAIN
+    return damon_mkold_pmd_entry(vma, pmd, addr, end, private)
+
+
+@k18("damon_young_pmd_entry")
+def young_what_is_a_table_some_day(vma: vm_area_struct, pmd: pmd_p, addr: int, end: int, private: int) -> int:
+    """So it is when DAMON asks who is young."""
+    if neither_huge_nor_table(pmd):
+        return ACTION_AGAIN
+    return damon_young_pmd_entry(vma, pmd, addr, end, private)
+
+
+def neither_huge_nor_table(pmd: pmd_p) -> bool:
+    """Where pte_offset_map_lock() fails for one who has not asked for the migration entry of a huge page."""
+    pmdval = pmdp_get_lockless(pmd)
+    return not pmd_trans_huge(pmdval) and not pmd_is_table(pmdval)
 
 
 @patch(

@@ -135,6 +135,7 @@ def map_and_lockptr(mm: mm_struct, pmd: pmd_p, addr: int) -> tuple[pte_p, int, s
     "mm/page_vma_mapped.c",
 )
 @trusting(*B09, "mlock:pte_offset_map_lock", race("shmem-collapse-mlock", "I1"), "mm/mlock.c")
+@trusting(*B09, "damon_vaddr:pte_offset_map_lock", race("damon-and-dontneed", "I1"), "mm/damon/vaddr.c")
 @trusting(*B09, "mincore:pte_offset_map_lock", race("mincore-and-dontneed", "I1"), "mm/mincore.c")
 @trusting(*B09, "task_mmu:pte_offset_map_lock", race("mincore-and-dontneed", "I1"), "fs/proc/task_mmu.c")
 @trusting(*B10, "guard:pte_offset_map_lock", race("guard-install-and-dontneed", "I1"), "mm/pagewalk.c")

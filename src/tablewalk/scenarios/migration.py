@@ -92,3 +92,32 @@ def huge_migrate_and_split_elsewhere(s: Setup) -> None:
     s.thread("swap-out", lambda: p.madvise(s.A, 1, MADV_PAGEOUT))
     s.finally_(lambda results: None if (p.read(s.A), q.read(s.A)) == (1, 2) else "a page has lost what was written")
     s.sometimes("split_folio")
+
+
+@scenario()
+def huge_migrate_and_damon(s: Setup) -> None:
+    """DAMON looks at a huge page under migration, and keeps its CPU from who moves it; another CPU writes to it."""
+    p = _huge(s)
+    migrate, machine = s.model.kernel("migrate"), s.model.machine
+    _, f = migrate.folio_walk(s.model.kernel("vma").vma_lookup(p.mm, s.A), s.A)
+    machine.mutex_lock(f.lock)
+    migrate.try_to_migrate(f)
+    damon = s.model.kernel("damon_vaddr")
+
+    def cpu() -> tuple[bool, bool]:
+        damon.damon_va_mkold(p.mm, s.A)
+        moving = damon.damon_va_young(p.mm, s.A)
+        sem = migrate.rmap_lock_read(f)
+        migrate.remove_migration_ptes(f, tuple([migrate.folio_page(f, i) for i in range(s.huge)]))
+        machine.up_read(sem)
+        machine.mutex_unlock(f.lock)
+        migrate.folio_put(f)
+        damon.damon_va_mkold(p.mm, s.A)
+        return moving, damon.damon_va_young(p.mm, s.A)
+
+    s.thread("damon", cpu)
+    s.thread("write-fault", lambda: p.write(s.A, 2))
+    s.finally_(lambda results: None if p.read(s.A) == 2 else f"the page reads {p.read(s.A)}, not 2")
+    s.sometimes("softleaf_entry_wait_on_locked")
+    s.sometimes_ends("the page is under migration", lambda results: not results["damon"][0])
+    s.sometimes_ends("it is young again", lambda results: results["damon"][1])

@@ -72,6 +72,16 @@ def aging_and_dontneed(s: Setup) -> None:
 
 
 @scenario()
+def damon_and_dontneed(s: Setup) -> None:
+    """DAMON makes an entry old and looks whether it is young again, while MADV_DONTNEED takes its table away."""
+    p = _emptied(s)
+    damon = s.model.kernel("damon_vaddr")
+    s.thread("damon", lambda: (damon.damon_va_mkold(p.mm, s.A), damon.damon_va_young(p.mm, s.A)))
+    s.finally_(lambda results: None if results["damon"] == (None, False) else "a page is young that nobody has used")
+    s.sometimes("damon_mkold_pmd_entry: store", "reclaimed_fast")
+
+
+@scenario()
 def device_and_dontneed(s: Setup) -> None:
     """A device that shares the address space (HMM) asks for pages, while MADV_DONTNEED takes their table away."""
     p = _emptied(s)
