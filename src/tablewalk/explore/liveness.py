@@ -2,19 +2,23 @@
 """What a suspended frame of the model still knows: where it stands, and the local variables that it may yet use.
 
 That is less than all it has seen.  A frame's value stack cannot be looked at from outside, so what is on it is worked
-out from the byte code (CPython 3.11); where that is not certain (an iterator, a half-evaluated expression, a C
-function that calls back, a local that is no plain value), nothing is said, and the frame's history stands for it.
+out from the byte code (CPython 3.11 to 3.13); where that is not certain (an iterator, a half-evaluated expression, a C
+function that calls back, a local that is no plain value, another Python), nothing is said, and the frame's history
+stands for it.
 """
 
 from __future__ import annotations
 
 import dis
+import re
+import sys
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
+_CERTAIN = sys.version_info[:2] in ((3, 11), (3, 12), (3, 13))
 _GENERATOR = 0x20 | 0x80 | 0x100 | 0x200
 _CONST, _UNKNOWN = ("const", ""), ("unknown", "")  # on the value stack; or ("local" | "global" | "method", name)
 
@@ -25,9 +29,12 @@ _STACK = {
     "DELETE_SUBSCR": (2, 0), "LOAD_ATTR": (1, 1), "BINARY_OP": (2, 1), "COMPARE_OP": (2, 1), "CONTAINS_OP": (2, 1),
     "IS_OP": (2, 1), "BINARY_SUBSCR": (2, 1), "UNARY_NEGATIVE": (1, 1), "UNARY_NOT": (1, 1), "UNARY_INVERT": (1, 1),
     "GET_ITER": (1, 1), "LIST_TO_TUPLE": (1, 1), "LIST_EXTEND": (1, 0), "LIST_APPEND": (1, 0), "RETURN_VALUE": (1, 0),
-    "JUMP_FORWARD": (0, 0), "JUMP_BACKWARD": (0, 0),
+    "JUMP_FORWARD": (0, 0), "JUMP_BACKWARD": (0, 0), "RETURN_CONST": (0, 0), "BINARY_SLICE": (3, 1),
+    "STORE_SLICE": (4, 0), "CALL_INTRINSIC_1": (1, 1), "TO_BOOL": (1, 1), "FORMAT_SIMPLE": (1, 1),
+    "FORMAT_WITH_SPEC": (2, 1), "CONVERT_VALUE": (1, 1), "END_FOR": (2 if sys.version_info < (3, 13) else 1, 0),
 }  # fmt: skip
-_JUMPS_POPPING = ("POP_JUMP_FORWARD_IF_", "POP_JUMP_BACKWARD_IF_")
+_JUMPS_POPPING = ("POP_JUMP_FORWARD_IF_", "POP_JUMP_BACKWARD_IF_", "POP_JUMP_IF_")
+_CALLS = {"CALL": 2, "CALL_KW": 3}  # what they take besides arguments
 _DIRECT = ("LOAD_ATTR", "STORE_ATTR", "BINARY_SUBSCR", "STORE_SUBSCR")  # these call a method of their operand's class
 
 Stack = tuple[tuple[str, str], ...]
@@ -88,12 +95,12 @@ def _typed(value: Any) -> Any:
 @cache
 def _places(code: CodeType) -> tuple[list[int], list[Place | None]]:
     """(offsets of a code's instructions, the place that each is)."""
-    instructions = list(dis.get_instructions(code))
+    instructions = list(_instructions(code))
     starts = [i.offset for i in instructions]
     nothing: list[Place | None] = [None] * len(starts)
-    if code.co_flags & _GENERATOR or code.co_exceptiontable or code.co_cellvars:
+    if not _CERTAIN or code.co_flags & _GENERATOR or code.co_exceptiontable or code.co_cellvars:
         return starts, nothing
-    index = {offset: i for i, offset in enumerate(starts)}
+    index = {offset: i for i, offset in reversed(list(enumerate(starts)))}
     stacks: list[Stack | None] = [None] * len(starts)
     todo: list[tuple[int, Stack]] = [(0, ())]
     follows: list[set[int]] = [set() for _ in starts]
@@ -123,13 +130,23 @@ def _places(code: CodeType) -> tuple[list[int], list[Place | None]]:
     ]
 
 
+def _instructions(code: CodeType) -> Iterator[dis.Instruction]:
+    """Those of a code; what 3.13 does to two locals in one is two."""
+    for i in dis.get_instructions(code):
+        two = re.findall("(?:LOAD|STORE)_FAST", i.opname)
+        if len(two) == 2:
+            yield from (i._replace(opname=name, argval=local) for name, local in zip(two, i.argval, strict=True))
+        else:
+            yield i
+
+
 def _place(instruction: dis.Instruction, operands: Stack, below: Stack, live: frozenset[str]) -> Place | None:
     """The place that an instruction is; a name on the stack is as alive as if it were used later."""
     if any(how in ("unknown", "method") for how, _ in below):
         return None
     callee = None
-    if instruction.opname == "CALL":
-        callee = next((e for e, how in zip(operands, ("method", "global"), strict=False) if e[0] == how), None)
+    if instruction.opname in _CALLS:
+        callee = next((e for e in operands[:2] if e[0] in ("method", "global")), None)
     elif instruction.opname in _DIRECT:
         callee = ("direct", "")
     names = live | {name for how, name in below if how == "local"}
@@ -140,16 +157,19 @@ def _effect(i: dis.Instruction, stack: Stack) -> tuple[int, list[tuple[int, Stac
     """(how many entries an instruction uses up, [(offset of what may follow or -1 for the next, stack there)]); None
     if that is not known."""
     name, arg = i.opname, i.arg or 0
-    if name in ("LOAD_FAST", "LOAD_DEREF"):
+    if name in ("LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_DEREF"):
         return 0, [(-1, (*stack, ("local", str(i.argval))))]
     if name in ("LOAD_CONST", "PUSH_NULL", "LOAD_ASSERTION_ERROR"):
         return 0, [(-1, (*stack, _CONST))]
     if name == "LOAD_GLOBAL":
-        return 0, [(-1, (*stack, *([_CONST] if arg & 1 else []), ("global", str(i.argval))))]
-    if name == "LOAD_METHOD":
+        null: Stack = (_CONST,) if arg & 1 else ()
+        value: Stack = (("global", str(i.argval)),)
+        return 0, [(-1, stack + (null + value if sys.version_info < (3, 13) else value + null))]
+    if name == "LOAD_METHOD" or (name == "LOAD_ATTR" and sys.version_info >= (3, 12) and arg & 1):
         return 1, [(-1, (*stack[:-1], ("method", str(i.argval)), _UNKNOWN))]
-    if name == "CALL":
-        return arg + 2, [(-1, (*stack[: len(stack) - arg - 2], _UNKNOWN))]
+    if name in _CALLS:
+        taken = arg + _CALLS[name]
+        return taken, [(-1, (*stack[: len(stack) - taken], _UNKNOWN))]
     if name == "COPY":
         return 0, [(-1, (*stack, stack[-arg]))]
     if name == "SWAP":
@@ -164,7 +184,8 @@ def _effect(i: dis.Instruction, stack: Stack) -> tuple[int, list[tuple[int, Stac
     if name == "RAISE_VARARGS":
         return arg, []
     if name == "FOR_ITER":
-        return 0, [(-1, (*stack, _UNKNOWN)), (int(i.argval), stack[:-1])]
+        ended = stack[:-1] if sys.version_info < (3, 12) else (*stack, _UNKNOWN)
+        return 0, [(-1, (*stack, _UNKNOWN)), (int(i.argval), ended)]
     if name.startswith(_JUMPS_POPPING):
         return 1, [(-1, stack[:-1]), (int(i.argval), stack[:-1])]
     if name in ("JUMP_IF_FALSE_OR_POP", "JUMP_IF_TRUE_OR_POP"):
@@ -175,7 +196,7 @@ def _effect(i: dis.Instruction, stack: Stack) -> tuple[int, list[tuple[int, Stac
     after = (*stack[: len(stack) - taken], *[_UNKNOWN] * put)
     if name == "STORE_FAST":
         after = tuple(_UNKNOWN if entry == ("local", str(i.argval)) else entry for entry in after)
-    if name == "RETURN_VALUE":
+    if name in ("RETURN_VALUE", "RETURN_CONST"):
         return taken, []
     return taken, [(int(i.argval) if name.startswith("JUMP_") else -1, after)]
 
@@ -193,7 +214,7 @@ def _live(instructions: list[dis.Instruction], follows: list[set[int]]) -> list[
             new = after[i]
             if instructions[i].opname == "STORE_FAST":
                 new = new - {name}
-            elif instructions[i].opname in ("LOAD_FAST", "DELETE_FAST"):
+            elif instructions[i].opname in ("LOAD_FAST", "LOAD_FAST_CHECK", "DELETE_FAST"):
                 new = new | {name}
             if new != before[i]:
                 before[i], changed = new, True
