@@ -16,8 +16,6 @@ HIGHPTE: Final = "kmap_atomic() of tables in high memory, while which nothing ma
 BUGS: Final = (
     ("K3", "f268f6cf875f", "mm/khugepaged: invoke MMU notifiers in shmem/file collapse paths", "6.1", NOTIFIERS),
     ("K16e", "", "review of free by RCU: retract_page_tables() needs an MMU notifier", "6.6", NOTIFIERS),
-    ("K41", "c444eb564fb1", "mm: thp: make the THP mapcount atomic against split (CVE-2020-29368)", "5.8",
-     "pages reused because of their mapcount, which no kernel since 5.19 does"),
     ("K45", "", "mm/pagewalk: fix race between concurrent split and refault (CVE-2026-31456)", "7.0", "huge PUDs"),
     ("K59", "", "mm/khugepaged: fix might_sleep() warn with CONFIG_HIGHPTE=y", "6.1", HIGHPTE),
     ("K62", "", "fs/proc: smaps reads migration entries of hugetlb under their lock (CVE-2025-39754)", "6.17", HUGETLB),

@@ -193,6 +193,26 @@ def huge_split_and_fault(s: Setup) -> None:
 
 
 @scenario(options={"transparent_hugepage": "always"})
+def huge_split_and_parents_fault(s: Setup) -> None:
+    """A child splits the huge page that it shares with its parent, which writes to it: that the child does not see."""
+    p = s.process()
+    p.mmap(s.A, s.huge)
+    p.fill(s.A, s.huge, 1)
+    child = p.fork()
+    s.processes.append(child)
+    there = s.A + s.page
+    s.thread("dontneed", lambda: child.madvise(s.A, 1, MADV_DONTNEED))
+    s.thread("write", lambda: p.write(there, 2))
+
+    def each_has_its_own(results: dict[str, int]) -> str | None:
+        found = p.read(there), child.read(there)
+        return None if found == (2, 1) else f"the page reads {found} in parent and child, not (2, 1)"
+
+    s.finally_(each_has_its_own)
+    s.sometimes("split_anon_pmd", "wp_page_copy")
+
+
+@scenario(options={"transparent_hugepage": "always"})
 def huge_free_and_dontneed(s: Setup) -> None:
     """MADV_FREE changes the entry of a huge page that MADV_DONTNEED unmaps."""
     p = s.process()
