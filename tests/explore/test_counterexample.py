@@ -103,3 +103,10 @@ def test_what_is_wrong_in_the_end_has_a_schedule(
     assert {"store", "load"} <= {word for line in told[4:] for word in line.split()}
     assert run(["explore", "--replay", str(path), "--html", str(tmp_path / "c.html")]) == 1
     assert capfd.readouterr().out.splitlines()[1:] == told[1:]
+
+
+def test_of_a_loop_without_end_one_round_is_told(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["explore", "huge-migrate-and-damon", "--without", "K18"]) == 1
+    told = capfd.readouterr().out.splitlines()
+    rounds = [line for line in told if "neither_huge_nor_table" in line]
+    assert "goes round a loop" in told[1] and 1 <= len(rounds) <= 2

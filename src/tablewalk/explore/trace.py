@@ -68,6 +68,8 @@ class Trace:
             last = self.events[-1] if self.events else Event(0, engine.learner.nodes[0], 0, 0)
             node = engine.learner.nodes[found.node]
             self.events.append(replace(last, thread=node.thread, node=node, before=0, after=0))
+            if found.rule == native.V_LIVELOCK:
+                self.events = one_round(self.events)
         else:
             broken = all(self._step(t) in (native.WAITS, native.IDLE) for t in range(engine.threads))
         self.holds = done and broken  # the schedule leads to what was found
@@ -155,6 +157,16 @@ class Trace:
             if rule.id == "I2" and event.before >> 12 == base and event.after != event.before:
                 return event
         return None
+
+
+def one_round(events: list[Event]) -> list[Event]:
+    """Events that go round a loop in the end, with one round of it; all where histories are told apart."""
+    nodes = [e.node.number for e in events]
+    begin = nodes.index(nodes[-1])
+    while begin and nodes[begin - 1] in nodes[begin:]:
+        begin -= 1
+    again = [i for i, node in enumerate(nodes) if node == nodes[begin] and i > begin]
+    return events[: again[0] + 1] if again else events
 
 
 def who(thread: int, names: list[str]) -> str:
