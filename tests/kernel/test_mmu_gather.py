@@ -18,7 +18,7 @@ from .process import READ, M, Process
 AREA = 0x1000_0000
 MADV_DONTNEED, MADV_HUGEPAGE = 4, 14
 NO_RECLAIM = (("pt_reclaim", "n"),)
-GUEST = (("hypervisor", "y"),)
+GUESTS = ("kvm", "hyperv", "xen")
 
 
 def unmapped(config: KernelConfig, driver: str, memory: bool = True) -> tuple[int, Process]:
@@ -39,7 +39,7 @@ def unmapped(config: KernelConfig, driver: str, memory: bool = True) -> tuple[in
         (KernelConfig(), False),
         (KernelConfig(options=NO_RECLAIM), False),
         (KernelConfig("6.12"), True),
-        (KernelConfig("6.12", options=GUEST), False),
+        *((KernelConfig("6.12", options=(("hypervisor", guest),)), False) for guest in GUESTS),
         (KernelConfig("6.14"), False),  # PT_RECLAIM: as in a guest (D10)
         (KernelConfig("6.14", options=NO_RECLAIM), True),
         (KernelConfig("6.12", "arm64"), False),
@@ -99,6 +99,30 @@ def test_vmas_are_flushed_at_once_or_one_by_one(arch: str, flushes: int, driver:
         p.mmap(start, M, prot)
         p.read(start)
     assert events(p, lambda: p.munmap(AREA, 17 * M), "TLB_FLUSHES") == [flushes]
+
+
+@pytest.mark.parametrize(
+    ("config", "interrupts", "waits"),
+    [
+        (KernelConfig(), 1, True),
+        (KernelConfig(options=(("hypervisor", "kvm"),)), 1, False),
+        (KernelConfig(options=(("hypervisor", "hyperv"),)), 0, False),
+        (KernelConfig(options=(("hypervisor", "xen"),)), 0, False),
+        (KernelConfig(arch="arm64", options=(("hypervisor", "kvm"),)), 0, False),
+        (KernelConfig(arch="mips64", options=(("hypervisor", "kvm"),)), 1, True),
+    ],
+    ids=str,
+)
+def test_how_other_cpus_are_flushed(config: KernelConfig, interrupts: int, waits: bool, driver: str) -> None:
+    """MADV_DONTNEED beside another CPU: whether that is interrupted, and whether it must have interrupts on."""
+    p = Process(config, driver)
+    p.mm.nr_cpus = 2
+    p.mmap(AREA, M)
+    p.write(AREA, 1)
+    asked: list[int] = []
+    p.model.replace("tlb:tlb_invalidate", lambda *args: asked.append(args[-1]))
+    assert events(p, lambda: p.madvise(AREA, p.page_size, MADV_DONTNEED), "IPIS") == [interrupts]
+    assert asked == [1 if waits else 2]
 
 
 @pytest.mark.parametrize(("arch", "pages"), [("x86_64", 2), ("arm64", 2), ("m68k", 0), ("microblaze", 0)])

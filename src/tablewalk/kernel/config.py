@@ -29,7 +29,7 @@ class Kconfig:
     split_ptlocks: bool = True  # SPLIT_PTE_PTLOCKS and SPLIT_PMD_PTLOCKS
     alloc_split_ptlocks: bool = False  # ALLOC_SPLIT_PTLOCKS: locks of PTE tables are allocated (lock debugging)
     highpte: bool = False  # HIGHPTE
-    hypervisor: bool = False  # no option: an x86 guest whose hypervisor flushes TLBs (Xen PV, Hyper-V, KVM)
+    hypervisor: str = "none"  # no option: who runs an x86 machine and may flush its TLBs: none, kvm, hyperv, xen
     numa: bool = True  # NUMA
     swap: bool = False  # no option: there is a swap device, which is read and written at once
     page_cluster: int = 0  # vm.page-cluster: a fault on swap reads 2^that pages; kernels begin with 3

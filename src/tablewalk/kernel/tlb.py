@@ -18,6 +18,7 @@ from ..machine import (
 )
 from .config import config
 from .mm_types import mm_struct
+from .paravirt import PV_MMU
 
 
 def flush_tlb_range(mm: mm_struct, start: int, end: int, freed_tables: bool = True) -> None:
@@ -32,8 +33,9 @@ def flush_tlb_range(mm: mm_struct, start: int, end: int, freed_tables: bool = Tr
         count(TLB_FREED_TABLES)
     others = 0
     if READ_ONCE(mm, "nr_cpus") > 1:
-        others = 2 if arch.broadcast_flush or (arch.pv_ops and config.hypervisor) else 1
-        if others == 1:
+        pv = PV_MMU[config.hypervisor if arch.pv_ops else "none"]
+        others = 2 if arch.broadcast_flush or not pv.waits else 1
+        if pv.interrupts and not arch.broadcast_flush:
             count(IPIS)
     tlb_invalidate(mm.addr, start, end, freed_tables, others)
 

@@ -12,6 +12,7 @@ from ..kernel.mmu_gather import (
     tlb_remove_table_one,
     tlb_remove_table_rcu,
 )
+from ..kernel.paravirt import PV_MMU
 from ..kernel.tlb import tlb_remove_table_sync_one
 from . import Claim, patch
 
@@ -29,7 +30,7 @@ def pv_ops_tlb_remove_table(batch: table_batch) -> None:
 
     An interrupt that flushes waits for those who have interrupts off, as get_user_pages_fast; a hypervisor does not.
     """
-    if arch.pv_ops and not config.hypervisor and not config.pt_reclaim:
+    if arch.pv_ops and not PV_MMU[config.hypervisor].rcu_tables and not config.pt_reclaim:
         tlb_remove_table_rcu(batch.addr)  # native_tlb_remove_table: tlb_remove_page
     else:
         tlb_remove_table_free(batch)

@@ -23,7 +23,7 @@ def gup_fast_and_munmap(s: Setup) -> None:
     _gup_and_munmap(s)
 
 
-@scenario(options={"hypervisor": "y"})
+@scenario(options={"hypervisor": "kvm"})
 def gup_fast_and_munmap_in_a_guest(s: Setup) -> None:
     """The hypervisor flushes, and RCU (x86)."""
     _gup_and_munmap(s)
