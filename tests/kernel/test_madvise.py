@@ -496,6 +496,16 @@ def test_huge_page_advice_where_there_are_none() -> None:
     p.exit()
 
 
+@pytest.mark.parametrize("arch", ["arm", "mips32", "m68k", "sh"])
+def test_kernels_without_huge_pages_know_no_such_advice(arch: str) -> None:
+    p = Process(KernelConfig(arch=arch))
+    start = 0x1000_0000
+    p.mmap(start, 2 * M)
+    for advice in (HUGEPAGE, NOHUGEPAGE, COLLAPSE):
+        assert p.madvise(start, 2 * M, advice) == -EINVAL
+    p.exit()
+
+
 # --- locks and flushes -------------------------------------------------------------------------------------
 
 

@@ -31,7 +31,8 @@ class Arch:
     big_endian: bool = False
     task_size: int = (1 << 47) - 4096
     # huge pages
-    has_thp: bool = True  # has_transparent_hugepage(): the CPU can; all kernels are built for it
+    has_thp: bool = True  # has_transparent_hugepage(): the CPU can, and the kernel
+    thp_advice: bool = True  # HAVE_ARCH_TRANSPARENT_HUGEPAGE: kernels are built for it, and there is advice about it
     has_move_pud: bool = True  # HAVE_MOVE_PMD and HAVE_MOVE_PUD, and arch_supports_page_table_move()
     protnone_pmd_present: bool = True  # pmd_present() of a huge page without any permission
     file_thp_deposits: bool = False  # arch_needs_pgtable_deposit(): hash MMU of powerpc

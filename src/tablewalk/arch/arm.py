@@ -46,6 +46,7 @@ def arm(release: tuple[int, int]) -> Arch:
         entry_bytes=4,
         task_size=MODULES_VADDR,
         has_thp=False,
+        thp_advice=False,
         has_move_pud=False,
         split_pmd_ptlock=False,
         first_user_address=2 << PAGE_SHIFT,

@@ -26,6 +26,7 @@ def ia64(release: tuple[int, int]) -> Arch:
         pgd_bits=TABLE_BITS - 3,
         task_size=(1 << RGN_MAP_SHIFT) - (1 << PAGE_SHIFT),
         has_thp=False,
+        thp_advice=False,
         has_move_pud=False,
         split_pmd_ptlock=False,
         rcu_table_free=False,

@@ -23,6 +23,7 @@ def m68k(release: tuple[int, int]) -> Arch:
         big_endian=True,
         task_size=0xF0000000,
         has_thp=False,
+        thp_advice=False,
         has_move_pud=False,
         split_pmd_ptlock=False,
         rcu_table_free=False,

@@ -44,4 +44,5 @@ def mips32(release: tuple[int, int]) -> Arch:
         entry_bytes=4,
         task_size=1 << 31,
         has_thp=False,
+        thp_advice=False,
     )

@@ -26,6 +26,7 @@ def parisc64(release: tuple[int, int]) -> Arch:
         big_endian=True,
         task_size=MAX_ADDRESS - 0xF000000,
         has_thp=False,
+        thp_advice=False,
         has_move_pud=False,
         split_pmd_ptlock=False,
         rcu_table_free=release >= RCU_TABLE_FREE_SINCE,

@@ -50,6 +50,7 @@ def _two_levels(name: str, task_size: int, gup_fast: bool = True) -> Arch:
         entry_bytes=4,
         task_size=task_size,
         has_thp=False,
+        thp_advice=False,
         has_move_pud=False,
         split_pmd_ptlock=False,
         rcu_table_free=False,

@@ -174,7 +174,7 @@ def sys_set_anon_vma_name(mm: mm_struct, start: int, len_in: int, name: int) -> 
 def madvise_behavior_valid(behavior: int) -> bool:
     """Whether there is such advice."""
     if behavior in (MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADV_COLLAPSE):
-        return True  # also where the CPU has no huge pages
+        return arch.thp_advice  # also where only the CPU has no huge pages
     if behavior in (MADV_MERGEABLE, MADV_UNMERGEABLE):
         return config.ksm
     if behavior in (MADV_HWPOISON, MADV_SOFT_OFFLINE):
