@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from ..arch import arch
 from ..machine import forget, load, local_irq_restore, local_irq_save, store
-from .mm_types import mm_struct
+from .mm_types import mm_struct, ptdesc
 from .page_alloc import PAGE_CELLS, page_content
 from .pgtable import (
     PRESENT,
@@ -64,18 +64,27 @@ def flush_signal_insns(mm: mm_struct, address: int) -> bool:
     return present
 
 
-def tlb_batch_pmd_scan(pmd: pmd_p, vaddr: int) -> int:
-    """Of a table that a huge page took the place of: how many of its entries are to be flushed.
+def set_pmd_at(pmd: pmd_p, vaddr: int, pmdval: int) -> int:
+    """Change a slot, under pml; returns what was there, of which the entries are to be flushed."""
+    orig = load(pmd)
+    store(pmd, pmdval)
+    if orig and not pmd_trans_huge(orig):
+        tlb_batch_pmd_scan(orig, vaddr & -arch.pmd_size)
+    return orig
 
-    `pmd` is the address of a copy of what the slot held.
-    """
-    pte = pte_offset_map(pmd, vaddr)
-    if not pte:
-        return 0
+
+def tlb_batch_pmd_scan(orig: int, vaddr: int) -> int:
+    """How many entries of the table that a slot held are to be flushed; it is mapped by a copy, on the stack."""
+    stack = ptdesc.alloc(1)
+    store(stack.entry, orig)
+    pte = pte_offset_map(stack.entry, vaddr)
     valid = 0
-    for i in range(arch.ptrs_per_pte):
-        valid += ptep_get(pte + i) & PRESENT
-    pte_unmap(pte)
+    if pte:
+        for i in range(arch.ptrs_per_pte):
+            valid += ptep_get(pte + i) & PRESENT
+        pte_unmap(pte)
+    store(stack.entry, 0)
+    stack.free(1)
     return valid
 
 
