@@ -342,7 +342,7 @@ def free_half_of_unlisted(mm: mm_struct, page: table_page) -> None:
 
 @s390_v2("page_table_free_defer")
 def unlist_and_defer(mm: mm_struct, page: table_page) -> None:
-    """The page is taken off the list, and each half that waits is noted in it; as powerpc's second version."""
+    """The page is taken off the list, and each half that waits is noted (HHead bits); as powerpc's second version."""
     spin_lock(mm.page_table_lock)
     if load(page.rcu_head) == LISTED:
         store(page.rcu_head, 0)
