@@ -43,6 +43,13 @@ def test_who_maps_two_tables_unmaps_the_second_first(name: str) -> None:
     assert (outcome.verdict, outcome.sentence) == ("exhausted", "")
 
 
+def test_who_sleeps_with_a_table_mapped_is_found_with_highpte_only() -> None:
+    lacking = KernelConfig(without=("K59", "B03"))
+    found = explore(PROGRAMS["anon-collapse-fault-highpte"], lacking)
+    assert found.rule is not None and found.rule.id == "I27"
+    assert explore(PROGRAMS["anon-collapse-fault"], lacking).verdict == "exhausted"
+
+
 def test_an_architecture_without_high_memory_refuses_it() -> None:
     with pytest.raises(TablewalkError, match="does not have it"):
         in_high_memory("fork-and-fault", "arm64/1")

@@ -7,10 +7,11 @@ from typing import Final
 
 from ..arch import arch
 from ..kernel.collapse_policy import collapse_possible
+from ..kernel.config import config
 from ..kernel.filemap import filemap_get_folio
 from ..kernel.huge_mm import thp_vma_suitable_pmd
 from ..kernel.memory_zap import free_pgtables, unmap_vmas
-from ..kernel.mm_types import address_space, folio, mm_struct, ptdesc, vm_area_struct
+from ..kernel.mm_types import address_space, folio, mm_struct, ptdesc, spinlock_t, vm_area_struct
 from ..kernel.mmap_lock import mmap_write_lock, mmap_write_unlock, vma_mark_detached, vma_start_write
 from ..kernel.mmu_gather import tlb_finish_mmu, tlb_gather_mmu
 from ..kernel.page_alloc import (
@@ -23,7 +24,17 @@ from ..kernel.page_alloc import (
     folio_ref_count,
     folio_try_get,
 )
-from ..kernel.pgtable import PFN_SHIFT, SPECIAL, page_folio, page_t, pmd_clear, pmd_p, pmd_pgtable, pmd_populate
+from ..kernel.pgtable import (
+    PFN_SHIFT,
+    SPECIAL,
+    page_folio,
+    page_t,
+    pmd_clear,
+    pmd_p,
+    pmd_pgtable,
+    pmd_populate,
+    pte_offset_kernel,
+)
 from ..kernel.pgtable import ptep_get_lockless as read_pte
 from ..kernel.pgtable_generic import (
     mm_inc_nr_ptes,
@@ -57,6 +68,7 @@ from ..machine import (
     load,
     lock_map_acquire,
     lock_map_release,
+    might_sleep,
     mt_erase,
     mt_find,
     mt_values,
@@ -68,6 +80,7 @@ from ..machine import (
 )
 from . import Claim, patch
 from .khugepaged import collapse_and_free_pmd, remove_rmaps, remove_table
+from .mm_series import kmap_atomic, kunmap_atomic
 
 FILES: Final = ("mm/khugepaged.c",)
 
@@ -361,3 +374,24 @@ def dirty_is_not_looked_at_again(mapping: address_space, f: folio) -> int:
     if result != SCAN_SUCCEED:
         folio_put(f)
     return result
+
+
+@patch(
+    "K59",
+    commit="ec649c9d454e",
+    title="mm/khugepaged: fix might_sleep() warn with CONFIG_HIGHPTE=y",
+    since="5.4",
+    site="collapse_huge_page:pmd_lock",
+    files=("mm/khugepaged.c",),
+    mutant=True,
+    claim=Claim("race", "anon-collapse-fault-highpte", "I27", without=("B03",)),
+)
+def told_while_the_table_is_mapped(mm: mm_struct, pmd: pmd_p, addr: int) -> spinlock_t:
+    """MMU notifiers are called, which may sleep, with the table mapped already: that was kmap_atomic() then (B03)."""
+    pte = pte_offset_kernel(pmd, addr)
+    if config.highpte:
+        kmap_atomic(pte)
+    might_sleep()  # mmu_notifier_invalidate_range_start()
+    if config.highpte:
+        kunmap_atomic(pte)
+    return pmd_lock(mm, pmd, addr)

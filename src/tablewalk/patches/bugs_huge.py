@@ -99,6 +99,7 @@ def by_mapcount(site: str) -> Callable[[F], F]:
     """What two patches of 5.18 changed, of which one made the other possible."""
     return patch(
         "thp-cow-mapcount",
+        commit="3bff7e3f1f16",
         title="mm/huge_memory: streamline COW logic in do_huge_pmd_wp_page(); remove stale locking logic from "
         "__split_huge_pmd()",
         since="5.18",

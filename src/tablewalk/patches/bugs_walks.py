@@ -44,6 +44,7 @@ def k18(entry: str) -> Callable[[F], F]:
     """One of DAMON's walks, as from 6.5 (B09) to 6.17."""
     return patch(
         "K18",
+        commit="b93af2cc8e03",
         title="mm/damon/vaddr: do not repeat pte_offset_map_lock() until success",
         since="6.18",
         site=f"damon_vaddr.{entry}",

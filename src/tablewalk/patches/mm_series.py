@@ -34,7 +34,7 @@ from ..kernel.pgtable import (
 )
 from ..kernel.pgtable_generic import pte_alloc, pte_lockptr, pte_offset_map, pte_unmap
 from ..kernel.vm_flags import EBUSY
-from ..machine import load, rcu_read_lock, spin_lock
+from ..machine import kmap_local, kunmap_local, load, rcu_read_lock, rcu_read_unlock, spin_lock
 from . import Claim, patch, without_code
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -172,6 +172,27 @@ def lock_anything(mm: mm_struct, pmd: pmd_p, addr: int) -> tuple[pte_p, spinlock
     return pte, ptl
 
 
+def b03(site: str) -> Callable[[F], F]:
+    """A site of B03: nobody may sleep while a table is mapped, but since C01 nobody may anyway."""
+    claim = Claim("cleanup", "uffd-move-and-dontneed-highpte")
+    title = "mm/pgtable: kmap_local_page() instead of kmap_atomic()"
+    return trusting("B03", "46c475bd676b", title, f"pgtable_generic:{site}", claim, "include/linux/pgtable.h")
+
+
+@b03("kmap_local")
+def kmap_atomic(pte: pte_p) -> None:
+    """Preemption is off until the table is unmapped, and grace periods wait for that."""
+    rcu_read_lock()  # preempt_disable()
+    kmap_local(pte)
+
+
+@b03("kunmap_local")
+def kunmap_atomic(pte: pte_p) -> None:
+    """It is on again."""
+    kunmap_local(pte)
+    rcu_read_unlock()  # preempt_enable()
+
+
 @trusting(
     "B12",
     "0d1c81edc61e",
@@ -225,9 +246,6 @@ def nothing(kind: str, id: str, commit: str, title: str, note: str, *files: str)
 nothing("cleanup", "B01", "26e1a0c3277d", "mm: use pmdp_get_lockless() without surplus barrier()",
         "one way to read a pmd once; the model has no other, and no reordering that a barrier would stop",
         "mm/gup.c", "mm/memory.c")  # fmt: skip
-nothing("cleanup", "B03", "46c475bd676b", "mm/pgtable: kmap_local_page() instead of kmap_atomic()",
-        "kmap_atomic() lets nobody sleep while a table is mapped; since C01 RCU does not either",
-        "include/linux/pgtable.h")  # fmt: skip
 nothing("cleanup", "B06", "45fe85e9811e", "mm/page_vma_mapped: delete bogosity in page_vma_mapped_walk()",
         "a test that was made already is gone", "mm/page_vma_mapped.c")  # fmt: skip
 nothing("cleanup", "B07", "90f43b0a13cd", "mm/page_vma_mapped: reformat map_pte() with less indentation",

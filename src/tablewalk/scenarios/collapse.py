@@ -107,14 +107,24 @@ def _anonymous(s: Setup) -> Process:
     return p
 
 
-@scenario()
-def anon_collapse_fault(s: Setup) -> None:
-    """MADV_COLLAPSE of anonymous memory and a write."""
+def _collapse_and_write(s: Setup) -> None:
     p = _anonymous(s)
     s.thread("collapse", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
     s.thread("fault", lambda: p.write(s.A, 2))
     s.finally_(lambda results: None if p.read(s.A) == 2 else f"the page reads {p.read(s.A)}, not 2")
     s.sometimes("thp_collapse_alloc")
+
+
+@scenario()
+def anon_collapse_fault(s: Setup) -> None:
+    """MADV_COLLAPSE of anonymous memory and a write."""
+    _collapse_and_write(s)
+
+
+@scenario(arch="x86-pae/1", options={"highpte": "y"})
+def anon_collapse_fault_highpte(s: Setup) -> None:
+    """The same with tables in high memory, each of which is mapped while it is used."""
+    _collapse_and_write(s)
 
 
 @scenario()
