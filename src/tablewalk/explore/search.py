@@ -145,6 +145,9 @@ class Search:
         self.queue = np.zeros((size, self.width), np.uint8)
         self.hashes = np.zeros((size, 2), np.uint64)
         self.index = np.zeros(size, np.int64)
+        rows = self.engine.threads + self.engine.slots + 2  # for each thread's step, and two for their comparison
+        self.steps = np.zeros((rows, self.width), np.uint8)
+        self.step_hashes = np.zeros((rows, 2), np.uint64)
         self.table = np.zeros(1 << 16, np.uint64)
         self.second = np.zeros(1 << 16 if self.wide or self.exact else 1, np.uint64)
         self.kept = np.zeros((1 << 15 if self.exact else 1, self.width), np.uint8)
@@ -218,14 +221,14 @@ class Search:
 
     def _walk(self, seed: int, steps: Any) -> int:
         tables, start = self.engine.tables.all, self.queue[0]
-        return int(walk(tables, start, self.hashes[0], self.scratch, self.reduction, seed, steps))
+        return walk(tables, start, self.scratch, self.steps, self.step_hashes, self.reduction, seed, steps)
 
     def _loop(self, began: float) -> str:
         while True:
             status = search(
                 self.engine.tables.all, self.queue, self.hashes, self.index, self.table, self.second, self.kept,
-                self.parent, self.finals, self.ends, self.rules, self.io, self.scratch, self.reduction,
-                self.limits.switches, self.depth_first, self.stop, self._budget(),
+                self.parent, self.finals, self.ends, self.rules, self.io, self.scratch, self.steps, self.step_hashes,
+                self.reduction, self.limits.switches, self.depth_first, self.stop, self._budget(),
             )  # fmt: skip
             if status == MISSED:
                 self._learn()

@@ -141,7 +141,16 @@ class Tables:
         self.dims[:4] = threads, slots, 0, 2 * (threads + slots) + 2
 
 
-COUNTED = 8  # where a scratch array has, in rows like those of `future`, what is counted on not to be there
+# of a scratch array, beside a miss: the steps from a state, what broke a rule, who waits, operations; of each step who
+# takes it; of each broken rule what it is; a log that nobody reads; a list; and in rows like those of `future` what is
+# counted on not to be there
+NR_STEPS, NR_BAD, NR_WAITING, NR_OPERATIONS = range(4, 8)
+WHO = 8
+BAD = WHO + MAX_THREADS
+LOG = BAD + 4 * MAX_THREADS
+TODO = LOG + 2
+MAX_TODO = 64
+COUNTED = TODO + MAX_TODO
 
 
 def scratch() -> np.ndarray:
