@@ -413,24 +413,25 @@ def chance(random: np.ndarray) -> float:
     return float(mix(random[0]) >> np.uint64(11)) / (1 << 53)
 
 
-@entry
+@jit
 def walk(
-    A: Ints, start: Bytes, m: Ints, buf: ByteRows, hb: HashRows, reduction: int, seed: int, steps_of: Ints
+    A: np.ndarray, start: np.ndarray, m: np.ndarray, buf: np.ndarray, hb: np.ndarray, reduction: int, seed: int
 ) -> int:
     """Take steps of threads chosen at random until nobody can go on; MISSED if something is missing.
 
-    `steps_of`: how many each thread took.
+    `m` has at WHO how many each thread took.
     """
     threads = A[NR_THREADS] + A[NR_SLOTS]
     state, after = buf[0], buf[1]
     copy(state, start)
     h, random = hb[0], hb[1]  # the hash is not looked at
     random[0] = seed
+    for t in range(threads):
+        m[WHO + t] = 0
     log = m[LOG : LOG + 2]
     stay = chance(random)
     t = 0
     tries = steps = 0
-    steps_of[:] = 0
     while tries < threads and steps < MAX_WALK:
         if tries or chance(random) > stay:
             t = int(chance(random) * threads) if tries == 0 else (t + 1) % threads
@@ -447,8 +448,25 @@ def walk(
         if status == OK:
             copy(state, after)
             steps += 1
-            steps_of[t] += 1
+            m[WHO + t] += 1
             tries = 0
+    return DONE
+
+
+@entry
+def walks(
+    A: Ints, start: Bytes, m: Ints, buf: ByteRows, hb: HashRows, reduction: int, seeds: Ints, steps: Ints
+) -> int:
+    """Take walks with seeds from seeds[0], which goes on, up to seeds[1]; MISSED if something is missing.
+
+    `steps`: how many each thread took in those that came to their end.
+    """
+    while seeds[0] < seeds[1]:
+        if walk(A, start, m, buf, hb, reduction, seeds[0]) == MISSED:
+            return MISSED
+        for t in range(steps.shape[0]):
+            steps[t] += m[WHO + t]
+        seeds[0] += 1
     return DONE
 
 

@@ -34,7 +34,7 @@ from .loop import (
     insert,
     rehash,
     search,
-    walk,
+    walks,
 )
 from .native import FUTURES, M1, M2, NONE
 from .tables import COUNTED, FUTURE_ROW, LINK_BITS, Bound, scratch
@@ -207,21 +207,23 @@ class Search:
     def _warm_up(self) -> None:
         """Walk at random for a while, to see what is shared before the search counts on what is not."""
         self._warming = True
-        seed = quiet = 0
-        steps = np.zeros(len(self.lengths), np.int64)
-        while quiet < (QUIET_WALKS if self.reduction != NONE else FEW_WALKS) and seed < MAX_WALKS:
+        wanted = QUIET_WALKS if self.reduction != NONE else FEW_WALKS
+        quiet = 0  # since this walk
+        seeds, steps = np.zeros(2, np.int64), np.zeros(len(self.lengths), np.int64)
+        while seeds[0] < (end := min(quiet + wanted, MAX_WALKS)):
+            seeds[1] = end
             known = self.engine.accesses
-            while self._walk(seed, steps) == MISSED:
+            if self._walks(seeds, steps) == MISSED:
                 self._learn()
-            quiet = quiet + 1 if self.engine.accesses == known else 0
-            seed += 1
-            self.lengths += (steps - self.lengths) / min(seed, QUIET_WALKS)
+            if self.engine.accesses != known:
+                quiet = int(seeds[0]) + 1
+        self.lengths = steps / seeds[0]
         self._warming = False
         self._begin()
 
-    def _walk(self, seed: int, steps: Any) -> int:
+    def _walks(self, seeds: Any, steps: Any) -> int:
         tables, start = self.engine.tables.all, self.queue[0]
-        return walk(tables, start, self.scratch, self.steps, self.step_hashes, self.reduction, seed, steps)
+        return walks(tables, start, self.scratch, self.steps, self.step_hashes, self.reduction, seeds, steps)
 
     def _loop(self, began: float) -> str:
         while True:

@@ -135,9 +135,7 @@ class Tables:
         self.sym_thread, self.sym_node = views["sym_thread"], views["sym_node"]
         self.sym_column, self.sym_code = views["sym_column"], views["sym_code"]
         self.guard, self.path, self.pool, self.lock = views["guard"], views["path"], views["pool"], views["lock"][:, 0]
-        self.op[:, HEAD] = -1
-        self.cell[:, COL] = -1
-        self.cell[:, INDEX] = NO_INDEX
+        self.cell[0, COL] = -1
         self.dims[:4] = threads, slots, 0, 2 * (threads + slots) + 2
 
 
