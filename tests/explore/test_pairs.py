@@ -33,6 +33,8 @@ def test_a_pair_that_no_scenario_has_is_noticed() -> None:
 
 def test_the_document_has_the_table() -> None:
     assert pairs.as_markdown(PROGRAMS) in DOCUMENT.read_text()
+    triples = pairs.triples(PROGRAMS)
+    assert triples in DOCUMENT.read_text() and len(triples.splitlines()) >= 25
 
 
 def not_locked(vma: int) -> None:

@@ -41,3 +41,8 @@ def as_markdown(programs: dict[str, Program]) -> str:
         missing = ", ".join(other for other, names in of.items() if not names)
         lines.append(f"| {name} | {kind.what} | {sum(map(bool, of.values()))} | {missing} |")
     return "\n".join(lines)
+
+
+def triples(programs: dict[str, Program]) -> str:
+    """The scenarios in which three kinds meet, as Markdown."""
+    return "\n".join(f"- `{name}`" for name in programs if len(name.split("-x-")) == 3)

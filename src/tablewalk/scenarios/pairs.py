@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Each two things that may be done to the same page table, at the same time.
+"""Each two things that may be done to the same page table, and some three of them, at the same time.
 
 A table of two pages: what needs an empty entry has the first, the second is in use.  In the end each page reads as it
-does after the one and then the other, in one of both orders.
+does after one thing and then the other, in one of their orders.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import combinations_with_replacement
+from itertools import combinations_with_replacement, permutations
 from typing import Any, Final
 
 from tablewalk.explore.scenario import (
@@ -341,7 +341,7 @@ def outcomes(s: Setup, p: Process, bodies: list[Body]) -> list[tuple[int, ...]]:
     """What the pages read after nothing was done, and after the bodies one after the other, in each order."""
     machine, found = s.model.machine, []
     machine.quiescent()
-    for order in ([], bodies, bodies[::-1]):
+    for order in ((), *permutations(bodies)):
         before = list(machine.mem)
         for body in order:
             body()
@@ -351,36 +351,71 @@ def outcomes(s: Setup, p: Process, bodies: list[Body]) -> list[tuple[int, ...]]:
     return found
 
 
-def shared(a: Kind, b: Kind) -> str:
-    """The memory in which both can be done; empty if there is none: one takes the whole range of a table then."""
-    return next((m for m in MEMORIES if m in a.memories and m in b.memories), "")
+def shared(*kinds: Kind) -> str:
+    """The memory in which all can be done; empty if there is none: one takes the whole range of a table then."""
+    return next((m for m in MEMORIES if all(m in k.memories for k in kinds)), "")
 
 
-def _pair(a: Kind, b: Kind) -> None:
+def _meet(*kinds: Kind) -> None:
     def set_up(s: Setup) -> None:
-        where = shared(a, b)
+        where = shared(*kinds)
         p = memory(s, where)
-        bodies = [k.body(s, p) for k in (a, b)]
+        bodies = [k.body(s, p) for k in kinds]
         untouched, *allowed = outcomes(s, p, bodies)
         waits = s.model.kernel("fault").WOULD_WAIT
-        for k, body, again in zip((a, b), bodies, ("", AGAIN if a is b else ""), strict=True):
-            s.thread(k.name + again, body)
+        for i, k in enumerate(kinds):
+            s.thread(k.name + (AGAIN if k in kinds[:i] else ""), bodies[i])
             s.sometimes(k.in_huge if where == HUGE else k.reaches)
 
         def as_one_by_one(results: dict[str, Any]) -> str | None:
             stopped = any(waits in (r if isinstance(r, tuple) else (r,)) for r in results.values())
             for i, value in enumerate(contents(s, p)):
-                if value not in [values[i] for values in (*allowed, *([untouched] if stopped else []))]:
-                    return f"page {i} reads {value}, but {allowed[0][i]} or {allowed[1][i]} one after the other"
+                legal = {values[i] for values in allowed} | ({untouched[i]} if stopped else set())
+                if value not in legal:
+                    return f"page {i} reads {value}, but {' or '.join(map(str, legal))} one after the other"
             return None
 
         s.finally_(as_one_by_one)
 
-    set_up.__name__ = f"{a.name}-x-{b.name}"
-    set_up.__doc__ = f"{a.what[0].upper()}{a.what[1:]}, and {b.what} of the same table."
-    scenario(options=a.options | b.options, pool=6, slots=5)(set_up)
+    set_up.__name__ = "-x-".join(k.name for k in kinds)
+    *first, last = [k.what for k in kinds]
+    told = f"{', '.join(first)}, and {last} of the same table."
+    set_up.__doc__ = told[0].upper() + told[1:]
+    scenario(options=dict(option for k in kinds for option in k.options.items()), pool=6, slots=5)(set_up)
 
 
 for _a, _b in combinations_with_replacement(KINDS.values(), 2):
     if shared(_a, _b):
-        _pair(_a, _b)
+        _meet(_a, _b)
+
+# Three at a time: two that race for the table, and one that uses, moves or looks at what they leave.
+for _names in (
+    "write-fault dontneed gup-fast",
+    "write-fault dontneed collapse-anon",
+    "write-fault dontneed perf",
+    "write-fault dontneed uffd-move",
+    "write-fault dontneed uffd-copy",
+    "write-fault munmap gup-fast",
+    "write-fault munmap khugepaged",
+    "write-fault munmap pagemap",
+    "write-fault munmap exit",
+    "write-fault mprotect fork",
+    "write-fault mremap migrate",
+    "write-fault mremap dontneed",
+    "write-fault collapse-shmem exit",
+    "huge-fault dontneed gup-fast",
+    "huge-fault munmap smaps",
+    "huge-fault mremap dontneed",
+    "dontneed collapse-anon gup-fast",
+    "dontneed collapse-shmem smaps",
+    "dontneed collapse-shmem mremap",
+    "dontneed migrate gup-fast",
+    "dontneed khugepaged mincore",
+    "dontneed swap-in swap-out",
+    "dontneed uffd-copy uffd-writeprotect",
+    "munmap swap-in migrate",
+    "uffd-move swap-out dontneed",
+    "uffd-writeprotect fork write-fault",
+    "exit collapse-shmem khugepaged",
+):
+    _meet(*(KINDS[_name] for _name in _names.split()))
