@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from tablewalk.cli import run
 from tablewalk.errors import TablewalkError
+from tablewalk.explore.run import explore, from_file
+from tablewalk.explore.trace import as_table
 
 NO_RESCAN = Path(__file__).parent / "no_rescan.py"
 
@@ -71,11 +74,23 @@ def test_counterexample_as_a_page_and_as_a_trace(
     html = page.read_text()
     assert html.count('class="step"') == len(lines)
     assert "://" not in html and "pte_free_now" in html and "RCU readers: CPU1 (dontneed)" in html
+    assert re.search(r"TLB: table @\d+ → table @\d+ → page 0 of folio @\d+, writable, young, dirty<", html)
+    assert re.search(r"table @\d+, detached<", html) and re.search(r"table @\d+, CPU0 \(faults\).{1,6}s own<", html)
     events = json.loads(trace.read_text())["traceEvents"]
     assert sum(e["ph"] == "X" for e in events) == len(lines)
     begun = [(e["id"], e["cat"]) for e in events if e["ph"] == "b"]
     assert sorted(begun) == sorted((e["id"], e["cat"]) for e in events if e["ph"] == "e")
     assert any(e["name"] == "RCU" for e in events) and any(e["name"].endswith(".ptl") for e in events)
+
+
+def test_table_is_as_wide_as_is_asked_for(scenario: Path) -> None:
+    (program,) = from_file(scenario).values()
+    outcome = explore(program)
+    assert outcome.trace is not None
+    wide, narrow = (as_table(outcome.trace, outcome.threads, width) for width in (0, 120))
+    assert max(map(len, wide)) > 200 and 100 < max(map(len, narrow)) <= 120
+    assert sum(len(line.split()) for line in narrow) > sum(len(line.split()) for line in wide)
+    assert any(": none -> page 0 of folio @" in line for line in wide)
 
 
 LOST_UPDATE = """

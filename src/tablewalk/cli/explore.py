@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
+from rich.console import Console
 
 from tablewalk.cli import EXIT_BAD
 from tablewalk.cli._options import kconfig_option
@@ -19,15 +18,16 @@ from tablewalk.explore import counterexample, pairs
 from tablewalk.explore.coverage import Function, Key, Reached, as_markdown, functions, traced
 from tablewalk.explore.order import inversion, joined
 from tablewalk.explore.run import Options, Outcome, Program, built_in, explore, from_file
-from tablewalk.explore.search import REDUCTIONS, Limits, Progress, Standing
+from tablewalk.explore.search import REDUCTIONS, Limits, Search, Standing
 from tablewalk.explore.trace import as_table
 from tablewalk.machine.drivers import NEWEST, KernelConfig
+from tablewalk.report import schedule
 
 
 @click.command()
 @click.argument("what", nargs=-1, metavar="[SCENARIO|FILE.py[::SCENARIO]]...")
 @click.option("--list", "as_list", is_flag=True, help="What scenarios there are.")
-@click.option("--pairs", "as_pairs", is_flag=True, help="What meets what in them, as Markdown.")
+@click.option("--pairs", "as_pairs", is_flag=True, help="What meets what in them, by two and by three, as Markdown.")
 @click.option("--kernel", "release", default=NEWEST, show_default=True, help="Release.")
 @click.option("--without", multiple=True, metavar="ID", help="A patch the kernel lacks; repeatable.")
 @click.option("--set", "options", multiple=True, metavar="OPTION=VALUE", help="A Kconfig or sysfs option; repeatable.")
@@ -37,7 +37,7 @@ from tablewalk.machine.drivers import NEWEST, KernelConfig
     default="m1",
     show_default=True,
     help="Which steps are joined: none; m1: what is guarded, private or a release; m2: acquires too; "
-    "futures: m1, and what others will not interfere with any more.",
+    "futures: m1, and source sets of one thread: what others will not interfere with any more is done at once.",
 )
 @click.option("--depth-first", is_flag=True, help="Depth first; counterexamples are longer then.")
 @click.option("--wide", is_flag=True, help="Tell states apart by 128 bits, not 64.")
@@ -132,7 +132,7 @@ def command(
         _list(programs, as_json)
         return 0
     if as_pairs:
-        click.echo(pairs.as_markdown(programs))
+        click.echo(f"{pairs.as_markdown(programs)}\n\n{pairs.triples(programs)}")
         return 0
     if checkpoint and len(programs) != 1:
         raise TablewalkError("--checkpoint: of one scenario; give its name")
@@ -171,9 +171,9 @@ def command(
 
 
 def _chosen(what: tuple[str, ...]) -> dict[str, Program]:
+    here = built_in()
     if not what:
-        return built_in()
-    here = {} if all(".py" in name for name in what) else built_in()
+        return here
     programs: dict[str, Program] = {}
     for name in what:
         file, _, one = name.rpartition("::")
@@ -194,13 +194,9 @@ def _named(name: str, programs: dict[str, Program], hint: str) -> Program:
 
 
 def _draw(o: Outcome | None, html: Path | None, perfetto: Path | None) -> None:
-    if not (o and o.trace and (html or perfetto)):
-        return
-    from tablewalk.report import schedule  # which most searches do without
-
-    if html:
+    if o and o.trace and html:
         html.write_text(schedule.page(o, o.trace), encoding="utf-8")
-    if perfetto:
+    if o and o.trace and perfetto:
         perfetto.write_text(schedule.chrome_trace(o, o.trace), encoding="utf-8")
 
 
@@ -224,26 +220,19 @@ def _replay(path: Path, what: tuple[str, ...], html: Path | None, perfetto: Path
 def _explored(program: Program, config: KernelConfig, options: Options) -> Outcome:
     """The outcome; what goes wrong with one scenario is told, and leaves the others' alone."""
     name = program.scenario.name
-    try:
-        with _progress(name) as progress:
-            return explore(program, config, options, progress)
-    except (TablewalkError, MemoryError) as e:
-        return Outcome(name, "error", sentence=str(e) or "out of memory")
+    console = Console(stderr=True)
+    with console.status(f"{name}: learning") as status:
+
+        def progress(s: Search) -> None:
+            status.update(f"{name}: {_progress(s.standing())}")
+
+        try:
+            return explore(program, config, options, progress if console.is_terminal else None)
+        except (TablewalkError, MemoryError) as e:
+            return Outcome(name, "error", sentence=str(e) or "out of memory")
 
 
-@contextmanager
-def _progress(name: str) -> Iterator[Progress | None]:
-    """A line that says where the search stands, on a terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console  # which takes a while
-
-    with Console(stderr=True).status(f"{name}: learning") as status:
-        yield lambda s: status.update(f"{name}: {_standing(s.standing())}")
-
-
-def _standing(s: Standing) -> str:
+def _progress(s: Standing) -> str:
     found = f"{s.states:,} states" + (f" of about {s.estimate:,}" if s.estimate else "")
     left = max(0, s.estimate - s.states) / max(s.rate, 1)
     ends = f", {left:,.0f} s to go" if s.estimate else ""
@@ -291,7 +280,8 @@ def _tell_violation(o: Outcome) -> None:
     if o.sentence:
         click.echo(f"  {escape(o.sentence)}")
     if o.rule:
-        click.echo(f"  {o.rule.id}: {o.rule.statement}")
+        click.echo(f"  {o.rule.id}: {o.rule.statement} ({o.rule.source})")
     if o.trace:
-        for line in as_table(o.trace, o.threads):
+        width = Console().width if sys.stdout.isatty() else 0
+        for line in as_table(o.trace, o.threads, width):
             click.echo(escape(line))

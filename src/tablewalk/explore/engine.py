@@ -45,7 +45,6 @@ from .tables import (
     GHOST,
     GUARD,
     HEAD,
-    INDEX,
     INIT,
     INSN,
     INSN_END,
@@ -65,7 +64,6 @@ from .tables import (
     MAX_EDGES,
     MAX_NODES,
     MAX_THREADS,
-    NO_INDEX,
     OWN,
     PUBLISH,
     PUBLISHES,
@@ -204,8 +202,6 @@ class Engine:
         end = len(machine.mem)
         if end > MAX_CELLS:
             raise Bound(f"{MAX_CELLS} cells of memory")
-        a.cell[self._cells : end, COL] = -1
-        a.cell[self._cells : end, INDEX] = NO_INDEX
         for address in range(self._cells, end):
             base = machine.base_of[address]
             a.cell[address, BASE] = base
@@ -220,7 +216,7 @@ class Engine:
         cls = next(i for i, layout in enumerate(machine.layouts) if layout.name == "ptdesc")
         first = machine.layouts[cls].slots[-1].offset
         a.dims[4:6] = cls, first
-        pgtable = model.kernel("pgtable")
+        pgtable = self.pgtable = model.kernel("pgtable")
         for base, class_id in machine.class_of.items():
             if class_id == cls and machine.mem[machine.ghost_of(base)]:
                 for entry in machine.mem[base + first : machine.ghost_of(base)]:
@@ -356,7 +352,6 @@ class Engine:
     def _add_node(self, node: Node) -> None:
         """The row of a new node."""
         row = self.tables.op[node.number]
-        row[HEAD] = -1
         if node.name in OWN_CELL:
             which, _, sub = OWN_CELL[node.name]
             row[:7] = (CELL, thread_cell(node.thread, which), 0, sub, 0, 0, 0)

@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import zip_longest
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -27,6 +30,7 @@ SECTIONS = {
     "rcu_read_lock": "RCU", "rcu_read_unlock": "RCU", "irq_save": "interrupts off", "irq_restore": "interrupts off",
 }  # fmt: skip
 ENTRY_NAME = re.compile(r"ptdesc@(\d+)\.entry\[(\d+)\]")
+PAGE_NAME = re.compile(r"folio@(\d+)\.page\[(\d+)\].*")
 SINCE = re.compile(r" after its table was detached$|, which was freed( before)?$")  # said better with who did
 TAKES = ("lock", "trylock", "down_")
 GIVES = ("unlock", "up_")
@@ -43,6 +47,7 @@ class Event:
     memory: tuple[int, ...] = ()  # all cells after it
     pending: tuple[str, ...] = ()  # RCU callbacks that are not done
     holds: tuple[tuple[str, ...], ...] = ()  # by CPU: locks, RCU sections and interrupts off
+    cached: tuple[tuple[str, ...], ...] = ()  # by CPU: what its TLB has, for as long as an instruction takes
 
     def place(self) -> str:
         """Function, file and line, without the path."""
@@ -61,6 +66,8 @@ class Trace:
         self.state[: len(start)] = start
         self._miss = scratch()
         self._holds: list[list[str]] = [[] for _ in range(engine.threads + engine.slots)]
+        self._cached: list[list[str]] = [[] for _ in self._holds]
+        self._inside = [False for _ in self._holds]
         done = all([self._step(actor) == native.OK for actor in schedule])
         if found.rule in range(native.V_MESSAGE, native.V_UNORDERED + 1):
             self.schedule.append(found.actor)
@@ -87,8 +94,10 @@ class Trace:
                 break
             new = self._value(before, node)
             self._hold(node, old != new)
+            self._cache(node, old)
             memory = tuple(self.engine.cells(before))
-            self.events.append(Event(node.thread, node, old, new, memory, self._pending(before), self._held()))
+            told = memory, self._pending(before), tuple(map(tuple, self._holds)), tuple(map(tuple, self._cached))
+            self.events.append(Event(node.thread, node, old, new, *told))
         return outcome
 
     def _hold(self, node: Node, changed: bool) -> None:
@@ -101,8 +110,14 @@ class Trace:
         elif (section or node.name.startswith(GIVES)) and what in held:
             held.remove(what)
 
-    def _held(self) -> tuple[tuple[str, ...], ...]:
-        return tuple(map(tuple, self._holds))
+    def _cache(self, node: Node, value: int) -> None:
+        """Keep account of the entries that an instruction has walked through, which a CPU forgets at its end."""
+        cached = self._cached[node.thread]
+        if node.name in ("instruction_begin", "instruction_end"):
+            cached.clear()
+            self._inside[node.thread] = node.name == "instruction_begin"
+        elif self._inside[node.thread] and value and ENTRY_NAME.match(self.engine.machine.name_of(node.address)):
+            cached.append(entry_words(self.engine, value))
 
     def _pending(self, state: Any) -> tuple[str, ...]:
         found = []
@@ -186,11 +201,35 @@ def describe(engine: Engine, event: Event) -> str:
     if not node.address:
         return node.name
     cell = machine.name_of(node.address)
+    words = partial(entry_words, engine) if ENTRY_NAME.match(cell) else "{:#x}".format
     if node.name in engine.value_names and event.before != event.after:
-        return f"{node.name} {cell}: {event.before:#x} -> {event.after:#x}"
+        return f"{node.name} {cell}: {words(event.before)} -> {words(event.after)}"
     if node.name == "load":
-        return f"load {cell}: {event.before:#x}"
+        return f"load {cell}: {words(event.before)}"
     return f"{node.name} {cell}"
+
+
+def entry_words(engine: Engine, value: int) -> str:
+    """An entry of a page table: what it points to, and what it says of that."""
+    p, machine = engine.pgtable, engine.machine
+    target = value >> p.PFN_SHIFT
+    if value == 0:
+        return "none"
+    if p.pmd_is_table(value) and machine.class_of.get(target) == engine.tables.dims[4]:
+        return f"table @{target}"
+    if p.is_pte_marker(value):
+        bits = {p.PTE_MARKER_UFFD_WP: "uffd-wp", p.PTE_MARKER_POISONED: "poisoned", p.PTE_MARKER_GUARD: "guard"}
+        return "marker " + " ".join(name for bit, name in bits.items() if target & bit)
+    if p.is_swap_pte(value) and p.swp_type(value) == p.SWP_SWAP:
+        return f"swap slot {target}"
+    page = PAGE_NAME.sub(r"page \2 of folio @\1", machine.name_of(target))
+    if p.is_swap_pte(value):
+        return f"{page}, which migrates" if p.swp_type(value) == p.SWP_MIGRATION else f"{value:#x}"
+    bits = {
+        p.LEAF: "huge", p.PROTNONE: "no access", p.RW: "writable", p.ACCESSED: "young", p.DIRTY: "dirty",
+        p.UFFD_WP: "uffd-wp", p.SPECIAL: "special",
+    }  # fmt: skip
+    return ", ".join([page, *(name for bit, name in bits.items() if value & bit)])
 
 
 def shown(trace: Trace) -> list[Event]:
@@ -198,8 +237,11 @@ def shown(trace: Trace) -> list[Event]:
     return [e for e in trace.events if e.node.name not in QUIET or e is trace.events[-1]]
 
 
-def as_table(trace: Trace, names: list[str]) -> list[str]:
-    """The schedule as lines, one column a CPU, in each cell the operation and its place in the model."""
+def as_table(trace: Trace, names: list[str], width: int = 0) -> list[str]:
+    """The schedule as lines, one column a CPU, in each cell the operation and its place in the model.
+
+    `width`: how many characters a line may have; 0: as many as it takes.
+    """
     columns = sorted({e.thread for e in trace.events})
     cells = []
     for e in shown(trace):
@@ -207,4 +249,11 @@ def as_table(trace: Trace, names: list[str]) -> list[str]:
         cells.append((e.thread, f"{describe(trace.engine, e)}  [{e.place()}]" + (f"  holds {held}" if held else "")))
     rows = [{c: who(c, names) for c in columns}, *({thread: text} for thread, text in cells)]
     widths = {c: max(len(row.get(c, "")) for row in rows) for c in columns}
-    return ["  " + " | ".join(row.get(c, "").ljust(widths[c]) for c in columns).rstrip() for row in rows]
+    room = max(24, (width + 1) // len(columns) - 3) if width else max(widths.values())
+    lines = []
+    for row in rows:
+        parts = [wrap(row.get(c, ""), room, subsequent_indent="    ") for c in columns]
+        for line in zip_longest(*parts, fillvalue=""):
+            cells_ = (part.ljust(min(widths[c], room)) for c, part in zip(columns, line, strict=True))
+            lines.append("  " + " | ".join(cells_).rstrip())
+    return lines

@@ -6,7 +6,8 @@ from __future__ import annotations
 from typing import Final
 
 from tablewalk.explore.run import Outcome
-from tablewalk.explore.trace import Event, Trace, describe, shown, who
+from tablewalk.explore.tables import DETACHED, PRIVATE
+from tablewalk.explore.trace import Event, Trace, describe, entry_words, shown, who
 from tablewalk.report import chrome
 from tablewalk.report.markup import Markup, element, join
 from tablewalk.report.page import document
@@ -55,17 +56,20 @@ def _step(outcome: Outcome, trace: Trace, e: Event, before: Event | None, title:
         does = f"{describe(trace.engine, e)} [{e.place()}]" if now else ""
         held = element("div", f"holds {', '.join(holds) or 'nothing'}", cls="dim")
         cells = [element("b", who(t, outcome.threads)), element("div", does), held]
+        if t < len(outcome.threads):
+            cells.append(element("div", f"TLB: {' → '.join(e.cached[t]) or 'empty'}", cls="dim"))
         cpus.append(element("div", *cells, cls="cpu now" if now else "cpu"))
     readers = [who(t, outcome.threads) for t, holds in enumerate(e.holds) if "RCU" in holds]
     told = f"RCU readers: {', '.join(readers) or 'none'}. Pending frees: {', '.join(e.pending) or 'none'}."
     old = before.memory if before else e.memory
+    wrong = element("p", outcome.sentence, cls="warn") if e is trace.events[-1] else ""
     return element(
-        "section", element("h3", title), element("div", *cpus, cls="cpus"), element("p", told),
-        element("div", *_tables(trace, e.memory, old), cls="tree"), cls="step",
+        "section", element("h3", title), wrong, element("div", *cpus, cls="cpus"), element("p", told),
+        element("div", *_tables(trace, outcome.threads, e.memory, old), cls="tree"), cls="step",
     )  # fmt: skip
 
 
-def _tables(trace: Trace, memory: tuple[int, ...], old: tuple[int, ...]) -> list[Markup]:
+def _tables(trace: Trace, names: list[str], memory: tuple[int, ...], old: tuple[int, ...]) -> list[Markup]:
     """The page tables that live, each within the one that points to it; those without such a one beside."""
     machine = trace.engine.machine
     entries: dict[int, range] = {}
@@ -85,8 +89,12 @@ def _tables(trace: Trace, memory: tuple[int, ...], old: tuple[int, ...]) -> list
             if not value and not changed:
                 continue
             inner = box(value >> 12) if value >> 12 in entries else ""
-            parts.append(element("li", f"[{i}] {value:#x}", inner, cls="changed" if changed else ""))
-        return element("div", element("b", f"table @{base}"), element("ul", *parts) if parts else " empty", cls="table")
+            words = entry_words(trace.engine, value)
+            parts.append(element("li", f"[{i}] {words}", inner, cls="changed" if changed else ""))
+        owner = memory[machine.ghost_of(base)]
+        own = f", {who(owner - PRIVATE, names)}'s own" if PRIVATE <= owner < DETACHED else ""
+        name = element("b", f"table @{base}{', detached' if owner == DETACHED else own}")
+        return element("div", name, element("ul", *parts) if parts else " empty", cls="table")
 
     tops = [base for base in entries if base not in below]
     return [join([box(base) for base in tops])]
