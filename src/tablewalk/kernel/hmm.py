@@ -25,7 +25,7 @@ def hmm_range_fault(vma: vm_area_struct, start: int, end: int) -> tuple[page_t, 
     pages: tuple[page_t, ...] = ()
     addr = start
     while addr < end:
-        pmd, _ = find_pmd(vma.vm_mm, addr, end)
+        pmd, _ = find_pmd(vma, addr, end)
         page = hmm_vma_walk_pmd(pmd, addr) if pmd else NEED_FAULT
         if page:
             pages += (page,)

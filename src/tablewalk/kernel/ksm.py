@@ -117,7 +117,7 @@ def break_ksm_flags() -> int:
 def next_ksm_page(vma: vm_area_struct, addr: int, end: int) -> int:
     """Address of the first merged page in [addr, end), or `end`."""
     while addr < end:
-        pmd, next_ = find_pmd(vma.vm_mm, addr, end)
+        pmd, next_ = find_pmd(vma, addr, end)
         found = break_ksm_pmd_entry(vma, pmd, addr, next_) if pmd else next_
         if found < next_:
             return found

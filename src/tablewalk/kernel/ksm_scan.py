@@ -153,7 +153,7 @@ def scan_vma(scan: ksm_scan, slot: ksm_mm_slot, vma: vm_area_struct) -> tuple[ks
 def ksm_next_page(vma: vm_area_struct, addr: int) -> tuple[int, page_t]:
     """(address, page) of the VMA's first anonymous page from `addr` on, with a reference; or (its end, 0)."""
     while addr < vma.vm_end:
-        pmd, next_ = find_pmd(vma.vm_mm, addr, vma.vm_end)
+        pmd, next_ = find_pmd(vma, addr, vma.vm_end)
         at, page = next_anon_page_pmd(vma, pmd, addr, next_) if pmd else (next_, 0)
         if page:
             return at, page

@@ -31,6 +31,7 @@ from ..machine import (
 from .config import config
 from .huge_memory import __split_huge_pmd, zap_huge_pmd
 from .huge_mm import vma_is_anonymous
+from .huge_pud import zap_huge_pud
 from .mm_types import address_space, folio, mm_struct, vm_area_struct
 from .mmu_gather import (
     mmu_gather,
@@ -155,7 +156,10 @@ def zap_pud_range(tlb: mmu_gather, vma: vm_area_struct, p4d: int, addr: int, end
     while addr < end:
         pud = pud_offset(p4d, addr)
         next_addr = pud_addr_end(addr, end)
-        if load(pud):
+        value = load(pud)
+        if value & LEAF:
+            value = 0 if zap_huge_pud(tlb, vma, pud, addr, next_addr) else load(pud)
+        if value:
             zap_pmd_range(tlb, vma, pud, addr, next_addr, details)
         addr = next_addr
 

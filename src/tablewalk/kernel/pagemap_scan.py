@@ -165,7 +165,7 @@ def scan_test_walk(vma: vm_area_struct, arg: pm_scan_arg) -> tuple[int, int]:
 def scan_vma(vma: vm_area_struct, category: int, addr: int, end: int, arg: pm_scan_arg, scanned: Scanned) -> Scanned:
     """Scan [addr, end) of one VMA, PMD entry by PMD entry."""
     while addr < end and scanned[0] == 0:
-        pmd, next_ = find_pmd(vma.vm_mm, addr, end)
+        pmd, next_ = find_pmd(vma, addr, end)
         if not pmd or load(pmd) == 0:
             scanned = scan_hole(vma, category, addr, next_, arg, scanned)
         else:

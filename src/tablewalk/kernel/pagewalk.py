@@ -11,8 +11,9 @@ from typing import Final, TypeVar
 
 from ..arch import arch
 from ..machine import forget, load
-from .mm_types import mm_struct, vm_area_struct
-from .pgtable import PFN_SHIFT, TABLE_ENTRY, p4d_addr_end, pgd_addr_end, pmd_addr_end, pmd_p, pud_addr_end
+from .huge_pud import __split_huge_pud
+from .mm_types import vm_area_struct
+from .pgtable import LEAF, PFN_SHIFT, TABLE_ENTRY, p4d_addr_end, pgd_addr_end, pmd_addr_end, pmd_p, pud_addr_end
 
 ACTION_AGAIN: Final = -1 << 20  # from a handler: the entry changed meanwhile, look at it again
 
@@ -24,7 +25,7 @@ def walk_page_range_vma(vma: vm_area_struct, start: int, end: int, pmd_entry: Pm
     """Call `pmd_entry` for each PMD entry of [start, end) that is not none; 0, or what the handler ended with."""
     addr = start
     while addr < end:
-        pmd, next_ = find_pmd(vma.vm_mm, addr, end)
+        pmd, next_ = find_pmd(vma, addr, end)
         ret = walk_pmd(vma, pmd, addr, next_, pmd_entry, private) if pmd else 0
         if ret:
             return ret
@@ -58,10 +59,9 @@ def gather_page_range(
 
     A handler that returns None is called again, if there still is something.
     """
-    mm = vma.vm_mm
     addr = start
     while addr < end:
-        pmd, next_ = find_pmd(mm, addr, end)
+        pmd, next_ = find_pmd(vma, addr, end)
         if pmd and load(pmd):
             found = pmd_entry(vma, pmd, addr, next_, gathered)
         else:
@@ -84,9 +84,22 @@ def runs_of_equal(values: bytes) -> list[tuple[int, int, int]]:
     return runs
 
 
-def find_pmd(mm: mm_struct, addr: int, end: int) -> tuple[pmd_p, int]:
+def split_huge_pud(vma: vm_area_struct, pud: int, addr: int) -> int:
+    """Split a huge page as often as a fault makes it anew; what the entry shows then: a table, which stays, or nothing.
+
+    What the entry shows is read once, and looked at before it is used (walk_pud_range, walk_pmd_range).
+    """
+    while True:
+        __split_huge_pud(vma, pud, addr)
+        value = load(pud)
+        if value & LEAF == 0:
+            return value
+        forget(())
+
+
+def find_pmd(vma: vm_area_struct, addr: int, end: int) -> tuple[pmd_p, int]:
     """(address of the PMD entry, end of its range), or (0, end of the range that the missing table would cover)."""
-    slot = mm.pgd.entry + (addr >> arch.pgdir_shift & arch.ptrs_per_pgd - 1)
+    slot = vma.vm_mm.pgd.entry + (addr >> arch.pgdir_shift & arch.ptrs_per_pgd - 1)
     value = load(slot)
     if value == 0:
         return 0, pgd_addr_end(addr, end)
@@ -98,6 +111,10 @@ def find_pmd(mm: mm_struct, addr: int, end: int) -> tuple[pmd_p, int]:
     if arch.pud_bits:
         slot = (value >> PFN_SHIFT) + TABLE_ENTRY + (addr >> arch.pud_shift & arch.ptrs_per_pud - 1)
         value = load(slot)
+        if value == 0:
+            return 0, pud_addr_end(addr, end)
+    if value & LEAF:
+        value = split_huge_pud(vma, slot, addr)
         if value == 0:
             return 0, pud_addr_end(addr, end)
     if arch.pmd_bits:

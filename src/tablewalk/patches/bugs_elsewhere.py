@@ -14,7 +14,6 @@ HUGETLB: Final = "hugetlb, but for tables that are shared (huge_pmd_share.py)"
 BUGS: Final = (
     ("K3", "f268f6cf875f", "mm/khugepaged: invoke MMU notifiers in shmem/file collapse paths", "6.1", NOTIFIERS),
     ("K16e", "", "review of free by RCU: retract_page_tables() needs an MMU notifier", "6.6", NOTIFIERS),
-    ("K45", "", "mm/pagewalk: fix race between concurrent split and refault (CVE-2026-31456)", "7.0", "huge PUDs"),
     ("K62", "", "fs/proc: smaps reads migration entries of hugetlb under their lock (CVE-2025-39754)", "6.17", HUGETLB),
 )  # fmt: skip
 

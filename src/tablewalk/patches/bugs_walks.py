@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from ..kernel.damon_vaddr import damon_mkold_pmd_entry, damon_young_pmd_entry
+from ..kernel.huge_pud import __split_huge_pud
 from ..kernel.mm_types import anon_vma, folio, mm_struct, ptdesc, vm_area_struct
 from ..kernel.mmap import expand_stack
 from ..kernel.mmap_lock import NO_VMA, mmap_read_lock, mmap_read_unlock
@@ -28,6 +29,7 @@ from ..machine import (
     WRITE_ONCE,
     down_write,
     interval_tree_init,
+    load,
     might_sleep,
     publish,
     spin_lock,
@@ -145,6 +147,22 @@ def published_before_it_is_filled(vma: vm_area_struct) -> None:
     anon_vma_interval_tree_insert(anon_vma_chain_link(vma, av))
     av.num_active_vmas = 1
     up_write(av.rwsem)
+
+
+@patch(
+    "K45",
+    commit="",
+    title="mm/pagewalk: fix race between concurrent split and refault (CVE-2026-31456)",
+    since="7.0",
+    site="pagewalk.split_huge_pud",
+    files=("mm/pagewalk.c",),
+    mutant=True,
+    claim=Claim("race", "smaps-and-huge-pud-refault", "I1"),
+)
+def split_and_trust(vma: vm_area_struct, pud: int, addr: int) -> int:
+    """What the entry shows once it was seen to be something is taken to be a table."""
+    __split_huge_pud(vma, pud, addr)
+    return load(pud) if load(pud) else 0
 
 
 @patch(
