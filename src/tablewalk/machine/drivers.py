@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NEWEST = "7.x"
 NEWEST_MAJOR = 7
 FAULT_AROUND_MAX = 2 << 20  # bytes, a page table's worth
+HYPERVISORS = ("none", "kvm", "hyperv", "xen")
 THP_CHOICES = ("always", "madvise", "never", "within_size", "advise", "deny", "force")
 HPAGE_PMD_NR_MAX = 8192  # pages of the largest huge page
 RELEASES = ("6.1", "6.12", "6.18", NEWEST)
@@ -205,9 +206,7 @@ def set_option(kconfig: Any, name: str, value: str) -> None:
             raise TablewalkError(f"--set {name}={value}: {limit} is the most")
         setattr(kconfig, key, int(value))
     else:
-        from tablewalk.kernel.paravirt import PV_MMU
-
-        choices = tuple(PV_MMU) if key == "hypervisor" else THP_CHOICES
+        choices = HYPERVISORS if key == "hypervisor" else THP_CHOICES
         if value not in choices:
             raise TablewalkError(f"--set {name}={value}: one of {', '.join(choices)} is wanted")
         setattr(kconfig, key, value)
