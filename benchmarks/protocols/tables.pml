@@ -17,6 +17,7 @@
 #define PRIVATE		1
 #define ATTACHED	2
 #define DETACHED	3
+#define PUBLISHED	4	/* what is in it is seen before what points to it */
 
 #ifdef MERGED
 #define SECTION		atomic
@@ -155,7 +156,8 @@ again:
 			if
 			:: d_step { pmd == 0 -> skip }
 				nr_ptes++;
-				d_step { assert(pml == _pid + 1 && life[t] == PRIVATE); life[t] = ATTACHED; pmd = t }
+				life[t] = PUBLISHED;
+				d_step { assert(pml == _pid + 1 && life[t] == PUBLISHED); life[t] = ATTACHED; pmd = t }
 				d_step { release(pml); t = 0 }
 			:: d_step { pmd != 0 -> skip }
 				d_step { release(pml) }

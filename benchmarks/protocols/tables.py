@@ -22,6 +22,7 @@ from ..machine import (
     call_rcu,
     forget,
     load,
+    publish,
     rcu_read_lock,
     rcu_read_unlock,
     spin_lock,
@@ -84,6 +85,7 @@ def install(mm: mm_struct, pmd: int, pml: int) -> None:
     spin_lock(pml)
     if is_still(pmd, 0):
         add(mm.nr_ptes, 1)
+        publish(table.addr)
         store(pmd, mk_table(table))
         spin_unlock(pml)
     else:

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import Any
 
 import click
-from rich.console import Console
 
 from tablewalk.cli import EXIT_BAD
 from tablewalk.cli._options import kconfig_option
@@ -18,10 +20,9 @@ from tablewalk.explore import counterexample, pairs
 from tablewalk.explore.coverage import Function, Key, Reached, as_markdown, functions, traced
 from tablewalk.explore.order import inversion, joined
 from tablewalk.explore.run import Options, Outcome, Program, built_in, explore, from_file
-from tablewalk.explore.search import REDUCTIONS, Limits, Search, Standing
+from tablewalk.explore.search import REDUCTIONS, Limits, Progress, Standing
 from tablewalk.explore.trace import as_table
 from tablewalk.machine.drivers import NEWEST, KernelConfig
-from tablewalk.report import schedule
 
 
 @click.command()
@@ -171,9 +172,9 @@ def command(
 
 
 def _chosen(what: tuple[str, ...]) -> dict[str, Program]:
-    here = built_in()
     if not what:
-        return here
+        return built_in()
+    here = {} if all(".py" in name for name in what) else built_in()
     programs: dict[str, Program] = {}
     for name in what:
         file, _, one = name.rpartition("::")
@@ -194,9 +195,13 @@ def _named(name: str, programs: dict[str, Program], hint: str) -> Program:
 
 
 def _draw(o: Outcome | None, html: Path | None, perfetto: Path | None) -> None:
-    if o and o.trace and html:
+    if not (o and o.trace and (html or perfetto)):
+        return
+    from tablewalk.report import schedule  # which most searches do without
+
+    if html:
         html.write_text(schedule.page(o, o.trace), encoding="utf-8")
-    if o and o.trace and perfetto:
+    if perfetto:
         perfetto.write_text(schedule.chrome_trace(o, o.trace), encoding="utf-8")
 
 
@@ -220,19 +225,26 @@ def _replay(path: Path, what: tuple[str, ...], html: Path | None, perfetto: Path
 def _explored(program: Program, config: KernelConfig, options: Options) -> Outcome:
     """The outcome; what goes wrong with one scenario is told, and leaves the others' alone."""
     name = program.scenario.name
-    console = Console(stderr=True)
-    with console.status(f"{name}: learning") as status:
-
-        def progress(s: Search) -> None:
-            status.update(f"{name}: {_progress(s.standing())}")
-
-        try:
-            return explore(program, config, options, progress if console.is_terminal else None)
-        except (TablewalkError, MemoryError) as e:
-            return Outcome(name, "error", sentence=str(e) or "out of memory")
+    try:
+        with _progress(name) as progress:
+            return explore(program, config, options, progress)
+    except (TablewalkError, MemoryError) as e:
+        return Outcome(name, "error", sentence=str(e) or "out of memory")
 
 
-def _progress(s: Standing) -> str:
+@contextmanager
+def _progress(name: str) -> Iterator[Progress | None]:
+    """A line that says where the search stands, on a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console  # which takes a while
+
+    with Console(stderr=True).status(f"{name}: learning") as status:
+        yield lambda s: status.update(f"{name}: {_standing(s.standing())}")
+
+
+def _standing(s: Standing) -> str:
     found = f"{s.states:,} states" + (f" of about {s.estimate:,}" if s.estimate else "")
     left = max(0, s.estimate - s.states) / max(s.rate, 1)
     ends = f", {left:,.0f} s to go" if s.estimate else ""
@@ -282,6 +294,6 @@ def _tell_violation(o: Outcome) -> None:
     if o.rule:
         click.echo(f"  {o.rule.id}: {o.rule.statement} ({o.rule.source})")
     if o.trace:
-        width = Console().width if sys.stdout.isatty() else 0
+        width = get_terminal_size().columns if sys.stdout.isatty() else 0
         for line in as_table(o.trace, o.threads, width):
             click.echo(escape(line))

@@ -45,6 +45,7 @@ from .tables import (
     GHOST,
     GUARD,
     HEAD,
+    INDEX,
     INIT,
     INSN,
     INSN_END,
@@ -64,6 +65,7 @@ from .tables import (
     MAX_EDGES,
     MAX_NODES,
     MAX_THREADS,
+    NO_INDEX,
     OWN,
     PUBLISH,
     PUBLISHES,
@@ -202,6 +204,8 @@ class Engine:
         end = len(machine.mem)
         if end > MAX_CELLS:
             raise Bound(f"{MAX_CELLS} cells of memory")
+        a.cell[self._cells : end, COL] = -1
+        a.cell[self._cells : end, INDEX] = NO_INDEX
         for address in range(self._cells, end):
             base = machine.base_of[address]
             a.cell[address, BASE] = base
@@ -352,6 +356,7 @@ class Engine:
     def _add_node(self, node: Node) -> None:
         """The row of a new node."""
         row = self.tables.op[node.number]
+        row[HEAD] = -1
         if node.name in OWN_CELL:
             which, _, sub = OWN_CELL[node.name]
             row[:7] = (CELL, thread_cell(node.thread, which), 0, sub, 0, 0, 0)

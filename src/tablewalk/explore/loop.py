@@ -5,26 +5,33 @@ from __future__ import annotations
 
 import numpy as np
 
-from .jit import jit
-from .native import BROKEN, IDLE, MISS, OK, V_POOL, V_ROUNDS, V_SLOTS, get_node, note_turn, step, toggle
+from .jit import ByteBlocks, ByteRows, Bytes, HashBlocks, Hashes, HashRows, IntRows, Ints, entry, jit
+from .native import BROKEN, IDLE, MISS, OK, V_POOL, V_ROUNDS, V_SLOTS, get_node, mix, note_turn, step, toggle
 from .tables import (
     ACTOR_BITS,
+    BAD,
     EXIT,
     FIRST_COLUMN,
     KIND,
     LINK_BITS,
+    LOG,
     MAX_CODES,
     MAX_COLUMNS,
     MAX_NODES,
+    NR_BAD,
     NR_COLUMNS,
+    NR_OPERATIONS,
     NR_SLOTS,
+    NR_STEPS,
     NR_SYMMETRIES,
     NR_THREADS,
+    NR_WAITING,
     OP,
     SYM_CODE,
     SYM_COLUMN,
     SYM_NODE,
     SYM_THREAD,
+    WHO,
 )
 
 V_DEADLOCK, V_END = 100, 101  # the latter: something is wrong when all threads have ended
@@ -36,9 +43,23 @@ MAX_WALK = 3000  # steps
 
 
 @jit
-def insert(
-    table: np.ndarray, second: np.ndarray, kept: np.ndarray, h: np.ndarray, state: np.ndarray, number: int
-) -> bool:
+def same(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two states are the same."""
+    i = 0
+    while i < a.shape[0] and a[i] == b[i]:
+        i += 1
+    return i == a.shape[0]
+
+
+@jit
+def copy(to: np.ndarray, st: np.ndarray) -> None:
+    """Make one state the same as another."""
+    for i in range(to.shape[0]):
+        to[i] = st[i]
+
+
+@entry
+def insert(table: Hashes, second: Hashes, kept: ByteRows, h: Hashes, state: Bytes, number: int) -> bool:
     """Put a state into the visited set; false if it was there.
 
     It is known by 64 bits of its hash, or 128, the others in `second`; or by itself, in `kept` by its number, which is
@@ -52,7 +73,7 @@ def insert(
     while table[i]:
         if table[i] == key:
             if exact:
-                if np.array_equal(kept[second[i]], state):
+                if same(kept[second[i]], state):
                     return False
             elif not wide or second[i] == h[1]:
                 return False
@@ -60,26 +81,27 @@ def insert(
     table[i] = key
     if exact:
         second[i] = number
-        kept[number] = state
+        copy(kept[number], state)
     elif wide:
         second[i] = h[1]
     return True
 
 
-@jit
-def hash_all(A: np.ndarray, st: np.ndarray, h: np.ndarray) -> None:
+@entry
+def hash_all(A: Ints, st: Bytes, h: Hashes) -> None:
     """The hash of a state."""
-    h[:] = 0
+    h[0] = 0
+    h[1] = 0
     for t in range(A[NR_THREADS] + A[NR_SLOTS]):
         toggle(h, t, get_node(st, t))
     for c in range(A[NR_COLUMNS]):
         toggle(h, 1000 + c, int(st[A[FIRST_COLUMN] + c]))
 
 
-@jit
-def image(A: np.ndarray, g: int, st: np.ndarray, to: np.ndarray) -> None:
+@entry
+def image(A: Ints, g: int, st: Bytes, to: Bytes) -> None:
     """The state in which threads have changed places in way `g`."""
-    to[:] = st
+    copy(to, st)
     for t in range(A[NR_THREADS] + A[NR_SLOTS]):
         u = A[SYM_THREAD + g * 16 + t] if t < A[NR_THREADS] else t
         node = A[SYM_NODE + g * (MAX_NODES + 1) + get_node(st, t)]
@@ -92,18 +114,20 @@ def image(A: np.ndarray, g: int, st: np.ndarray, to: np.ndarray) -> None:
 
 
 @jit
-def least(A: np.ndarray, st: np.ndarray, h: np.ndarray) -> int:
-    """Let the state be the least of those in which threads have changed places; in which way, or 0."""
+def least(A: np.ndarray, st: np.ndarray, h: np.ndarray, old: np.ndarray, other: np.ndarray) -> int:
+    """Let the state be the least of those in which threads have changed places; in which way, or 0.
+
+    `old` and `other` are overwritten.
+    """
     way = 0
     if A[NR_SYMMETRIES]:
-        old = st.copy()
-        other = st.copy()
+        copy(old, st)
         for g in range(A[NR_SYMMETRIES]):
             image(A, g, old, other)
             for i in range(st.shape[0]):
                 if other[i] != st[i]:
                     if other[i] < st[i]:
-                        st[:] = other
+                        copy(st, other)
                         way = g + 1
                     break
         if way:
@@ -140,67 +164,65 @@ def successors(
     reduction: int,
     buf: np.ndarray,
     hb: np.ndarray,
-    who: np.ndarray,
-    bad: np.ndarray,
-    found: np.ndarray,
 ) -> bool:
-    """All steps from a state, into `buf`; `found`: steps, broken rules (in `bad`), threads that wait, operations.
+    """All steps from a state, into `buf`, and how many there are, and what else was found, into `m`.
 
     False if something is missing.
     """
-    log = np.zeros(2, np.int64)
+    log = m[LOG : LOG + 2]
+    last = buf.shape[0] - 1
     n = nbad = waiting = operations = 0
     for t in range(A[NR_THREADS] + A[NR_SLOTS]):
         node = get_node(state, t)
         if node == 0 or A[OP + node * 8 + KIND] == EXIT:
             continue
-        buf[n] = state
-        hb[n] = h
+        copy(buf[n], state)
+        copy(hb[n], h)
         status = step(A, buf[n], hb[n], m, t, reduction, log, False)
         if status == MISS:
             return False
         if status == BROKEN:
-            bad[nbad, 0] = m[0]
-            bad[nbad, 1] = m[1]
-            bad[nbad, 2] = m[2]
-            bad[nbad, 3] = t
+            for i in range(3):
+                m[BAD + nbad * 4 + i] = m[i]
+            m[BAD + nbad * 4 + 3] = t
             nbad += 1
         elif status == OK:
             operations += log[0]
-            who[n] = t | least(A, buf[n], hb[n]) << ACTOR_BITS
+            m[WHO + n] = t | least(A, buf[n], hb[n], buf[last - 1], buf[last]) << ACTOR_BITS
             n += 1
         elif status != IDLE:
             waiting += 1
-    found[0] = n
-    found[1] = nbad
-    found[2] = waiting
-    found[3] = operations
+    m[NR_STEPS] = n
+    m[NR_BAD] = nbad
+    m[NR_WAITING] = waiting
+    m[NR_OPERATIONS] = operations
     return True
 
 
 @jit
 def keep_turn(
-    A: np.ndarray, state: np.ndarray, buf: np.ndarray, hb: np.ndarray, who: np.ndarray, found: np.ndarray, bound: int
+    A: np.ndarray, state: np.ndarray, m: np.ndarray, buf: np.ndarray, hb: np.ndarray, bound: int
 ) -> int:
     """Leave out of the steps from a state those that preempt a thread once too often; how many those are."""
     threads = A[NR_THREADS]
     last = int(state[A[FIRST_COLUMN] - 2]) - 1
     goes_on = False
-    for i in range(found[0]):
-        goes_on = goes_on or who[i] == last
+    for i in range(m[NR_STEPS]):
+        goes_on = goes_on or m[WHO + i] == last
     n = 0
-    for i in range(found[0]):
-        preempts = goes_on and who[i] != last and who[i] < threads
+    for i in range(m[NR_STEPS]):
+        who = m[WHO + i]
+        preempts = goes_on and who != last and who < threads
         if preempts and state[A[FIRST_COLUMN] - 1] == bound:
             continue
-        if who[i] < threads:  # callbacks need no CPU
-            note_turn(A, buf[i], hb[i], who[i], preempts)
-        buf[n] = buf[i]
-        hb[n] = hb[i]
-        who[n] = who[i]
+        if who < threads:  # callbacks need no CPU
+            note_turn(A, buf[i], hb[i], who, preempts)
+        copy(buf[n], buf[i])
+        copy(hb[n], hb[i])
+        m[WHO + n] = who
         n += 1
-    cut = found[0] - n
-    found[0] = n
+    cut = m[NR_STEPS] - n
+    m[NR_STEPS] = n
     return cut
 
 
@@ -209,29 +231,29 @@ def note_state(
     A: np.ndarray,
     state: np.ndarray,
     here: int,
-    bad: np.ndarray,
-    found: np.ndarray,
+    m: np.ndarray,
     finals: np.ndarray,
     ends: np.ndarray,
     rules: np.ndarray,
     io: np.ndarray,
 ) -> None:
     """Count a state's steps, note what broke a rule, a deadlock, or that all is at its end."""
-    for i in range(found[1]):
-        note_rule(rules, io, bad[i, 0], bad[i, 1], bad[i, 2], here, bad[i, 3])
-    if found[0] == 0 and found[1] == 0:
-        if found[2]:
+    for i in range(m[NR_BAD]):
+        bad = BAD + i * 4
+        note_rule(rules, io, m[bad], m[bad + 1], m[bad + 2], here, m[bad + 3])
+    if m[NR_STEPS] == 0 and m[NR_BAD] == 0:
+        if m[NR_WAITING]:
             for t in range(A[NR_THREADS] + A[NR_SLOTS]):
                 node = get_node(state, t)
                 if node and A[OP + node * 8 + KIND] != EXIT:
                     note_rule(rules, io, V_DEADLOCK, node, 0, here, t)
                     break
         else:
-            finals[io[FINALS]] = state
+            copy(finals[io[FINALS]], state)
             ends[io[FINALS]] = here
             io[FINALS] += 1
-    io[TRANSITIONS] += found[0]
-    io[OPERATIONS] += found[3]
+    io[TRANSITIONS] += m[NR_STEPS]
+    io[OPERATIONS] += m[NR_OPERATIONS]
 
 
 @jit
@@ -247,8 +269,8 @@ def enqueue(
 ) -> None:
     """Put a new state at the end of the queue."""
     to = io[TAIL] & queue.shape[0] - 1
-    queue[to] = state
-    hashes[to] = h
+    copy(queue[to], state)
+    copy(hashes[to], h)
     index[to] = io[STATES]
     parent[io[STATES]] = link
     io[TAIL] += 1
@@ -265,21 +287,23 @@ def room(
     return (io[STATES] + new) * 10 <= table.shape[0] * 7 and io[FINALS] < finals.shape[0]
 
 
-@jit
+@entry
 def search(
-    A: np.ndarray,
-    queue: np.ndarray,
-    hashes: np.ndarray,
-    index: np.ndarray,
-    table: np.ndarray,
-    second: np.ndarray,
-    kept: np.ndarray,
-    parent: np.ndarray,
-    finals: np.ndarray,
-    ends: np.ndarray,
-    rules: np.ndarray,
-    io: np.ndarray,
-    m: np.ndarray,
+    A: Ints,
+    queue: ByteRows,
+    hashes: HashRows,
+    index: Ints,
+    table: Hashes,
+    second: Hashes,
+    kept: ByteRows,
+    parent: Ints,
+    finals: ByteRows,
+    ends: Ints,
+    rules: IntRows,
+    io: Ints,
+    m: Ints,
+    buf: ByteRows,
+    hb: HashRows,
     reduction: int,
     switches: int,
     depth_first: bool,
@@ -288,11 +312,6 @@ def search(
 ) -> int:
     """Expand states until none is left, something is missed or found, an array is full, or `budget` are done."""
     threads = A[NR_THREADS] + A[NR_SLOTS]
-    buf = np.zeros((threads, queue.shape[1]), np.uint8)
-    hb = np.zeros((threads, 2), np.uint64)
-    who = np.zeros(threads, np.int64)
-    bad = np.zeros((threads, 4), np.int64)
-    found = np.zeros(4, np.int64)
     while io[HEAD] < io[TAIL]:
         if budget == 0:
             return PAUSED
@@ -300,39 +319,41 @@ def search(
         if not room(queue, table, parent, finals, io, threads):
             return GROW
         pos = (io[TAIL] - 1 if depth_first else io[HEAD]) & queue.shape[0] - 1
-        if not successors(A, queue[pos], hashes[pos], m, reduction, buf, hb, who, bad, found):
+        if not successors(A, queue[pos], hashes[pos], m, reduction, buf, hb):
             return MISSED
         here = index[pos]
         if depth_first:
             io[TAIL] -= 1
         else:
             io[HEAD] += 1
-        note_state(A, queue[pos], here, bad, found, finals, ends, rules, io)
+        note_state(A, queue[pos], here, m, finals, ends, rules, io)
         if switches >= 0:
-            io[CUT] += keep_turn(A, queue[pos], buf, hb, who, found, switches)
-        for i in range(found[0]):
+            io[CUT] += keep_turn(A, queue[pos], m, buf, hb, switches)
+        for i in range(m[NR_STEPS]):
             if insert(table, second, kept, hb[i], buf[i], io[STATES]):
-                enqueue(queue, hashes, index, parent, io, buf[i], hb[i], here << LINK_BITS | who[i])
+                enqueue(queue, hashes, index, parent, io, buf[i], hb[i], here << LINK_BITS | m[WHO + i])
         if stop and io[VIOLATIONS]:
             return FOUND
     return DONE
 
 
-@jit
+@entry
 def expand(
-    A: np.ndarray,
-    queue: np.ndarray,
-    hashes: np.ndarray,
-    index: np.ndarray,
-    finals: np.ndarray,
-    ends: np.ndarray,
-    rules: np.ndarray,
-    io: np.ndarray,
-    out: np.ndarray,
-    out_hashes: np.ndarray,
-    out_links: np.ndarray,
-    out_counts: np.ndarray,
-    m: np.ndarray,
+    A: Ints,
+    queue: ByteRows,
+    hashes: HashRows,
+    index: Ints,
+    finals: ByteRows,
+    ends: Ints,
+    rules: IntRows,
+    io: Ints,
+    out: ByteBlocks,
+    out_hashes: HashBlocks,
+    out_links: IntRows,
+    out_counts: Ints,
+    m: Ints,
+    buf: ByteRows,
+    hb: HashRows,
     reduction: int,
     switches: int,
     shard: int,
@@ -340,11 +361,6 @@ def expand(
     """As `search`, breadth first, for one of several shards: what it finds goes to the shards that own it."""
     threads = A[NR_THREADS] + A[NR_SLOTS]
     shards = out.shape[0]
-    buf = np.zeros((threads, queue.shape[1]), np.uint8)
-    hb = np.zeros((threads, 2), np.uint64)
-    who = np.zeros(threads, np.int64)
-    bad = np.zeros((threads, 4), np.int64)
-    found = np.zeros(4, np.int64)
     while io[HEAD] < io[TAIL]:
         for owner in range(shards):
             if out_counts[owner] + threads > out.shape[1]:
@@ -352,36 +368,36 @@ def expand(
         if io[FINALS] >= finals.shape[0]:
             return GROW
         pos = io[HEAD] & queue.shape[0] - 1
-        if not successors(A, queue[pos], hashes[pos], m, reduction, buf, hb, who, bad, found):
+        if not successors(A, queue[pos], hashes[pos], m, reduction, buf, hb):
             return MISSED
         here = index[pos] * shards + shard
         io[HEAD] += 1
-        note_state(A, queue[pos], here, bad, found, finals, ends, rules, io)
+        note_state(A, queue[pos], here, m, finals, ends, rules, io)
         if switches >= 0:
-            io[CUT] += keep_turn(A, queue[pos], buf, hb, who, found, switches)
-        for i in range(found[0]):
+            io[CUT] += keep_turn(A, queue[pos], m, buf, hb, switches)
+        for i in range(m[NR_STEPS]):
             to = np.int64((hb[i, 0] >> np.uint64(40)) % np.uint64(shards))
             n = out_counts[to]
-            out[to, n] = buf[i]
-            out_hashes[to, n] = hb[i]
-            out_links[to, n] = here << LINK_BITS | who[i]
+            copy(out[to, n], buf[i])
+            copy(out_hashes[to, n], hb[i])
+            out_links[to, n] = here << LINK_BITS | m[WHO + i]
             out_counts[to] = n + 1
     return DONE
 
 
-@jit
+@entry
 def absorb(
-    queue: np.ndarray,
-    hashes: np.ndarray,
-    index: np.ndarray,
-    table: np.ndarray,
-    second: np.ndarray,
-    kept: np.ndarray,
-    parent: np.ndarray,
-    io: np.ndarray,
-    new: np.ndarray,
-    new_hashes: np.ndarray,
-    new_links: np.ndarray,
+    queue: ByteRows,
+    hashes: HashRows,
+    index: Ints,
+    table: Hashes,
+    second: Hashes,
+    kept: ByteRows,
+    parent: Ints,
+    io: Ints,
+    new: ByteRows,
+    new_hashes: HashRows,
+    new_links: Ints,
     count: int,
 ) -> None:
     """Take over states that another shard found and this one owns; there is room for them."""
@@ -391,46 +407,71 @@ def absorb(
 
 
 @jit
+def chance(random: np.ndarray) -> float:
+    """The next number of a sequence, from 0 to 1."""
+    random[0] += np.uint64(0x9E3779B97F4A7C15)
+    return float(mix(random[0]) >> np.uint64(11)) / (1 << 53)
+
+
+@jit
 def walk(
-    A: np.ndarray, start: np.ndarray, h0: np.ndarray, m: np.ndarray, reduction: int, seed: int, steps_of: np.ndarray
+    A: np.ndarray, start: np.ndarray, m: np.ndarray, buf: np.ndarray, hb: np.ndarray, reduction: int, seed: int
 ) -> int:
     """Take steps of threads chosen at random until nobody can go on; MISSED if something is missing.
 
-    `steps_of`: how many each thread took.
+    `m` has at WHO how many each thread took.
     """
-    np.random.seed(seed)
     threads = A[NR_THREADS] + A[NR_SLOTS]
-    state = start.copy()
-    after = start.copy()
-    h = h0.copy()
-    log = np.zeros(2, np.int64)
-    stay = np.random.random()
+    state, after = buf[0], buf[1]
+    copy(state, start)
+    h, random = hb[0], hb[1]  # the hash is not looked at
+    random[0] = seed
+    for t in range(threads):
+        m[WHO + t] = 0
+    log = m[LOG : LOG + 2]
+    stay = chance(random)
     t = 0
     tries = steps = 0
-    steps_of[:] = 0
     while tries < threads and steps < MAX_WALK:
-        if tries or np.random.random() > stay:
-            t = np.random.randint(threads) if tries == 0 else (t + 1) % threads
+        if tries or chance(random) > stay:
+            t = int(chance(random) * threads) if tries == 0 else (t + 1) % threads
         tries += 1
         node = get_node(state, t)
         if node == 0 or A[OP + node * 8 + KIND] == EXIT:
             continue
-        after[:] = state
+        copy(after, state)
         status = step(A, after, h, m, t, reduction, log, False)
         if status == MISS:
             return MISSED
         if status == BROKEN:
             return DONE
         if status == OK:
-            state[:] = after
+            copy(state, after)
             steps += 1
-            steps_of[t] += 1
+            m[WHO + t] += 1
             tries = 0
     return DONE
 
 
-@jit
-def rehash(table: np.ndarray, second: np.ndarray, new: np.ndarray, new_second: np.ndarray) -> None:
+@entry
+def walks(
+    A: Ints, start: Bytes, m: Ints, buf: ByteRows, hb: HashRows, reduction: int, seeds: Ints, steps: Ints
+) -> int:
+    """Take walks with seeds from seeds[0], which goes on, up to seeds[1]; MISSED if something is missing.
+
+    `steps`: how many each thread took in those that came to their end.
+    """
+    while seeds[0] < seeds[1]:
+        if walk(A, start, m, buf, hb, reduction, seeds[0]) == MISSED:
+            return MISSED
+        for t in range(steps.shape[0]):
+            steps[t] += m[WHO + t]
+        seeds[0] += 1
+    return DONE
+
+
+@entry
+def rehash(table: Hashes, second: Hashes, new: Hashes, new_second: Hashes) -> None:
     """Put all of a visited set into a larger one."""
     mask = np.uint64(new.shape[0] - 1)
     for i in range(table.shape[0]):

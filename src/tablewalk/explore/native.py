@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .jit import jit
+from .jit import Bytes, Hashes, Ints, entry, jit
 from .tables import (
     ACQUIRE,
     ADD,
@@ -72,6 +72,7 @@ from .tables import (
     LOCKTYPE,
     MAP,
     MAX_CELLS,
+    MAX_TODO,
     MUTEX,
     NCODE,
     NO_INDEX,
@@ -104,6 +105,7 @@ from .tables import (
     SUB,
     TABLE_CLASS,
     TABLE_ENTRY,
+    TODO,
     TOLERANT,
     TRIED,
     TRY,
@@ -375,12 +377,11 @@ def note_access(A: np.ndarray, m: np.ndarray, address: int, t: int, write: bool)
 @jit
 def publish(A: np.ndarray, st: np.ndarray, h: np.ndarray, m: np.ndarray, base: int) -> bool:
     """The object is nobody's own any more, nor what its fields point to."""
-    todo = np.zeros(64, np.int64)
     n = 1
-    todo[0] = base
+    m[TODO] = base
     while n:
         n -= 1
-        b = A[CELLS + (todo[n]) * 16 + BASE]
+        b = A[CELLS + m[TODO + n] * 16 + BASE]
         if b == 0:
             continue
         owner = value(A, st, A[CELLS + b * 16 + GHOST])
@@ -391,8 +392,8 @@ def publish(A: np.ndarray, st: np.ndarray, h: np.ndarray, m: np.ndarray, base: i
         cls = A[CELLS + b * 16 + CLS]
         for i in range(A[POINTERS + cls * 32 + 0]):
             v = value(A, st, b + A[POINTERS + cls * 32 + 1 + i])
-            if v > 0 and n < 63:
-                todo[n] = v
+            if v > 0 and n < MAX_TODO - 1:
+                m[TODO + n] = v
                 n += 1
     return True
 
@@ -850,10 +851,8 @@ def joined(
             return BROKEN
 
 
-@jit
-def step(
-    A: np.ndarray, st: np.ndarray, h: np.ndarray, m: np.ndarray, t: int, reduction: int, log: np.ndarray, one: bool
-) -> int:
+@entry
+def step(A: Ints, st: Bytes, h: Hashes, m: Ints, t: int, reduction: int, log: Ints, one: bool) -> int:
     """Let thread `t` take a step on the state, and with FUTURES all threads what commutes with all that can come.
 
     `log` has the nodes passed from log[1] on, their number in log[0].

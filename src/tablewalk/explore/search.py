@@ -34,7 +34,7 @@ from .loop import (
     insert,
     rehash,
     search,
-    walk,
+    walks,
 )
 from .native import FUTURES, M1, M2, NONE
 from .tables import COUNTED, FUTURE_ROW, LINK_BITS, Bound, scratch
@@ -145,6 +145,9 @@ class Search:
         self.queue = np.zeros((size, self.width), np.uint8)
         self.hashes = np.zeros((size, 2), np.uint64)
         self.index = np.zeros(size, np.int64)
+        rows = self.engine.threads + self.engine.slots + 2  # for each thread's step, and two for their comparison
+        self.steps = np.zeros((rows, self.width), np.uint8)
+        self.step_hashes = np.zeros((rows, 2), np.uint64)
         self.table = np.zeros(1 << 16, np.uint64)
         self.second = np.zeros(1 << 16 if self.wide or self.exact else 1, np.uint64)
         self.kept = np.zeros((1 << 15 if self.exact else 1, self.width), np.uint8)
@@ -204,28 +207,30 @@ class Search:
     def _warm_up(self) -> None:
         """Walk at random for a while, to see what is shared before the search counts on what is not."""
         self._warming = True
-        seed = quiet = 0
-        steps = np.zeros(len(self.lengths), np.int64)
-        while quiet < (QUIET_WALKS if self.reduction != NONE else FEW_WALKS) and seed < MAX_WALKS:
+        wanted = QUIET_WALKS if self.reduction != NONE else FEW_WALKS
+        quiet = 0  # since this walk
+        seeds, steps = np.zeros(2, np.int64), np.zeros(len(self.lengths), np.int64)
+        while seeds[0] < (end := min(quiet + wanted, MAX_WALKS)):
+            seeds[1] = end
             known = self.engine.accesses
-            while self._walk(seed, steps) == MISSED:
+            if self._walks(seeds, steps) == MISSED:
                 self._learn()
-            quiet = quiet + 1 if self.engine.accesses == known else 0
-            seed += 1
-            self.lengths += (steps - self.lengths) / min(seed, QUIET_WALKS)
+            if self.engine.accesses != known:
+                quiet = int(seeds[0]) + 1
+        self.lengths = steps / seeds[0]
         self._warming = False
         self._begin()
 
-    def _walk(self, seed: int, steps: Any) -> int:
+    def _walks(self, seeds: Any, steps: Any) -> int:
         tables, start = self.engine.tables.all, self.queue[0]
-        return int(walk(tables, start, self.hashes[0], self.scratch, self.reduction, seed, steps))
+        return walks(tables, start, self.scratch, self.steps, self.step_hashes, self.reduction, seeds, steps)
 
     def _loop(self, began: float) -> str:
         while True:
             status = search(
                 self.engine.tables.all, self.queue, self.hashes, self.index, self.table, self.second, self.kept,
-                self.parent, self.finals, self.ends, self.rules, self.io, self.scratch, self.reduction,
-                self.limits.switches, self.depth_first, self.stop, self._budget(),
+                self.parent, self.finals, self.ends, self.rules, self.io, self.scratch, self.steps, self.step_hashes,
+                self.reduction, self.limits.switches, self.depth_first, self.stop, self._budget(),
             )  # fmt: skip
             if status == MISSED:
                 self._learn()

@@ -135,13 +135,20 @@ class Tables:
         self.sym_thread, self.sym_node = views["sym_thread"], views["sym_node"]
         self.sym_column, self.sym_code = views["sym_column"], views["sym_code"]
         self.guard, self.path, self.pool, self.lock = views["guard"], views["path"], views["pool"], views["lock"][:, 0]
-        self.op[:, HEAD] = -1
-        self.cell[:, COL] = -1
-        self.cell[:, INDEX] = NO_INDEX
+        self.cell[0, COL] = -1
         self.dims[:4] = threads, slots, 0, 2 * (threads + slots) + 2
 
 
-COUNTED = 8  # where a scratch array has, in rows like those of `future`, what is counted on not to be there
+# of a scratch array, beside a miss: the steps from a state, what broke a rule, who waits, operations; of each step who
+# takes it; of each broken rule what it is; a log that nobody reads; a list; and in rows like those of `future` what is
+# counted on not to be there
+NR_STEPS, NR_BAD, NR_WAITING, NR_OPERATIONS = range(4, 8)
+WHO = 8
+BAD = WHO + MAX_THREADS
+LOG = BAD + 4 * MAX_THREADS
+TODO = LOG + 2
+MAX_TODO = 64
+COUNTED = TODO + MAX_TODO
 
 
 def scratch() -> np.ndarray:

@@ -106,8 +106,8 @@ class ParallelSearch(Search):
         return int(
             expand(
                 self.engine.tables.all, s.queue, s.hashes, s.index, s.finals, s.ends, s.rules, s.io,
-                self._out[i], self._out_hashes[i], self._out_links[i], self._counts[i], s.scratch, self.reduction,
-                self.limits.switches, i,
+                self._out[i], self._out_hashes[i], self._out_links[i], self._counts[i], s.scratch, s.steps,
+                s.step_hashes, self.reduction, self.limits.switches, i,
             )
         )  # fmt: skip
 
