@@ -34,14 +34,15 @@ MAPCOUNT = Rule("I13", "a folio's mapcount is the number of entries that map it"
 REFCOUNT = Rule("I14", "a folio's references are those of entries, cache and pins", "mm/khugepaged.c")
 SLEEP = Rule("I27", "nothing sleeps in atomic context", "Documentation/locking/spinlocks.rst")
 DEADLOCK = Rule("I28", "no deadlock, and locks are taken in one order", "mm/rmap.c, mm/filemap.c")
+SECONDARY = Rule("I16", "what a secondary MMU maps its process maps too", "Documentation/mm/mmu_notifier.rst")
 RMAP = Rule("I25", "the reverse map finds what maps a page: no migration entry is left", "mm/mremap.c, mm/rmap.c")
 PROGRESS = Rule("I26", "no loop goes on for ever by itself", "mm/memory.c")
 ORDER = Rule("I31", "what a table or page holds is seen before the entry that shows it", "mm/memory.c pmd_install()")
 BUG = Rule("BUG", "the kernel's own assertions hold", "the model")
 LEAK = Rule("LEAK", "what is allocated is reachable or freed", "the model")
 RESULT = Rule("RESULT", "the scenario's own assertion", "the scenario")
-RULES = (FREED, DETACHED, GUARD, ONE_SLOT, BALANCE, NR_PTES, RSS, MAPCOUNT, REFCOUNT, RMAP, PROGRESS, SLEEP, DEADLOCK,
-         ORDER, BUG, LEAK, RESULT)  # fmt: skip
+RULES = (FREED, DETACHED, GUARD, ONE_SLOT, BALANCE, NR_PTES, RSS, MAPCOUNT, REFCOUNT, SECONDARY, RMAP, PROGRESS, SLEEP,
+         DEADLOCK, ORDER, BUG, LEAK, RESULT)  # fmt: skip
 
 _NATIVE = {
     native.V_FREED: (FREED, "accesses {cell}, which was freed"),
@@ -110,6 +111,8 @@ class _Census:
         machine, load = self.machine, self.machine.load
         for address in self.live("mm_struct"):
             yield from self._mm(self.types.mm_struct(address))
+        for address in self.live("kvm"):
+            yield from self._guest(self.types.kvm(address))
         for address in self.live("address_space"):
             for _, value in machine.xa_range(self.types.address_space(address).i_pages, 0, 1 << 62):
                 if value > self.filemap.XA_RETRY_ENTRY:
@@ -152,6 +155,15 @@ class _Census:
             counted = load(getattr(mm, name))
             if counted != found[name]:
                 yield RSS, f"mm {mm.addr}: {name} is {counted}, there are {found[name]}"
+
+    def _guest(self, vm: Any) -> Iterator[tuple[Rule, str]]:
+        walk, page_size = self.model.kernel("fault").hardware_walk, self.arch.page_size
+        for gfn in range(vm.npages):
+            spte = self.machine.load(vm.spte + gfn)
+            page = self.p.pte_page(spte)
+            found = walk(vm.addr, vm.mm, vm.userspace_addr + gfn * page_size, spte & self.p.RW != 0) if spte else 0
+            if spte and found != self.pa.page_content(page):
+                yield SECONDARY, f"page {gfn} of the guest is struct page {page}, which its process does not map there"
 
     def _walk(self, table: Any, level: int, sizes: list[int], found: Counter[str]) -> None:
         self.tables.add(table.addr)

@@ -35,6 +35,7 @@ from .mmap_lock import (
     mmap_write_unlock,
     vma_start_write,
 )
+from .mmu_notifier import mmu_notifier_invalidate_range_end, mmu_notifier_invalidate_range_start
 from .page_alloc import (
     PG_SWAPBACKED,
     copy_page,
@@ -222,9 +223,11 @@ def collapse_pmd_of_vma(vma: vm_area_struct, address: int, pmd: pmd_p, new: foli
         return result
     av = vma.anon_vma
     anon_vma_lock_write(av)
+    mmu_notifier_invalidate_range_start(vma, address, address + arch.pmd_size)
     pml = pmd_lock(mm, pmd, address)
     pmdval = pmdp_collapse_flush(vma, address, pmd)
     spin_unlock(pml)
+    mmu_notifier_invalidate_range_end(vma, address, address + arch.pmd_size)
     tlb_remove_table_sync_one()
     pgtable = pmd_pgtable(pmdval)
     ptl = pte_lockptr(mm, pmdval)

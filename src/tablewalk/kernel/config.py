@@ -31,6 +31,7 @@ class Kconfig:
     highpte: bool = False  # HIGHPTE
     hypervisor: str = "none"  # no option: who runs an x86 machine and may flush its TLBs: none, kvm, hyperv, xen
     numa: bool = True  # NUMA
+    mmu_notifier: bool = False  # MMU_NOTIFIER: distributions have it, and it does nothing until somebody subscribes
     swap: bool = False  # no option: there is a swap device, which is read and written at once
     page_cluster: int = 0  # vm.page-cluster: a fault on swap reads 2^that pages; kernels begin with 3
     known_contents: bool = False  # no option: pages hold what the program wrote, so one of zeroes may be told

@@ -109,9 +109,12 @@ def grow_stack(mm: mm_struct, address: int) -> vm_area_struct:
     return NO_VMA
 
 
-def hardware_walk(mm: mm_struct, address: int, write: bool) -> int:
-    """Content cell that the CPU reaches through its TLB or by a page walk, or 0 where it faults."""
-    cell = tlb_lookup(mm.addr, address, write)
+def hardware_walk(asid: int, mm: mm_struct, address: int, write: bool) -> int:
+    """Content cell that an MMU reaches through its TLB or by a page walk, or 0 where it faults.
+
+    `asid` is what its TLB knows the address space by: the mm's address, for a CPU.
+    """
+    cell = tlb_lookup(asid, address, write)
     if cell:
         return cell
     pmd = mm_find_pmd(mm, address)
@@ -125,14 +128,14 @@ def hardware_walk(mm: mm_struct, address: int, write: bool) -> int:
         if pmdval & needed != needed:
             return 0
         cell = page_content(pmd_page(pmdval) + PAGE_CELLS * pte_index(address))
-        tlb_fill(mm.addr, address, (), cell, pmdval & RW != 0, arch.pmd_shift)
+        tlb_fill(asid, address, (), cell, pmdval & RW != 0, arch.pmd_shift)
         return cell
     table = pmd_pgtable(pmdval)
     pte = load(table.entry + pte_index(address))
     if pte & needed != needed:
         return 0
     cell = page_content(pte_page(pte))
-    tlb_fill(mm.addr, address, ((arch.pmd_shift, table.addr),), cell, pte & RW != 0, arch.page_shift)
+    tlb_fill(asid, address, ((arch.pmd_shift, table.addr),), cell, pte & RW != 0, arch.page_shift)
     return cell
 
 
@@ -140,7 +143,7 @@ def user_read(mm: mm_struct, address: int, by: int = FAULT_FLAG_USER) -> int:
     """Read the content of the page at `address` as user code does, or (`by` 0) the kernel; -1 if not, WOULD_WAIT."""
     while True:
         instruction_begin(mm.addr)
-        cell = hardware_walk(mm, address, False)
+        cell = hardware_walk(mm.addr, mm, address, False)
         value = load(cell) if cell else 0
         instruction_end()
         if cell:
@@ -155,7 +158,7 @@ def user_write(mm: mm_struct, address: int, value: int) -> int:
     """Write the content of the page at `address` as user code does; 0, or -1 if it is killed for it, or WOULD_WAIT."""
     while True:
         instruction_begin(mm.addr)
-        cell = hardware_walk(mm, address, True)
+        cell = hardware_walk(mm.addr, mm, address, True)
         if cell:
             store(cell, value)
         instruction_end()

@@ -35,6 +35,7 @@ from .huge_pmd import zap_huge_pmd as zap_huge_pmd
 from .migrate import pmd_migration_entry_wait
 from .mm_types import folio, mm_struct, ptdesc, vm_area_struct
 from .mmu_gather import mmu_gather, tlb_change_page_size, tlb_flush_range
+from .mmu_notifier import mmu_notifier_invalidate_range_end, mmu_notifier_invalidate_range_start
 from .page_alloc import (
     FOLIO_MAPPING_ANON,
     MAPPING_SHIFT,
@@ -243,15 +244,16 @@ def do_huge_zero_wp_pmd(vmf: vm_fault, pmdval: int) -> int:
     """First write to the huge zero page: a huge page of its own, with the table that is deposited already."""
     vma = vmf.vma
     f = folio_alloc(arch.pte_bits)
-    pml = pmd_lock(vma.vm_mm, vmf.pmd, vmf.address)
-    if pmdp_get_lockless(vmf.pmd) != pmdval:
-        spin_unlock(pml)
-        folio_put(f)
-        return 0
     haddr = vmf.address & -arch.pmd_size
-    pmdp_huge_clear_flush(vma, haddr, vmf.pmd)
-    map_anon_folio_pmd_pf(f, vmf.pmd, vma, haddr)
+    mmu_notifier_invalidate_range_start(vma, haddr, haddr + arch.pmd_size)
+    pml = pmd_lock(vma.vm_mm, vmf.pmd, vmf.address)
+    if pmdp_get_lockless(vmf.pmd) == pmdval:
+        pmdp_huge_clear_flush(vma, haddr, vmf.pmd)
+        map_anon_folio_pmd_pf(f, vmf.pmd, vma, haddr)
+    else:
+        folio_put(f)
     spin_unlock(pml)
+    mmu_notifier_invalidate_range_end(vma, haddr, haddr + arch.pmd_size)
     return 0
 
 

@@ -12,6 +12,7 @@ from ..machine import THP_SPLIT_PMD, add, count, load, publish, spin_unlock, sto
 from .huge_mm import thp_vma_suitable_pmd, vma_is_anonymous, vma_thp_disabled
 from .mm_types import folio, mm_struct, ptdesc, spinlock_t, vm_area_struct
 from .mmu_gather import mmu_gather, ptep_get_and_clear_full, tlb_change_page_size, tlb_flush_range, tlb_remove_page
+from .mmu_notifier import mmu_notifier_invalidate_range_end, mmu_notifier_invalidate_range_start
 from .not_modelled import NotModelled
 from .page_alloc import (
     NO_FOLIO,
@@ -185,6 +186,7 @@ def __split_huge_pmd(vma: vm_area_struct, pmd: pmd_p, address: int, freeze: bool
     With `freeze` the table has migration entries, as the folio itself is going to be split.
     """
     haddr = address & -arch.pmd_size
+    mmu_notifier_invalidate_range_start(vma, haddr, haddr + arch.pmd_size)
     pml = pmd_lock(vma.vm_mm, pmd, haddr)
     pmdval = pmdp_get_lockless(pmd)
     if pmd_trans_huge(pmdval) or is_swap_pte(pmdval):
@@ -198,6 +200,7 @@ def __split_huge_pmd(vma: vm_area_struct, pmd: pmd_p, address: int, freeze: bool
         else:
             split_migration_pmd(vma, pmd, haddr)
     spin_unlock(pml)
+    mmu_notifier_invalidate_range_end(vma, haddr, haddr + arch.pmd_size)
 
 
 def split_file_pmd(vma: vm_area_struct, pmd: pmd_p, haddr: int) -> None:

@@ -24,6 +24,7 @@ from ..machine import (
     rb_root,
     store,
 )
+from .config import config
 from .folio_split import split_huge_page
 from .ksm import break_cow, find_mergeable_vma, get_mergeable_page
 from .ksm_tree import (
@@ -43,6 +44,7 @@ from .ksm_tree import (
 )
 from .mm_types import folio, ksm_rmap_item, vm_area_struct
 from .mmap_lock import mmap_read_lock, mmap_read_unlock
+from .mmu_notifier import mmu_notifier_invalidate_range_end, mmu_notifier_invalidate_range_start
 from .page_alloc import (
     PAGE_ANON_EXCLUSIVE,
     PG_DIRTY,
@@ -237,6 +239,8 @@ def try_to_merge_one_page(vma: vm_area_struct, page: page_t, kpage: page_t) -> t
         split, page = split_huge_page(page)
         f = page_folio(page)
     if split == 0:
+        address = vma_address(vma, f.index) if config.mmu_notifier else 0
+        mmu_notifier_invalidate_range_start(vma, address, address + arch.page_size)
         orig_pte = write_protect_page(vma, f)
         if orig_pte != NO_PTE and not kpage:
             folio_set_stable_node(f, NO_NODE)
@@ -244,6 +248,7 @@ def try_to_merge_one_page(vma: vm_area_struct, page: page_t, kpage: page_t) -> t
             err = 0
         elif orig_pte != NO_PTE and memcmp_pages(page, kpage) == 0:
             err = replace_page(vma, f, kpage, orig_pte)
+        mmu_notifier_invalidate_range_end(vma, address, address + arch.page_size)
     mutex_unlock(f.lock)
     return err, page
 

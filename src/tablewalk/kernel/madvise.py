@@ -46,7 +46,7 @@ from .madvise_flags import (
 )
 from .madvise_lru import madvise_cold, madvise_free_single_vma, madvise_pageout
 from .madvise_willneed import madvise_willneed
-from .memory_zap import ZAP_RECLAIM_PT, unmap_single_vma
+from .memory_zap import ZAP_RECLAIM_PT, zap_page_range_single_batched
 from .mm_types import mm_struct, vm_area_struct
 from .mmap import page_align
 from .mmap_lock import (
@@ -387,7 +387,7 @@ def madvise_dontneed_free(tlb: mmu_gather, vma: vm_area_struct, start: int, end:
 
 def madvise_dontneed_single_vma(tlb: mmu_gather, vma: vm_area_struct, start: int, end: int) -> None:
     """Unmap, and give empty tables back."""
-    unmap_single_vma(tlb, vma, start, end, ZAP_RECLAIM_PT)
+    zap_page_range_single_batched(tlb, vma, start, end - start, ZAP_RECLAIM_PT)
 
 
 def madvise_populate(mm: mm_struct, start: int, end: int, write: bool) -> int:

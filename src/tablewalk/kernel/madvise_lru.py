@@ -26,6 +26,7 @@ from .huge_mm import vma_is_anonymous
 from .huge_pmd import pmd_trans_huge_lock
 from .mm_types import folio, mm_struct, vm_area_struct
 from .mmu_gather import mmu_gather, tlb_change_page_size, tlb_finish_mmu, tlb_flush_range, tlb_gather_mmu
+from .mmu_notifier import mmu_notifier_invalidate_range_end, mmu_notifier_invalidate_range_start
 from .page_alloc import (
     NO_FOLIO,
     PG_DIRTY,
@@ -85,7 +86,10 @@ def madvise_free_single_vma(tlb: mmu_gather, vma: vm_area_struct, start: int, en
     """The pages of [start, end) may be dropped until they are written again.  0 or -EINVAL."""
     if not vma_is_anonymous(vma):
         return -EINVAL
-    return walk_page_range_vma(vma, start, end, madvise_free_pmd, tlb.addr)
+    mmu_notifier_invalidate_range_start(vma, start, end)
+    ret = walk_page_range_vma(vma, start, end, madvise_free_pmd, tlb.addr)
+    mmu_notifier_invalidate_range_end(vma, start, end)
+    return ret
 
 
 def madvise_cold(vma: vm_area_struct, start: int, end: int) -> int:

@@ -23,6 +23,7 @@ from ..machine import (
 from .huge_memory import create_huge_pmd, huge_pmd_fault, thp_vma_allowable_pmd
 from .memory_file import do_fault
 from .mm_types import folio, vm_area_struct
+from .mmu_notifier import mmu_notifier_invalidate_range_end, mmu_notifier_invalidate_range_start
 from .page_alloc import (
     FOLIO_MAPPING_ANON,
     MAPPING_SHIFT,
@@ -312,6 +313,8 @@ def wp_page_copy(vmf: vm_fault, entry: int, page: int) -> int:
     new = folio_alloc(0)
     if old:
         copy_page(new.page, page)
+    start = vmf.address & -arch.page_size
+    mmu_notifier_invalidate_range_start(vma, start, start + arch.page_size)
     pte, ptl = pte_offset_map_lock(mm, vmf.pmd, vmf.address)
     copied = False
     if pte:
@@ -319,6 +322,7 @@ def wp_page_copy(vmf: vm_fault, entry: int, page: int) -> int:
         if copied:
             wp_page_install(vmf, pte, entry, old, new)
         pte_unmap_unlock(pte, ptl)
+    mmu_notifier_invalidate_range_end(vma, start, start + arch.page_size)
     if not copied:
         folio_put(new)
         if old:

@@ -23,6 +23,11 @@ from ..machine import (
 )
 from .huge_memory import copy_huge_pmd
 from .mm_types import folio, vm_area_struct
+from .mmu_notifier import (
+    __mmu_notifier_invalidate_range_end,
+    __mmu_notifier_invalidate_range_start,
+    mm_has_notifiers,
+)
 from .page_alloc import (
     NO_FOLIO,
     PAGE_ANON_EXCLUSIVE,
@@ -116,10 +121,14 @@ def copy_page_range(dst_vma: vm_area_struct, src_vma: vm_area_struct) -> int:
     src_mm = src_vma.vm_mm
     is_cow = is_cow_mapping(src_vma.vm_flags)
     if is_cow:
+        if mm_has_notifiers(src_mm):
+            __mmu_notifier_invalidate_range_start(src_mm, src_vma.vm_start, src_vma.vm_end)
         WRITE_ONCE(src_mm, "write_protect_seq", src_mm.write_protect_seq + 1)
     ret = copy_pgd_range(dst_vma, src_vma)
     if is_cow:
         WRITE_ONCE(src_mm, "write_protect_seq", src_mm.write_protect_seq + 1)
+        if mm_has_notifiers(src_mm):
+            __mmu_notifier_invalidate_range_end(src_mm, src_vma.vm_start, src_vma.vm_end)
     return ret
 
 

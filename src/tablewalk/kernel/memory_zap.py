@@ -48,6 +48,7 @@ from .mmu_gather import (
     tlb_gather_mmu,
     tlb_remove_page,
 )
+from .mmu_notifier import mmu_notifier_invalidate_range_end, mmu_notifier_invalidate_range_start
 from .not_modelled import NotModelled
 from .page_alloc import PG_SWAPBACKED, folio_mark_dirty, folio_test_anon
 from .pgtable import (
@@ -109,14 +110,25 @@ FORCE_BREAK: Final = 4  # the batch of pages is full
 def zap_page_range_single(vma: vm_area_struct, start: int, size: int, details: int) -> None:
     """Unmap [start, start + size) bytes of one VMA; mmap_lock, the VMA's lock or its i_mmap_rwsem is held."""
     tlb = tlb_gather_mmu(vma.vm_mm)
-    unmap_single_vma(tlb, vma, start, start + size, details)
+    zap_page_range_single_batched(tlb, vma, start, size, details)
     tlb_finish_mmu(tlb)
+
+
+def zap_page_range_single_batched(tlb: mmu_gather, vma: vm_area_struct, start: int, size: int, details: int) -> None:
+    """The same within a gather."""
+    mmu_notifier_invalidate_range_start(vma, start, start + size)
+    unmap_single_vma(tlb, vma, start, start + size, details)
+    mmu_notifier_invalidate_range_end(vma, start, start + size)
 
 
 def unmap_vmas(tlb: mmu_gather, vmas: tuple[vm_area_struct, ...], start: int, end: int) -> None:
     """Unmap all of [start, end) that the VMAs have, markers too: they are going away."""
+    if not vmas:
+        return
+    mmu_notifier_invalidate_range_start(vmas[0], start, end)
     for vma in vmas:
         unmap_single_vma(tlb, vma, start, end, ZAP_DROP_MARKERS)
+    mmu_notifier_invalidate_range_end(vmas[0], start, end)
 
 
 def unmap_single_vma(tlb: mmu_gather, vma: vm_area_struct, start: int, end: int, details: int) -> None:

@@ -10,6 +10,7 @@ from ..arch import arch
 from ..machine import mutex_lock, mutex_trylock, mutex_unlock, up_read
 from .migrate import move_to_new_folio
 from .mm_types import folio, vm_area_struct
+from .mmu_notifier import mmu_notifier_invalidate_range_end, mmu_notifier_invalidate_range_start
 from .page_alloc import folio_alloc, folio_get, folio_mapcount, folio_page, folio_put, folio_test_anon, folio_test_ksm
 from .pagewalk import gather_page_range
 from .pgtable import PRESENT, SPECIAL, page_folio, pmd_is_table, pmd_p, pmdp_get_lockless, pte_p, pte_page, ptep_get
@@ -30,7 +31,10 @@ def migrate_vma(vma: vm_area_struct, start: int, end: int) -> int:
 def migrate_vma_collect(vma: vm_area_struct, start: int, end: int) -> tuple[folio, ...]:
     """Lock the folios of the range, with a reference, and let migration entries take their place."""
     found: tuple[folio, ...] = ()
-    return gather_page_range(vma, start, end, migrate_vma_collect_pmd, migrate_vma_collect_hole, found)
+    mmu_notifier_invalidate_range_start(vma, start, end)
+    found = gather_page_range(vma, start, end, migrate_vma_collect_pmd, migrate_vma_collect_hole, found)
+    mmu_notifier_invalidate_range_end(vma, start, end)
+    return found
 
 
 def migrate_vma_collect_hole(vma: vm_area_struct, addr: int, end: int, found: tuple[folio, ...]) -> tuple[folio, ...]:

@@ -40,6 +40,7 @@ vector_t = int
 anon_vma_t: TypeAlias = "anon_vma"  # where a field has the name of its type
 anon_vma_chain_t: TypeAlias = "anon_vma_chain"
 ksm_scan_t: TypeAlias = "ksm_scan"
+kvm_t: TypeAlias = "kvm"
 
 
 # what keeps a VMA's bounds and flags as they are
@@ -106,6 +107,28 @@ class mm_struct(struct):
     nr_cpus: int = marked(any_of())  # CPUs in mm_cpumask: those that flushes must reach
     rlimit_stack: int = marked(any_of())  # RLIMIT_STACK in bytes; of the process, kept with its mm
     rlimit_memlock: int = marked(any_of())  # RLIMIT_MEMLOCK in bytes; RLIM_INFINITY also for CAP_IPC_LOCK
+    notifier_subscriptions: mmu_notifier = marked(all_of("mmap_lock:w"))  # the first of those who are told of changes
+
+
+class mmu_notifier(struct):
+    """A secondary MMU that is told of changes to an mm's page tables (struct mmu_notifier, and who has it)."""
+
+    mm: mm_struct = const()
+    next: mmu_notifier = const()
+    kvm: kvm_t = const()  # a virtual machine; NULL: a device that walks the mm's own tables
+    released: int = marked(any_of())  # the device walks no more: the mm's last user is gone
+
+
+class kvm(struct):
+    """A virtual machine's memory, which is a part of a process's (struct kvm with one slot), and what maps it."""
+
+    mm: mm_struct = const()
+    userspace_addr: int = const()
+    npages: int = const()
+    mmu_lock: spinlock_t = spinlock()
+    mmu_invalidate_seq: int = marked(any_of("mmu_lock"))
+    mmu_invalidate_in_progress: int = plain(any_of("mmu_lock"))
+    spte: entries_t = entries("mmu_lock")  # of each page of the guest, as entries of a PTE table are
 
 
 class vm_area_struct(struct):

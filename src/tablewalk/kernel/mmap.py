@@ -24,6 +24,7 @@ from .mmap_lock import (
     vma_start_write,
 )
 from .mmu_gather import tlb_finish_mmu, tlb_gather_mmu
+from .mmu_notifier import mmu_notifier_release
 from .not_modelled import NotModelled
 from .pgtable import vma_set_page_prot, vma_set_soft_dirty
 from .rmap import anon_vma_lock_write, anon_vma_prepare, anon_vma_unlock_write
@@ -349,6 +350,7 @@ def grow_down(vma: vm_area_struct, address: int) -> int:
 
 def exit_mmap(mm: mm_struct) -> None:
     """The last user is gone: unmap everything and free every table and VMA."""
+    mmu_notifier_release(mm)
     mmap_read_lock(mm)
     vmas = tuple([vm_area_struct(found) for found in mt_values(mm.mm_mt)])
     tlb = tlb_gather_mmu(mm, fullmm=True)

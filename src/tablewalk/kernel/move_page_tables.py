@@ -13,6 +13,7 @@ from ..machine import down_write, forget, load, load_range, spin_lock, spin_lock
 from .huge_memory import move_huge_pmd
 from .huge_pmd import __split_huge_pmd
 from .mm_types import mm_struct, vm_area_struct
+from .mmu_notifier import mmu_notifier_invalidate_range_end, mmu_notifier_invalidate_range_start
 from .pgtable import (
     PRESENT,
     PROTNONE,
@@ -56,11 +57,14 @@ def move_page_tables(
     if can_realign_addr(old, new, old_addr, new_addr, length):
         old_addr &= -arch.pmd_size
         new_addr &= -arch.pmd_size
+    start = old_addr
+    mmu_notifier_invalidate_range_start(old, start, old_end)
     while old_addr < old_end:
         extent = move_extent(old, new, old_addr, new_addr, old_end, need_rmap_locks)
         old_addr += extent
         new_addr += extent
         forget((old_addr, new_addr))
+    mmu_notifier_invalidate_range_end(old, start, old_end)
 
 
 def can_realign_addr(old: vm_area_struct, new: vm_area_struct, old_addr: int, new_addr: int, length: int) -> bool:

@@ -27,6 +27,7 @@ from .mmu_gather import (
     tlb_flush_range,
     tlb_gather_mmu,
 )
+from .mmu_notifier import mmu_notifier_invalidate_range_end, mmu_notifier_invalidate_range_start
 from .not_modelled import NotModelled
 from .page_alloc import (
     PAGE_ANON_EXCLUSIVE,
@@ -272,14 +273,20 @@ def change_pud_range(
 ) -> None:
     """Walk the PUD table."""
     populate = pgtable_populate_needed(vma, cp_flags)
+    notified = end
     while addr < end:
         pud = pud_offset(p4d, addr)
         next_addr = pud_addr_end(addr, end)
         if populate:
             pmd_alloc(vma.vm_mm, pud, addr)
         if populate or load(pud):
+            if notified == end:
+                notified = addr
+                mmu_notifier_invalidate_range_start(vma, notified, end)
             change_pmd_range(tlb, vma, pud, addr, next_addr, newprot, cp_flags)
         addr = next_addr
+    if notified < end:
+        mmu_notifier_invalidate_range_end(vma, notified, end)
 
 
 def change_p4d_range(

@@ -8,6 +8,7 @@ from ..machine import WRITE_ONCE, down_read, forget, mutex_unlock, spin_unlock, 
 from .filemap import filemap_lock_folio, folio_next_index, i_size_pages
 from .huge_pmd import pmd_trans_huge_lock, pmdp_huge_clear_flush
 from .mm_types import address_space, folio, vm_area_struct
+from .mmu_notifier import mmu_notifier_invalidate_range_end, mmu_notifier_invalidate_range_start
 from .page_alloc import PG_DIRTY, PG_RECLAIM, folio_page, folio_put
 from .pgtable import (
     DIRTY,
@@ -57,7 +58,10 @@ def folio_mkclean(mapping: address_space, f: folio) -> None:
     for vma in rmap_vmas(f):
         if vma.vm_flags & VM_SHARED:
             for address, nr, idx in folio_tables(f, vma):
+                end = address + (nr << arch.page_shift)
+                mmu_notifier_invalidate_range_start(vma, address, end)
                 page_vma_mkclean_one(f, vma, address, nr, idx)
+                mmu_notifier_invalidate_range_end(vma, address, end)
     up_read(mapping.i_mmap_rwsem)
 
 

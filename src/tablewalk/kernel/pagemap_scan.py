@@ -14,6 +14,11 @@ from .config import config
 from .huge_pmd import __split_huge_pmd, pmd_trans_huge_lock
 from .mm_types import mm_struct, vm_area_struct
 from .mmap_lock import mmap_read_lock, mmap_read_unlock
+from .mmu_notifier import (
+    __mmu_notifier_invalidate_range_end,
+    __mmu_notifier_invalidate_range_start,
+    mm_has_notifiers,
+)
 from .not_modelled import NotModelled
 from .page_alloc import folio_test_anon
 from .pagewalk import find_pmd
@@ -102,7 +107,12 @@ def do_pagemap_scan(mm: mm_struct, arg: pm_scan_arg) -> tuple[int, int, tuple[Re
     scanned: Scanned = (0, (), 0, 0)
     if arg.start < arg.end:
         mmap_read_lock(mm)
+        notify = arg.flags & PM_SCAN_WP_MATCHING != 0 and mm_has_notifiers(mm)
+        if notify:
+            __mmu_notifier_invalidate_range_start(mm, arg.start, arg.end)
         scanned = scan_range(mm, arg, scanned)
+        if notify:
+            __mmu_notifier_invalidate_range_end(mm, arg.start, arg.end)
         mmap_read_unlock(mm)
     error, regions, _, stopped = scanned
     if error and error != -ENOSPC:

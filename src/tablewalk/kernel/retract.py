@@ -24,7 +24,8 @@ from ..machine import (
 from .collapse_policy import collapse_possible
 from .filemap import filemap_lock_folio
 from .huge_pmd import do_set_pmd
-from .mm_types import address_space, folio, mm_struct, spinlock_t, vm_area_struct
+from .mm_types import address_space, folio, mm_struct, vm_area_struct
+from .mmu_notifier import mmu_notifier_invalidate_range_end, mmu_notifier_invalidate_range_start
 from .page_alloc import folio_get, folio_page, folio_put, folio_put_refs
 from .pgtable import (
     PRESENT,
@@ -101,6 +102,7 @@ def retract_page_table(vma: vm_area_struct, pgoff: int) -> None:
     result, pmd = find_pmd_or_thp_or_none(mm, address)
     if result != SCAN_SUCCEED or collapse_test_exit(mm) or not file_backed_vma_is_retractable(vma):
         return
+    mmu_notifier_invalidate_range_start(vma, address, address + arch.pmd_size)
     pml = pmd_lock(mm, pmd, address)
     pmdval = 0
     if recheck_pmd_state(pmd) == SCAN_SUCCEED:
@@ -113,6 +115,7 @@ def retract_page_table(vma: vm_area_struct, pgoff: int) -> None:
         if ptl != pml:
             spin_unlock(ptl)
     spin_unlock(pml)
+    mmu_notifier_invalidate_range_end(vma, address, address + arch.pmd_size)
     if pmdval:
         count(RETRACTED)
         mm_dec_nr_ptes(mm)
@@ -218,13 +221,26 @@ def remove_pte_mapped_table(vma: vm_area_struct, haddr: int, pmd: pmd_p, f: foli
     pte_unmap_unlock(pte, ptl)
     if result != SCAN_SUCCEED:
         return result
+    mmu_notifier_invalidate_range_start(vma, haddr, haddr + arch.pmd_size)
+    result, pmdval = detach_pte_mapped_table(mm, vma, haddr, pmd, f)
+    mmu_notifier_invalidate_range_end(vma, haddr, haddr + arch.pmd_size)
+    if result == SCAN_SUCCEED:
+        mm_dec_nr_ptes(mm)
+        pte_free_defer(mm, pmd_pgtable(pmdval))
+    return result
+
+
+def detach_pte_mapped_table(
+    mm: mm_struct, vma: vm_area_struct, haddr: int, pmd: pmd_p, f: folio
+) -> tuple[int, int]:
+    """Empty the table and detach it: (SCAN_SUCCEED, what its slot held), or (another scan result, 0)."""
     # UFFDIO_COPY into private memory doesn't take the folio's lock: there ptl must be held to the end, so pml first
     pml = pmd_lock(mm, pmd, haddr) if uffd_may_fill_table(vma) else 0
     pte, pmdval, ptl = pte_offset_map_rw_nolock(mm, pmd, haddr)
     if not pte:
         if pml:
             spin_unlock(pml)
-        return SCAN_FAIL
+        return SCAN_FAIL, 0
     if not pml:
         spin_lock(ptl)
     elif ptl != pml:
@@ -239,7 +255,7 @@ def remove_pte_mapped_table(vma: vm_area_struct, haddr: int, pmd: pmd_p, f: foli
         pte_unmap_unlock(pte, ptl)
         if pml and pml != ptl:
             spin_unlock(pml)
-        return result
+        return result, 0
     if pml:
         put_entries(mm, f, nr, False)
     else:
@@ -252,9 +268,14 @@ def remove_pte_mapped_table(vma: vm_area_struct, haddr: int, pmd: pmd_p, f: foli
                 flush_tlb_mm(mm)
                 pte_unmap_unlock(pte, ptl)
                 spin_unlock(pml)
-                return SCAN_FAIL
-    detach_pte_mapped_table(vma, haddr, pmd, pte, ptl, pml)
-    return SCAN_SUCCEED
+                return SCAN_FAIL, 0
+    pmdval = pmdp_collapse_flush(vma, haddr, pmd)
+    pmdp_get_lockless_sync()
+    pte_unmap(pte)
+    if ptl != pml:
+        spin_unlock(ptl)
+    spin_unlock(pml)
+    return SCAN_SUCCEED, pmdval
 
 
 def uffd_may_fill_table(vma: vm_area_struct) -> bool:
@@ -284,17 +305,3 @@ def put_entries(mm: mm_struct, f: folio, nr: int, flush: bool) -> None:
             flush_tlb_mm(mm)
         folio_put_refs(f, nr)
         add(mm_counter_file(mm, f), -nr)
-
-
-def detach_pte_mapped_table(
-    vma: vm_area_struct, haddr: int, pmd: pmd_p, pte: pte_p, ptl: spinlock_t, pml: spinlock_t
-) -> None:
-    """Detach and free the emptied table; both locks are held, and released."""
-    pmdval = pmdp_collapse_flush(vma, haddr, pmd)
-    pmdp_get_lockless_sync()
-    pte_unmap(pte)
-    if ptl != pml:
-        spin_unlock(ptl)
-    spin_unlock(pml)
-    mm_dec_nr_ptes(vma.vm_mm)
-    pte_free_defer(vma.vm_mm, pmd_pgtable(pmdval))

@@ -23,6 +23,7 @@ from .huge_pmd import (
 )
 from .mlock_folio import mlock_drain_local
 from .mm_types import address_space, anon_vma, anon_vma_chain, folio, rwsem_t, vm_area_struct
+from .mmu_notifier import mmu_notifier_invalidate_range_end, mmu_notifier_invalidate_range_start
 from .not_modelled import NotModelled
 from .page_alloc import (
     FOLIO_MAPPING_ANON,
@@ -153,7 +154,10 @@ def unmap_folio(f: folio, migrate: bool = False, split: bool = True) -> bool:
     """
     for vma in rmap_vmas(f):
         for address, nr, idx in folio_tables(f, vma):
+            end = address + (nr << arch.page_shift)
+            mmu_notifier_invalidate_range_start(vma, address, end)
             unmap_table(f, vma, address, nr, idx, migrate, split)
+            mmu_notifier_invalidate_range_end(vma, address, end)
     return load(f._mapcount) + load(f._entire_mapcount) == 0
 
 

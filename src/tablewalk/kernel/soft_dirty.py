@@ -15,6 +15,11 @@ from .huge_pmd import pmd_trans_huge_lock
 from .memory_copy import is_cow_mapping
 from .mm_types import mm_struct, vm_area_struct
 from .mmap_lock import mmap_write_lock, mmap_write_unlock, vma_start_write
+from .mmu_notifier import (
+    __mmu_notifier_invalidate_range_end,
+    __mmu_notifier_invalidate_range_start,
+    mm_has_notifiers,
+)
 from .not_modelled import NotModelled
 from .page_alloc import folio_maybe_dma_pinned
 from .pagewalk import ACTION_AGAIN, walk_page_range_vma
@@ -56,10 +61,14 @@ def clear_refs_write(mm: mm_struct, kind: int) -> int:
             WRITE_ONCE(vma, "vm_flags", vma.vm_flags & ~VM_SOFTDIRTY)
             vma_set_page_prot(vma)
     add(mm.tlb_flush_pending, 1)
+    if mm_has_notifiers(mm):
+        __mmu_notifier_invalidate_range_start(mm, 0, arch.task_size)
     for vma in vmas:
         if vma.vm_flags & VM_PFNMAP == 0:
             vma_start_write(vma)
             walk_page_range_vma(vma, vma.vm_start, vma.vm_end, clear_refs_pte_range, 0)
+    if mm_has_notifiers(mm):
+        __mmu_notifier_invalidate_range_end(mm, 0, arch.task_size)
     flush_tlb_mm(mm)
     add(mm.tlb_flush_pending, -1)
     mmap_write_unlock(mm)

@@ -18,6 +18,7 @@ from ..machine import (
 )
 from .config import config
 from .mm_types import mm_struct
+from .mmu_notifier import mmu_notifier_arch_invalidate_secondary_tlbs
 from .paravirt import PV_MMU
 
 
@@ -38,6 +39,7 @@ def flush_tlb_range(mm: mm_struct, start: int, end: int, freed_tables: bool = Tr
         if pv.interrupts and not arch.broadcast_flush:
             count(IPIS)
     tlb_invalidate(mm.addr, start, end, freed_tables, others)
+    mmu_notifier_arch_invalidate_secondary_tlbs(mm, start, end)
 
 
 def flush_tlb_mm(mm: mm_struct) -> None:

@@ -264,7 +264,7 @@ def mfill_copy_folio_locked(f: folio, src_mm: mm_struct, src: int) -> bool:
     """Copy what the CPU can read at `src` without a page fault; whether it could."""
     if src & arch.page_size - 1:
         raise NotModelled("UFFDIO_COPY from parts of two pages")
-    cell = hardware_walk(src_mm, src, False)
+    cell = hardware_walk(src_mm.addr, src_mm, src, False)
     if cell:
         store(page_content(f.page), load(cell))
     return cell != 0

@@ -36,6 +36,7 @@ from .mmap_lock import (
     vma_end_read,
     vma_start_read_locked,
 )
+from .mmu_notifier import mmu_notifier_invalidate_range_end, mmu_notifier_invalidate_range_start
 from .page_alloc import (
     FOLIO_MAPPING_ANON,
     MAPPING_SHIFT,
@@ -323,6 +324,7 @@ def move_pages_huge_pmd(
     spin_unlock(src_ptl)
     if not exclusive:
         return -EBUSY
+    mmu_notifier_invalidate_range_start(src_vma, src, src + arch.pmd_size)
     if f:
         mutex_lock(f.lock)
     dst_ptl = pmd_lockptr(mm, dst_pmd, dst)
@@ -331,6 +333,7 @@ def move_pages_huge_pmd(
     if load(src_pmd) == pmdval and load(dst_pmd) == 0:
         error = move_huge_pmd_locked(dst_vma, src_vma, dst_pmd, src_pmd, dst, src, f)
     double_pt_unlock(src_ptl, dst_ptl)
+    mmu_notifier_invalidate_range_end(src_vma, src, src + arch.pmd_size)
     if f:
         mutex_unlock(f.lock)
         folio_put(f)
@@ -395,6 +398,7 @@ def move_pages_ptes(
     """
     f = NO_FOLIO
     locked_pte = 0
+    mmu_notifier_invalidate_range_start(src_vma, src, src + length)
     while True:
         ret, f, again = try_move_ptes(dst_vma, src_vma, dst_pmd, src_pmd, dst, src, length, mode, f, locked_pte)
         if not again:
@@ -403,6 +407,7 @@ def move_pages_ptes(
         if f:
             mutex_lock(f.lock)
         forget((f, locked_pte))
+    mmu_notifier_invalidate_range_end(src_vma, src, src + length)
     return ret
 
 

@@ -7,13 +7,10 @@ from typing import Final
 
 from . import Claim, without_code
 
-NOTIFIERS: Final = "MMU notifiers"
 HUGETLB: Final = "hugetlb, but for tables that are shared (huge_pmd_share.py)"
 
 # (id, commit, title, first release with the fix, what is not modelled)
 BUGS: Final = (
-    ("K3", "f268f6cf875f", "mm/khugepaged: invoke MMU notifiers in shmem/file collapse paths", "6.1", NOTIFIERS),
-    ("K16e", "", "review of free by RCU: retract_page_tables() needs an MMU notifier", "6.6", NOTIFIERS),
     ("K62", "", "fs/proc: smaps reads migration entries of hugetlb under their lock (CVE-2025-39754)", "6.17", HUGETLB),
 )  # fmt: skip
 

@@ -22,6 +22,7 @@ from ..kernel.mmap_lock import (
     mmap_write_trylock,
     mmap_write_unlock,
 )
+from ..kernel.mmu_notifier import mmu_notifier_invalidate_range_end, mmu_notifier_invalidate_range_start
 from ..kernel.page_alloc import folio_page, folio_put, folio_put_refs
 from ..kernel.pgtable import pmd_p, pmd_pgtable, pmdp_get_lockless, pte_p, ptep_get
 from ..kernel.pgtable_generic import (
@@ -158,10 +159,12 @@ def collapse_and_free_pmd(vma: vm_area_struct, address: int, pmd: pmd_p) -> None
 
     mmap_lock and the locks of the reverse map are held for writing, and so the pmd lock is not taken.
     """
+    mmu_notifier_invalidate_range_start(vma, address, address + arch.pmd_size)
     pmdval = pmdp_get_lockless(pmd)
     clear_unreachable(pmd)
     flush_tlb_range(vma.vm_mm, address, address + arch.pmd_size, freed_tables=True)
     tlb_remove_table_sync_one()
+    mmu_notifier_invalidate_range_end(vma, address, address + arch.pmd_size)
     count(RETRACTED)
     mm_dec_nr_ptes(vma.vm_mm)
     pte_free(vma.vm_mm, pmd_pgtable(pmdval))

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tablewalk.explore.scenario import (
     MADV_COLLAPSE,
     MADV_DONTNEED,
@@ -21,12 +23,17 @@ def file_huge(s: Setup) -> tuple[Process, Process]:
     p, q = s.process(), s.process()
     q.mmap(s.A, s.huge, f)
     q.fill(s.A, s.huge, 1)
+    map_by_table(s, p, q, f)
+    return p, q
+
+
+def map_by_table(s: Setup, p: Process, q: Process, f: Any) -> None:
+    """Make the pages of a file that `q` has mapped a huge page, which `p` maps by its table."""
     q.madvise(s.A, s.huge, MADV_COLLAPSE)
     q.madvise(s.A, s.huge, MADV_DONTNEED)
     for i in range(s.huge):  # one page does not hold a huge page; in the end the mappings are merged to one
         p.mmap(s.A + i * s.page, 1, f, i)
         p.read(s.A + i * s.page)
-    return p, q
 
 
 @scenario()

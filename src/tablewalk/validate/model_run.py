@@ -355,7 +355,7 @@ class ModelRun:
         """(content cell of the page, 0), or (0, the signal that kills)."""
         fault, flags = self.k("fault"), self.k("vm_flags")
         while True:
-            cell = fault.hardware_walk(self.mms[p], addr, write)
+            cell = fault.hardware_walk(self.mms[p].addr, self.mms[p], addr, write)
             if cell:
                 if write:
                     self._set_dirty(p, addr)
