@@ -11,6 +11,7 @@ from ..arch import arch
 from ..machine import load, spin_lock, spin_unlock, store, xchg
 from .mm_types import vm_area_struct
 from .mmu_gather import mmu_gather, tlb_flush_range
+from .mmu_notifier import mmu_notifier_invalidate_range_end, mmu_notifier_invalidate_range_start
 from .not_modelled import NotModelled
 from .pgtable import LEAF, PFN_SHIFT, SPECIAL, vm_page_prot
 from .tlb import flush_tlb_range
@@ -39,9 +40,11 @@ def zap_huge_pud(tlb: mmu_gather, vma: vm_area_struct, pud: int, addr: int, end:
 
 def __split_huge_pud(vma: vm_area_struct, pud: int, addr: int) -> None:
     """Empty the entry of a huge page: faults will map its parts."""
+    haddr = addr & -arch.pud_size
+    mmu_notifier_invalidate_range_start(vma, haddr, haddr + arch.pud_size)
     spin_lock(vma.vm_mm.page_table_lock)
     if load(pud) & LEAF:
-        haddr = addr & -arch.pud_size
         xchg(pud, 0)
         flush_tlb_range(vma.vm_mm, haddr, haddr + arch.pud_size, freed_tables=False)
     spin_unlock(vma.vm_mm.page_table_lock)
+    mmu_notifier_invalidate_range_end(vma, haddr, haddr + arch.pud_size)

@@ -4,7 +4,7 @@
 There are two kinds.  A virtual machine has translations of its own (kvm_main.py): it drops them before the tables are
 changed, and makes none until that is done.  A device that walks the process's tables (iommu_sva.py) has to be done
 with them when the CPUs have flushed.  Drivers of devices with tables of their own, which use mmu_interval_notifiers,
-are not modelled.
+are not modelled; nor is what a guest has used of late (clear_young).
 
 Where nobody has subscribed nothing is done.
 """
