@@ -10,8 +10,9 @@ import sys
 import numpy as np
 import pytest
 
-from tablewalk.explore.loop import hash_all, rehash
+from tablewalk.explore.packed import hash_all
 from tablewalk.explore.tables import Tables
+from tablewalk.explore.visited import rehash
 
 KEPT = """
 import sys

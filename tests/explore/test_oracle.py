@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tablewalk.explore import native
+from tablewalk.explore import endings
 from tablewalk.explore.engine import Engine
 from tablewalk.explore.loop import V_DEADLOCK
 from tablewalk.explore.run import searched
@@ -33,7 +33,7 @@ WAYS_OF_TWINS: tuple[dict[str, Any], ...] = (
     {"reduction": "m1", "workers": 2},
     {"reduction": "futures", "depth_first": True},
 )
-KINDS = {native.V_FREED: "freed", native.V_GUARD: "guard", V_DEADLOCK: "deadlock"}
+KINDS = {endings.V_FREED: "freed", endings.V_GUARD: "guard", V_DEADLOCK: "deadlock"}
 
 
 def searched_all(

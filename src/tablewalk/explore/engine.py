@@ -13,9 +13,10 @@ import numpy as np
 from tablewalk.machine.drivers import Model
 from tablewalk.machine.layout import Guard
 
-from . import native
+from . import endings
 from .futures import Futures
 from .learn import Learner, Node, instrument
+from .packed import table_of
 from .symmetry import Asymmetric, Symmetry
 from .tables import (
     ACQUIRE,
@@ -477,11 +478,11 @@ class Engine:
         a = self.tables
         self.misses.append(tuple(int(v) for v in miss[:4]))
         what, x, y, z = (int(v) for v in miss[:4])
-        if what == native.M_EDGE:
+        if what == endings.M_EDGE:
             self._edges(self.learner.nodes[x], y)
-        elif what == native.M_VALUE:
+        elif what == endings.M_VALUE:
             self.code_of(x, y)
-        elif what == native.M_ACCESS:
+        elif what == endings.M_ACCESS:
             column = (RD, WR, TRIED)[z]
             others = int(a.cell[x, WR] | a.cell[x, RD] * (z > 0)) & ~(1 << y)
             for address, bits in self._likes(x, y):
@@ -490,14 +491,14 @@ class Engine:
                 for g in range(len(self.symmetry.ways)):
                     self._shared(self.symmetry.address(g, x), self._threads_like(self.symmetry.thread(g, y)))
                 raise Restart(f"{self.machine.name_of(x)} is shared")
-        elif what == native.M_FREER:
+        elif what == endings.M_FREER:
             for address, bits in self._likes(x, y):
                 a.cell[address, FREER] |= bits
             if reduced:
                 raise Restart(f"{self.machine.name_of(x)} is freed by others")
-        elif what == native.M_INDEX:
+        elif what == endings.M_INDEX:
             self._futures.index(x)
-        elif what == native.M_LICENCE:
+        elif what == endings.M_LICENCE:
             before = int(a.cell[x, LICENCE])
             for address, _ in self._likes(x, 0):
                 a.cell[address, LICENCE] |= 1 << y
@@ -596,7 +597,7 @@ class Engine:
 
     def _table_of(self, entry: int) -> int:
         """The page table that an entry points to, or 0."""
-        return int(native.table_of(self.tables.all, self._narrow(entry)))
+        return int(table_of(self.tables.all, self._narrow(entry)))
 
     def _add_edge(self, node: int, code: int, to: int, new: int) -> None:
         a, e = self.tables, self.edges

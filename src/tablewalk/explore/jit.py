@@ -76,7 +76,8 @@ def _compiled() -> dict[str, Callable[..., Any]]:
 
 def _place() -> Path:
     digest = hashlib.sha256(f"{sys.platform} {platform.machine()}".encode())
-    texts = {Path(f.__code__.co_filename) for f in _functions} | {Path(__file__).with_name("tables.py"), Path(__file__)}
+    texts = {Path(__file__).with_name(name) for name in ("jit.py", "tables.py", "endings.py")}
+    texts |= {Path(f.__code__.co_filename) for f in _functions}
     for text in sorted(texts):
         digest.update(text.read_bytes())
     return cache_dir() / f"explore-{digest.hexdigest()[:16]}"

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from .jit import ByteBlocks, ByteRows, Bytes, HashBlocks, Hashes, HashRows, IntRows, Ints, entry, jit
-from .native import BROKEN, IDLE, MISS, OK, V_POOL, V_ROUNDS, V_SLOTS, get_node, mix, note_turn, step, toggle
+from .endings import BROKEN, IDLE, MISS, OK, V_POOL, V_ROUNDS, V_SLOTS
+from .jit import ByteBlocks, ByteRows, HashBlocks, Hashes, HashRows, IntRows, Ints, entry, jit
+from .packed import copy, get_node, least, note_turn
+from .step import step
 from .tables import (
     ACTOR_BITS,
     BAD,
@@ -15,124 +17,22 @@ from .tables import (
     KIND,
     LINK_BITS,
     LOG,
-    MAX_CODES,
-    MAX_COLUMNS,
-    MAX_NODES,
     NR_BAD,
-    NR_COLUMNS,
     NR_OPERATIONS,
     NR_SLOTS,
     NR_STEPS,
-    NR_SYMMETRIES,
     NR_THREADS,
     NR_WAITING,
     OP,
-    SYM_CODE,
-    SYM_COLUMN,
-    SYM_NODE,
-    SYM_THREAD,
     WHO,
 )
+from .visited import insert
 
 V_DEADLOCK, V_END = 100, 101  # the latter: something is wrong when all threads have ended
 DONE, MISSED, FOUND, GROW, PAUSED = range(5)
 # columns of `io`; VIOLATIONS: rules broken that are no bounds; CUT: steps left out as beyond the bound on switches
 HEAD, TAIL, STATES, TRANSITIONS, OPERATIONS, FINALS, RULES, VIOLATIONS, CUT = range(9)
 MAX_RULES = 1000
-MAX_WALK = 3000  # steps
-
-
-@jit
-def same(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether two states are the same."""
-    i = 0
-    while i < a.shape[0] and a[i] == b[i]:
-        i += 1
-    return i == a.shape[0]
-
-
-@jit
-def copy(to: np.ndarray, st: np.ndarray) -> None:
-    """Make one state the same as another."""
-    for i in range(to.shape[0]):
-        to[i] = st[i]
-
-
-@entry
-def insert(table: Hashes, second: Hashes, kept: ByteRows, h: Hashes, state: Bytes, number: int) -> bool:
-    """Put a state into the visited set; false if it was there.
-
-    It is known by 64 bits of its hash, or 128, the others in `second`; or by itself, in `kept` by its number, which is
-    in `second` then.
-    """
-    key = h[0] if h[0] else np.uint64(1)
-    mask = np.uint64(table.shape[0] - 1)
-    i = np.int64(key & mask)
-    exact = kept.shape[0] > 1
-    wide = second.shape[0] > 1
-    while table[i]:
-        if table[i] == key:
-            if exact:
-                if same(kept[second[i]], state):
-                    return False
-            elif not wide or second[i] == h[1]:
-                return False
-        i = np.int64(np.uint64(i + 1) & mask)
-    table[i] = key
-    if exact:
-        second[i] = number
-        copy(kept[number], state)
-    elif wide:
-        second[i] = h[1]
-    return True
-
-
-@entry
-def hash_all(A: Ints, st: Bytes, h: Hashes) -> None:
-    """The hash of a state."""
-    h[0] = 0
-    h[1] = 0
-    for t in range(A[NR_THREADS] + A[NR_SLOTS]):
-        toggle(h, t, get_node(st, t))
-    for c in range(A[NR_COLUMNS]):
-        toggle(h, 1000 + c, int(st[A[FIRST_COLUMN] + c]))
-
-
-@entry
-def image(A: Ints, g: int, st: Bytes, to: Bytes) -> None:
-    """The state in which threads have changed places in way `g`."""
-    copy(to, st)
-    for t in range(A[NR_THREADS] + A[NR_SLOTS]):
-        u = A[SYM_THREAD + g * 16 + t] if t < A[NR_THREADS] else t
-        node = A[SYM_NODE + g * (MAX_NODES + 1) + get_node(st, t)]
-        to[2 * u] = node & 255
-        to[2 * u + 1] = node >> 8
-    start = A[FIRST_COLUMN]
-    for c in range(A[NR_COLUMNS]):
-        at = (g * MAX_COLUMNS + c) * (MAX_CODES + 1)
-        to[start + A[SYM_COLUMN + g * MAX_COLUMNS + c]] = A[SYM_CODE + at + int(st[start + c])]
-
-
-@jit
-def least(A: np.ndarray, st: np.ndarray, h: np.ndarray, old: np.ndarray, other: np.ndarray) -> int:
-    """Let the state be the least of those in which threads have changed places; in which way, or 0.
-
-    `old` and `other` are overwritten.
-    """
-    way = 0
-    if A[NR_SYMMETRIES]:
-        copy(old, st)
-        for g in range(A[NR_SYMMETRIES]):
-            image(A, g, old, other)
-            for i in range(st.shape[0]):
-                if other[i] != st[i]:
-                    if other[i] < st[i]:
-                        copy(st, other)
-                        way = g + 1
-                    break
-        if way:
-            hash_all(A, st, h)
-    return way
 
 
 @jit
@@ -404,81 +304,3 @@ def absorb(
     for i in range(count):
         if insert(table, second, kept, new_hashes[i], new[i], io[STATES]):
             enqueue(queue, hashes, index, parent, io, new[i], new_hashes[i], new_links[i])
-
-
-@jit
-def chance(random: np.ndarray) -> float:
-    """The next number of a sequence, from 0 to 1."""
-    random[0] += np.uint64(0x9E3779B97F4A7C15)
-    return float(mix(random[0]) >> np.uint64(11)) / (1 << 53)
-
-
-@jit
-def walk(
-    A: np.ndarray, start: np.ndarray, m: np.ndarray, buf: np.ndarray, hb: np.ndarray, reduction: int, seed: int
-) -> int:
-    """Take steps of threads chosen at random until nobody can go on; MISSED if something is missing.
-
-    `m` has at WHO how many each thread took.
-    """
-    threads = A[NR_THREADS] + A[NR_SLOTS]
-    state, after = buf[0], buf[1]
-    copy(state, start)
-    h, random = hb[0], hb[1]  # the hash is not looked at
-    random[0] = seed
-    for t in range(threads):
-        m[WHO + t] = 0
-    log = m[LOG : LOG + 2]
-    stay = chance(random)
-    t = 0
-    tries = steps = 0
-    while tries < threads and steps < MAX_WALK:
-        if tries or chance(random) > stay:
-            t = int(chance(random) * threads) if tries == 0 else (t + 1) % threads
-        tries += 1
-        node = get_node(state, t)
-        if node == 0 or A[OP + node * 8 + KIND] == EXIT:
-            continue
-        copy(after, state)
-        status = step(A, after, h, m, t, reduction, log, False)
-        if status == MISS:
-            return MISSED
-        if status == BROKEN:
-            return DONE
-        if status == OK:
-            copy(state, after)
-            steps += 1
-            m[WHO + t] += 1
-            tries = 0
-    return DONE
-
-
-@entry
-def walks(
-    A: Ints, start: Bytes, m: Ints, buf: ByteRows, hb: HashRows, reduction: int, seeds: Ints, steps: Ints
-) -> int:
-    """Take walks with seeds from seeds[0], which goes on, up to seeds[1]; MISSED if something is missing.
-
-    `steps`: how many each thread took in those that came to their end.
-    """
-    while seeds[0] < seeds[1]:
-        if walk(A, start, m, buf, hb, reduction, seeds[0]) == MISSED:
-            return MISSED
-        for t in range(steps.shape[0]):
-            steps[t] += m[WHO + t]
-        seeds[0] += 1
-    return DONE
-
-
-@entry
-def rehash(table: Hashes, second: Hashes, new: Hashes, new_second: Hashes) -> None:
-    """Put all of a visited set into a larger one."""
-    mask = np.uint64(new.shape[0] - 1)
-    for i in range(table.shape[0]):
-        if table[i]:
-            to = np.int64(table[i] & mask)
-            while new[to]:
-                to = np.int64(np.uint64(to + 1) & mask)
-            new[to] = table[i]
-            if second.shape[0] > 1:
-                new_second[to] = second[i]

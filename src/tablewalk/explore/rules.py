@@ -10,7 +10,7 @@ from typing import Any
 
 from tablewalk.machine.drivers import Model
 
-from . import native
+from . import endings
 from .loop import V_DEADLOCK
 
 
@@ -45,32 +45,32 @@ RULES = (FREED, DETACHED, GUARD, ONE_SLOT, BALANCE, NR_PTES, RSS, MAPCOUNT, REFC
          DEADLOCK, ORDER, BUG, LEAK, RESULT)  # fmt: skip
 
 _NATIVE = {
-    native.V_FREED: (FREED, "accesses {cell}, which was freed"),
-    native.V_GUARD: (GUARD, "accesses {cell} without {guard}"),
-    native.V_BAD_FREE: (FREED, "frees {cell}, which was freed before"),
-    native.V_FREED_LOCKED: (FREED, "frees {cell} while a lock in it is held"),
-    native.V_SLEEP: (SLEEP, "may sleep in atomic context"),
-    native.V_HELD: (BALANCE, "ends holding {cell}"),
-    native.V_RCU: (BALANCE, "ends an RCU section or interrupt-off section that it did not begin"),
-    native.V_LIVELOCK: (PROGRESS, "goes round a loop without anything that others could change"),
-    native.V_IPI_OFF: (DEADLOCK, "waits for other CPUs with interrupts off"),
-    native.V_DETACHED: (DETACHED, "writes {cell} after its table was detached"),
-    native.V_DEAD_TABLE: (ONE_SLOT, "puts what is no live table into {cell}"),
-    native.V_ATTACHED_TWICE: (ONE_SLOT, "puts a table into {cell} that is in another slot"),
-    native.V_NOT_EMPTY: (DETACHED, "frees a table with {cell} in use"),
-    native.V_UNORDERED: (ORDER, "lets {cell} show what it has written to, without smp_wmb() before"),
+    endings.V_FREED: (FREED, "accesses {cell}, which was freed"),
+    endings.V_GUARD: (GUARD, "accesses {cell} without {guard}"),
+    endings.V_BAD_FREE: (FREED, "frees {cell}, which was freed before"),
+    endings.V_FREED_LOCKED: (FREED, "frees {cell} while a lock in it is held"),
+    endings.V_SLEEP: (SLEEP, "may sleep in atomic context"),
+    endings.V_HELD: (BALANCE, "ends holding {cell}"),
+    endings.V_RCU: (BALANCE, "ends an RCU section or interrupt-off section that it did not begin"),
+    endings.V_LIVELOCK: (PROGRESS, "goes round a loop without anything that others could change"),
+    endings.V_IPI_OFF: (DEADLOCK, "waits for other CPUs with interrupts off"),
+    endings.V_DETACHED: (DETACHED, "writes {cell} after its table was detached"),
+    endings.V_DEAD_TABLE: (ONE_SLOT, "puts what is no live table into {cell}"),
+    endings.V_ATTACHED_TWICE: (ONE_SLOT, "puts a table into {cell} that is in another slot"),
+    endings.V_NOT_EMPTY: (DETACHED, "frees a table with {cell} in use"),
+    endings.V_UNORDERED: (ORDER, "lets {cell} show what it has written to, without smp_wmb() before"),
     V_DEADLOCK: (DEADLOCK, "waits for ever"),
 }
 BOUNDS = {
-    native.V_POOL: "the number of objects of a kind that a thread may have allocated",
-    native.V_SLOTS: "the number of pending RCU callbacks",
-    native.V_ROUNDS: "the number of rounds of a loop",
+    endings.V_POOL: "the number of objects of a kind that a thread may have allocated",
+    endings.V_SLOTS: "the number of pending RCU callbacks",
+    endings.V_ROUNDS: "the number of rounds of a loop",
 }
 
 
 def native_rule(rule: int, message: str) -> tuple[Rule, str]:
     """(rule, what is said of who broke it) for what the native search reports; `message` of V_MESSAGE."""
-    if rule == native.V_MESSAGE:
+    if rule == endings.V_MESSAGE:
         kind, _, text = message.partition(": ")
         named = {"deadlock": DEADLOCK, "unlock": BALANCE, "kunmap": BALANCE}
         named |= {"use-after-free": FREED, "wild access": FREED}

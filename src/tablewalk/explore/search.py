@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from .checkpoint import restore, save
+from .endings import FUTURES, M1, M2, NONE
 from .engine import Engine, Restart
 from .estimate import share
 from .loop import (
@@ -29,15 +30,12 @@ from .loop import (
     STATES,
     TAIL,
     TRANSITIONS,
-    hash_all,
-    image,
-    insert,
-    rehash,
     search,
-    walks,
 )
-from .native import FUTURES, M1, M2, NONE
+from .packed import hash_all, image
 from .tables import COUNTED, FUTURE_ROW, LINK_BITS, Bound, scratch
+from .visited import insert, rehash
+from .walks import walks
 
 BUDGET = 100_000  # states expanded between two looks at limits
 QUIET_WALKS, MAX_WALKS, FEW_WALKS = 500, 5000, 20

@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from . import native
+from . import endings
+from .endings import BROKEN
 from .engine import Engine
 from .learn import Node
-from .native import BROKEN, step
+from .packed import get_node, value
 from .rules import Rule, native_rule
 from .search import Found
+from .step import step
 from .tables import scratch
 
 QUIET = frozenset(
@@ -68,17 +70,17 @@ class Trace:
         self._holds: list[list[str]] = [[] for _ in range(engine.threads + engine.slots)]
         self._cached: list[list[str]] = [[] for _ in self._holds]
         self._inside = [False for _ in self._holds]
-        done = all([self._step(actor) == native.OK for actor in schedule])
-        if found.rule in range(native.V_MESSAGE, native.V_UNORDERED + 1):
+        done = all([self._step(actor) == endings.OK for actor in schedule])
+        if found.rule in range(endings.V_MESSAGE, endings.V_UNORDERED + 1):
             self.schedule.append(found.actor)
             broken = self._step(found.actor) == BROKEN and int(self._miss[0]) == found.rule
             last = self.events[-1] if self.events else Event(0, engine.learner.nodes[0], 0, 0)
             node = engine.learner.nodes[found.node]
             self.events.append(replace(last, thread=node.thread, node=node, before=0, after=0))
-            if found.rule == native.V_LIVELOCK:
+            if found.rule == endings.V_LIVELOCK:
                 self.events = one_round(self.events)
         else:
-            broken = all(self._step(t) in (native.WAITS, native.IDLE) for t in range(engine.threads))
+            broken = all(self._step(t) in (endings.WAITS, endings.IDLE) for t in range(engine.threads))
         self.holds = done and broken  # the schedule leads to what was found
 
     def _step(self, actor: int) -> int:
@@ -89,7 +91,7 @@ class Trace:
         for i in range(1, min(int(log[0]), MAX_LOG - 1) + 1):
             node = self.engine.learner.nodes[int(log[i])]
             old = self._value(before, node)
-            status = step(self.engine.tables.all, before, h, m, node.thread, native.NONE, np.zeros(2, np.int64), True)
+            status = step(self.engine.tables.all, before, h, m, node.thread, endings.NONE, np.zeros(2, np.int64), True)
             if status == BROKEN:
                 break
             new = self._value(before, node)
@@ -122,27 +124,27 @@ class Trace:
     def _pending(self, state: Any) -> tuple[str, ...]:
         found = []
         for t in range(self.engine.threads, self.engine.threads + self.engine.slots):
-            node = self.engine.learner.nodes[int(native.get_node(state, t))]
+            node = self.engine.learner.nodes[int(get_node(state, t))]
             if node.where:
                 found.append(node.where[-1][0])
         return tuple(found)
 
     def _value(self, state: Any, node: Node) -> int:
         address = int(self.engine.tables.op[node.number, 1])
-        return self.engine.widen(int(native.value(self.engine.tables.all, state, address))) if address else 0
+        return self.engine.widen(int(value(self.engine.tables.all, state, address))) if address else 0
 
     # --- words -------------------------------------------------------------------------------------------
 
     def conflict(self, names: list[str]) -> tuple[Rule, str]:
         """(rule, one sentence: who did what where, and whose earlier operation it conflicts with)."""
         found, engine = self.found, self.engine
-        message = engine.messages[found.extra] if found.rule == native.V_MESSAGE else ""
+        message = engine.messages[found.extra] if found.rule == endings.V_MESSAGE else ""
         rule, text = native_rule(found.rule, message)
         node = engine.learner.nodes[found.node]
         cell = "something"
         if node.name == "free" and not node.address:
             cell, text = "a null pointer", SINCE.sub("", text)
-        elif found.rule != native.V_MESSAGE and (found.extra or node.address):
+        elif found.rule != endings.V_MESSAGE and (found.extra or node.address):
             name = engine.machine.name_of(found.extra or node.address)
             cell = name if found.extra else name.partition(".")[0]
         cell = ENTRY_NAME.sub(r"entry \2 of table @\1", cell)
@@ -161,7 +163,7 @@ class Trace:
         """The last operation of another thread that freed or detached what the rule is about."""
         machine, found, node = self.engine.machine, self.found, self.engine.learner.nodes[self.found.node]
         culprit, address = node.thread, node.address
-        if found.rule != native.V_MESSAGE:
+        if found.rule != endings.V_MESSAGE:
             address = found.extra or address
         base = machine.base_of[address] if 0 < address < len(machine.base_of) else 0
         for event in reversed(self.events):
