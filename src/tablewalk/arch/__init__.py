@@ -60,7 +60,9 @@ class Arch:
     pv_ops: bool = False  # PARAVIRT: in a guest the hypervisor flushes, and interrupts nobody
     gup_fast: bool = True  # HAVE_GUP_FAST
     split_pmd_reads: bool = False  # GUP_GET_PXX_LOW_HIGH: a pmd is read in two halves
-    software_tlb: bool = False  # a TLB miss is an exception, whose handler looks for the entry
+    # who looks for the entry of a TLB miss: hardware; the handler of an exception, in assembly, or in C, which may map
+    # the table as others do (pte_offset_map)
+    tlb_fill: str = "hardware"
     smp: bool = True  # there are machines with several CPUs
     highpte: bool = False  # HIGHPTE: a PTE table can be in high memory, mapped by kmap_local_page() while it is used
     # derived, set by __post_init__
