@@ -49,6 +49,7 @@ class Arch:
     own_tlb_remove_table: bool = False  # HAVE_ARCH_TLB_REMOVE_TABLE
     tlb_needs_table_invalidate: bool = True  # hardware walks the tables: they are flushed before RCU gets them
     merge_vmas: bool = True  # MMU_GATHER_MERGE_VMAS: a gather flushes several VMAs at once; without it each by itself
+    pgd_is_loaded: bool = False  # x86 with PAE: CPUs hold its entries in registers, so a change flushes everything
     no_range: bool = False  # MMU_GATHER_NO_RANGE: it flushes the whole address space
     gather_page_size: bool = False  # MMU_GATHER_PAGE_SIZE: it flushes before it gathers pages of another size
     no_gather: bool = False  # MMU_GATHER_NO_GATHER: entries are flushed as they are cleared, and pages freed at once
