@@ -134,8 +134,10 @@ def iput(mapping: address_space) -> None:
             swap_put_entries_direct(radix_to_swp_entry(value))
         elif index > done and value != XA_SHADOW:
             f = folio(value)
+            mutex_lock(f.lock)
             done = folio_next_index(f) - 1
             f.mapping = 0
+            mutex_unlock(f.lock)
             folio_put_refs(f, folio_nr_pages(f))
     xa_destroy(mapping.i_pages)
     interval_tree_destroy(mapping.i_mmap)

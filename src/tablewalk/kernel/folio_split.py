@@ -125,6 +125,7 @@ def split_file_folio(f: folio, pieces: tuple[tuple[int, int], ...]) -> int:
     unmap_folio(f)
     new = tuple([split_off(f, first, order) for first, order in pieces])
     end = i_size_pages(mapping)
+    beyond = tuple([piece for piece in new if piece.index >= end])
     spin_lock(mapping.i_pages_lock)
     frozen = cmpxchg(f._refcount, nr + 1, 0) == nr + 1
     if frozen:
@@ -134,24 +135,22 @@ def split_file_folio(f: folio, pieces: tuple[tuple[int, int], ...]) -> int:
         store(f._refcount, 1)
     spin_unlock(mapping.i_pages_lock)
     up_read(mapping.i_mmap_rwsem)
-    for piece in new:
-        if not frozen or not piece.mapping:
-            piece.mapping = 0
-            folio_put_refs(piece, folio_nr_pages(piece))
+    for piece in beyond if frozen else new:
+        piece.mapping = 0
+        folio_put_refs(piece, folio_nr_pages(piece))
     return 0 if frozen else -EAGAIN
 
 
 def replace_in_cache(mapping: address_space, piece: folio, end: int) -> None:
     """Let the cache have the piece of a split folio, or nothing from page `end` of the file on."""
-    kept = piece.index < end
-    nr = folio_nr_pages(piece)
+    first, nr = piece.index, folio_nr_pages(piece)
+    kept = first < end
     if kept:
         publish(piece.addr)
-    for index in range(piece.index, piece.index + nr):
-        xa_store(mapping.i_pages, index, piece.addr if kept else 0)
-    if not kept:
-        piece.mapping = 0
+    else:
         mapping.nrpages -= nr
+    for index in range(first, first + nr):
+        xa_store(mapping.i_pages, index, piece.addr if kept else 0)
 
 
 def split_off(f: folio, first: int, order: int) -> folio:
