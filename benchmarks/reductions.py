@@ -115,7 +115,7 @@ def measure(case: Case, states: int) -> Row:
             setup, kind = prepare(program, config), (way.merged, way.symmetry)
             engine = engine_of(program, config, setup, options)
             for pool in pools:  # so that objects have the same addresses
-                engine.memory.pool(*pool)
+                engine.pool(*pool)
         row.threads = engine.threads
         began = time.process_time()
         search = search_of(engine, options)
@@ -125,7 +125,7 @@ def measure(case: Case, states: int) -> Row:
             judge(outcome, search, setup)
         except Bound as e:
             outcome.verdict, outcome.bound = "bounded", e.what
-        pools = list(engine.memory.pools)
+        pools = list(engine.pools)
         if outcome.verdict != "bounded" and outcome.result.verdict == "bounded":
             outcome.bound = outcome.result.bound  # a violation within a bound
         outcomes[name] = outcome

@@ -35,5 +35,5 @@ def ia64(release: tuple[int, int]) -> Arch:
         per_vma_lock_since=None,
         broadcast_flush=True,
         gup_fast=False,
-        tlb_fill="assembly",
+        software_tlb=True,
     )

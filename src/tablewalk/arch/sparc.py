@@ -33,5 +33,5 @@ def sparc64(release: tuple[int, int]) -> Arch:
         gup_fast=False,
         pt_reclaim_since=None,
         per_vma_lock_since=None,
-        tlb_fill="assembly",
+        software_tlb=True,
     )

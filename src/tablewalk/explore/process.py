@@ -135,8 +135,10 @@ class Process:
         return int(self.model.machine.load(self.mm.nr_ptes))
 
     def fork(self) -> Process:
-        """fork(2): the child, which has one user."""
-        return Process(self.model, self._k("fork").dup_mm(self.mm))
+        """fork(2): the child, which has one user and may run where its parent does."""
+        child = Process(self.model, self._k("fork").dup_mm(self.mm))
+        child.mm.nr_cpus = self.mm.nr_cpus
+        return child
 
     def exit(self) -> None:
         """The last thread exits."""

@@ -147,6 +147,14 @@ class Setup:
         p.write(self.A, 1)
         return p
 
+    def huge_page(self) -> Process:
+        """A process with a huge page of ones."""
+        p = self.process()
+        p.mmap(self.A, self.huge)
+        p.madvise(self.A, self.huge, MADV_HUGEPAGE)
+        p.fill(self.A, self.huge, 1)
+        return p
+
     def shmem(self, pages: int) -> Any:
         """A shared-memory file."""
         return self.model.kernel("shmem").shmem_file_setup(pages * self.page)

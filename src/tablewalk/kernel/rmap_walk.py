@@ -10,7 +10,7 @@ from __future__ import annotations
 from ..arch import arch
 from ..machine import WRITE_ONCE, add, down_read, interval_tree_overlapping, load, spin_unlock, store, up_read
 from .config import config
-from .huge_mm import vma_is_anonymous
+from .huge_mm import thp_vma_suitable_pmd, vma_is_anonymous
 from .huge_pmd import (
     __split_huge_pmd,
     migration_entry,
@@ -67,6 +67,7 @@ from .pgtable import (
     make_pte_marker,
     mm_find_pmd,
     page_folio,
+    pmd_none,
     pmd_p,
     pmdp_get_lockless,
     pte_p,
@@ -168,6 +169,10 @@ def unmap_table(f: folio, vma: vm_area_struct, address: int, nr: int, idx: int, 
     if not pmd:
         return
     pmdval = pmdp_get_lockless(pmd)
+    if pmd_none(pmdval):
+        if split:  # TTU_SYNC
+            sync_with_folio_pmd_zap(f, vma, address, pmd)
+        return
     if pmd_maps_folio(pmdval, f):
         if not migrate and folio_test_lazyfree(f) and unmap_huge_pmd_locked(vma, address, pmd, f):
             return
@@ -192,6 +197,12 @@ def unmap_table(f: folio, vma: vm_area_struct, address: int, nr: int, idx: int, 
         if not migrate:
             add(mm.anon_rss if folio_test_anon(f) else mm_counter_file(mm, f), -done)
     pte_unmap_unlock(pte, ptl)
+
+
+def sync_with_folio_pmd_zap(f: folio, vma: vm_area_struct, address: int, pmd: pmd_p) -> None:
+    """Who has emptied the slot, to unmap a huge page or to move it on, is done with that when this returns."""
+    if folio_nr_pages(f) >= arch.hpage_pmd_nr and thp_vma_suitable_pmd(vma, address):
+        spin_unlock(pmd_lock(vma.vm_mm, pmd, address))
 
 
 def unmap_page(f: folio, vma: vm_area_struct, pte: pte_p, migrate: bool) -> bool:
@@ -278,9 +289,11 @@ def remove_migration_table(
     pmd = mm_find_pmd(vma.vm_mm, address)
     if not pmd:
         return
-    if is_pmd_migration_entry(pmdp_get_lockless(pmd)) and remove_migration_pmd(
-        old, page_folio(pages[0]), vma, address, pmd
-    ):
+    pmdval = pmdp_get_lockless(pmd)
+    if pmd_none(pmdval):
+        sync_with_folio_pmd_zap(old, vma, address, pmd)
+        return
+    if is_pmd_migration_entry(pmdval) and remove_migration_pmd(old, page_folio(pages[0]), vma, address, pmd):
         return
     pte, ptl = pte_offset_map_lock(vma.vm_mm, pmd, address)
     if not pte:

@@ -198,3 +198,17 @@ def installed_without_barrier(mm: mm_struct, pmd: pmd_p, addr: int, pgtable: ptd
 )
 def uptodate_without_barrier(f: folio) -> None:
     """Who reads the page may see what was there before it was cleared, or copied."""
+
+
+@patch(
+    "R-pvmw-sync",
+    commit="732ed55823fc",
+    title="mm/thp: try_to_unmap() use TTU_SYNC for safe splitting: walks of rmap wait for an empty pmd's lock",
+    since="5.13",
+    site="rmap_walk.sync_with_folio_pmd_zap",
+    files=("mm/page_vma_mapped.c",),
+    mutant=True,
+    claim=Claim("race", "huge-mremap-and-migrate", "I25"),
+)
+def gone_by(f: folio, vma: vm_area_struct, address: int, pmd: pmd_p) -> None:
+    """It does not wait, and goes by a huge page that mremap has in its hands: neither here nor there."""

@@ -6,7 +6,6 @@ from __future__ import annotations
 from tablewalk.explore.scenario import (
     MADV_COLLAPSE,
     MADV_DONTNEED,
-    MADV_HUGEPAGE,
     MADV_PAGEOUT,
     UFFD_MISSING,
     Process,
@@ -45,15 +44,6 @@ def migrate_mremap_after(s: Setup) -> None:
     s.sometimes("take_rmap_locks", "remove_migration_pte")
 
 
-def _huge(s: Setup) -> Process:
-    """A process with a huge page of ones."""
-    p = s.process()
-    p.mmap(s.A, s.huge)
-    p.madvise(s.A, s.huge, MADV_HUGEPAGE)
-    p.fill(s.A, s.huge, 1)
-    return p
-
-
 def _moves(s: Setup, p: Process) -> None:
     s.thread("migrate", lambda: p.move_pages(s.A))
     s.sometimes_ends("the huge page moves", lambda results: results["migrate"] == (0,))
@@ -62,7 +52,7 @@ def _moves(s: Setup, p: Process) -> None:
 @scenario()
 def huge_migrate_and_collapse(s: Setup) -> None:
     """A huge page moves whose range MADV_COLLAPSE is asked to make huge."""
-    p = _huge(s)
+    p = s.huge_page()
     _moves(s, p)
     s.thread("collapse-anon", lambda: p.madvise(s.A, s.huge, MADV_COLLAPSE))
     s.finally_(lambda results: None if p.read(s.A) == 1 else f"the page reads {p.read(s.A)}, not 1")
@@ -71,7 +61,7 @@ def huge_migrate_and_collapse(s: Setup) -> None:
 @scenario()
 def huge_migrate_and_uffd_move(s: Setup) -> None:
     """A huge page moves elsewhere in memory, of which UFFDIO_MOVE moves a page to another address."""
-    p = _huge(s)
+    p = s.huge_page()
     there = s.A + 4 * s.huge * s.page
     p.mmap(there, s.huge)
     uffd = p.uffd(there, s.huge, UFFD_MISSING)
@@ -83,7 +73,7 @@ def huge_migrate_and_uffd_move(s: Setup) -> None:
 @scenario(pool=5, options={"swap": "y"})
 def huge_migrate_and_split_elsewhere(s: Setup) -> None:
     """A huge page of a child's moves, while the one that its parent has at the same address is split."""
-    p = _huge(s)
+    p = s.huge_page()
     q = p.fork()
     s.processes.append(q)
     q.fill(s.A, s.huge, 2)
@@ -97,7 +87,7 @@ def huge_migrate_and_split_elsewhere(s: Setup) -> None:
 @scenario()
 def huge_migrate_and_damon(s: Setup) -> None:
     """DAMON looks at a huge page under migration, and keeps its CPU from who moves it; another CPU writes to it."""
-    p = _huge(s)
+    p = s.huge_page()
     migrate, machine = s.model.kernel("migrate"), s.model.machine
     _, f = migrate.folio_walk(s.model.kernel("vma").vma_lookup(p.mm, s.A), s.A)
     machine.mutex_lock(f.lock)

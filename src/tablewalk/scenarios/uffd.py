@@ -115,6 +115,18 @@ def _misplaced(s: Setup, p: Process, address: int) -> str | None:
 
 
 @scenario()
+def uffd_move_zero_page(s: Setup) -> None:
+    """UFFDIO_MOVE of the zero page, in the place of which another page is written."""
+    p, uffd, source = _to_move(s)
+    p.madvise(source, 1, MADV_DONTNEED)
+    p.read(source)
+    s.thread("move", lambda: uffd.move(s.A, source))
+    s.thread("write", lambda: p.write(source, 2))
+    s.finally_(lambda results: None if 2 in (p.read(s.A), p.read(source)) else "the write is lost")
+    s.sometimes("move_zeropage_pte", "move_present_ptes")
+
+
+@scenario()
 def uffd_wp_and_dontneed(s: Setup) -> None:
     """MADV_DONTNEED of shared memory that userfaultfd has write-protected leaves markers, and so the table."""
     (p,) = s.sharing(1)
