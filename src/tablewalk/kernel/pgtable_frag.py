@@ -17,6 +17,7 @@ from .mm_types import atomic_t, mm_struct
 TABLES: Final = 2  # 16 on powerpc with pages of 64 KiB
 LISTED: Final = 1
 QUEUED: Final = 2
+PENDING: Final = 1 << 8  # of pt_frag_refcount, on s390: a half that is free soon
 
 
 class table_page(struct):
@@ -49,16 +50,21 @@ def queue_rcu_head(page: table_page, func: Callable[[int], None]) -> None:
     call_rcu(func, page.addr)
 
 
+def page_free(page: table_page) -> None:
+    """Free a page none of whose tables is in use."""
+    if load(page.active):
+        queue_rcu_head(page, table_page_free)
+    else:
+        table_page_free(page.addr)
+
+
 # --- powerpc ---------------------------------------------------------------------------------------------
 
 
 def pte_fragment_free(page: table_page) -> None:
     """A table less; the page goes with the last, after a grace period if any was to wait for one."""
     if add_return(page.pt_frag_refcount, -1) == 0:
-        if load(page.active):
-            queue_rcu_head(page, table_page_free)
-        else:
-            table_page_free(page.addr)
+        page_free(page)
 
 
 def pte_fragment_free_defer(page: table_page) -> None:
@@ -81,19 +87,37 @@ def __tlb_remove_table(address: int) -> None:
 
 
 def page_table_free(mm: mm_struct, page: table_page) -> None:
-    """A half less: the other's page is listed for reuse, unless a half was to wait for a grace period."""
+    """A half less; the page goes with the other, after a grace period if one was to wait for that."""
+    half_free(mm, page)
+    pending_is_over(page.addr)
+
+
+def half_free(mm: mm_struct, page: table_page) -> None:
+    """A half is not in use any more, but pending (its AA bit becomes its PP bit); the page is listed or taken off.
+
+    The page is listed for reuse of the half if the other is in use, and none was to wait for a grace period.  As long
+    as one is pending the page stays: who frees the other holds no lock, and this is not off the list yet.
+    """
     spin_lock(mm.page_table_lock)  # context.lock
-    left = add_return(page.pt_frag_refcount, -1)
-    store(page.rcu_head, LISTED if left and load(page.active) == 0 else 0)
+    left = add_return(page.pt_frag_refcount, PENDING - 1)
+    store(page.rcu_head, LISTED if left & PENDING - 1 and load(page.active) == 0 else 0)
     spin_unlock(mm.page_table_lock)
-    if left == 0:
-        if load(page.active):
-            queue_rcu_head(page, table_page_free)
-        else:
-            table_page_free(page.addr)
+
+
+def pending_is_over(address: int) -> None:
+    """A half is free; also as RCU callback, of the gather's batch (s390's own __tlb_remove_table)."""
+    page = table_page(address)
+    if add_return(page.pt_frag_refcount, -PENDING) == 0:
+        page_free(page)
 
 
 def page_table_free_defer(mm: mm_struct, page: table_page) -> None:
     """pte_free_defer."""
     store(page.active, 1)
     page_table_free(mm, page)
+
+
+def page_table_free_rcu(mm: mm_struct, page: table_page) -> None:
+    """munmap took a half: it is pending until the grace period of the gather's batch is over."""
+    half_free(mm, page)
+    call_rcu(pending_is_over, page.addr)

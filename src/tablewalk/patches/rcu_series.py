@@ -16,6 +16,7 @@ from ..kernel.mm_types import mm_struct, ptdesc, spinlock_t
 from ..kernel.pgtable import LEAF, PFN_SHIFT, PRESENT, TABLE_ENTRY, pmd_p, pmdp_get_lockless, pte_p
 from ..kernel.pgtable_frag import (
     LISTED,
+    PENDING,
     page_table_free,
     pte_fragment_free,
     queue_rcu_head,
@@ -328,16 +329,14 @@ def s390_v2(site: str) -> Callable[[F], F]:
     )
 
 
-@s390_v2("page_table_free")
-def free_half_of_unlisted(mm: mm_struct, page: table_page) -> None:
+@s390_v2("half_free")
+def half_free_of_unlisted(mm: mm_struct, page: table_page) -> None:
     """The page is listed unless the other half waits."""
     spin_lock(mm.page_table_lock)
-    left = add_return(page.pt_frag_refcount, -1)
+    left = add_return(page.pt_frag_refcount, PENDING - 1)
     if left < DEFERRED:
-        store(page.rcu_head, LISTED if left else 0)
+        store(page.rcu_head, LISTED if left & PENDING - 1 else 0)
     spin_unlock(mm.page_table_lock)
-    if left == 0:
-        table_page_free(page.addr)
 
 
 @s390_v2("page_table_free_defer")

@@ -61,6 +61,16 @@ def s390_halves(s: Setup) -> None:
 
 
 @scenario()
+def s390_halves_munmap(s: Setup) -> None:
+    """One half of a page is freed by RCU, the other by the gather of a munmap."""
+    p, page, slot = _shared_page(s)
+    frag, machine = s.model.kernel("pgtable_frag"), s.model.machine
+    s.thread("collapse", lambda: frag.page_table_free_defer(p.mm, page))
+    s.thread("munmap", lambda: (machine.store(slot, 0), frag.page_table_free_rcu(p.mm, page)))
+    s.sometimes("queue_rcu_head")
+
+
+@scenario()
 def s390_halves_exit(s: Setup) -> None:
     """One half was freed, the other is freed by RCU, and the process exits before the grace period is over."""
     p, page, slot = _shared_page(s)
