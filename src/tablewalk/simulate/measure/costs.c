@@ -65,26 +65,6 @@ static double one_load(void)
 	return at == &cell ? begun : 0;
 }
 
-/* A huge page made of small ones of a file, which are all mapped; 0 if that fails. */
-static double one_collapse(void)
-{
-	int fd = memfd_create("measure", 0);
-	double begun;
-	char *memory;
-	int failed;
-
-	if (fd < 0 || ftruncate(fd, HUGE))
-		die("memfd");
-	memory = map_huge_aligned(HUGE, fd);
-	memset(memory, 1, HUGE);
-	begun = now();
-	failed = madvise(memory, HUGE, MADV_COLLAPSE);
-	begun = now() - begun;
-	munmap(memory, HUGE);
-	close(fd);
-	return failed ? 0 : begun;
-}
-
 static char *buffer, *other;
 
 /* As the kernel does it: a compiler's memset may use instructions that the kernel does not. */
@@ -284,7 +264,8 @@ static double usual_give(char *page)
 {
 	static struct series s;
 
-	for (s.nr = 0; s.nr < TRIES * 100;) {
+	reserve(&s, TRIES * 100);
+	for (int i = 0; i < TRIES * 100; i++) {
 		double begun;
 
 		*(volatile char *)page = 1;
@@ -292,8 +273,7 @@ static double usual_give(char *page)
 		madvise(page, PAGE, MADV_DONTNEED);
 		add(&s, now() - begun);
 	}
-	qsort(s.ns, s.nr, sizeof(*s.ns), by_number);
-	return s.ns[s.nr / 2];
+	return median(&s);
 }
 
 static void shootdown(void)
@@ -320,6 +300,7 @@ static double usual_delay(void)
 	static struct series s;
 	pthread_t other = begin_on(&(int){ 0 });
 
+	reserve(&s, TRIES * FEW);
 	for (int i = 0; i < TRIES * FEW; i++) {
 		double begun = now();
 
@@ -327,8 +308,7 @@ static double usual_delay(void)
 		add(&s, now() - begun - MOMENT);
 	}
 	end_of(other);
-	qsort(s.ns, s.nr, sizeof(*s.ns), by_number);
-	return s.ns[s.nr / 2];
+	return median(&s);
 }
 
 static double one_grace_period(void)
@@ -342,6 +322,8 @@ static double one_grace_period(void)
 
 void measure_costs(void)
 {
+	double collapse;
+
 	buffer = map_huge_aligned(BUFFER, -1);
 	other = map_huge_aligned(BUFFER, -1);
 	memset(buffer, 1, BUFFER);
@@ -352,8 +334,9 @@ void measure_costs(void)
 	least("load", one_load);
 	least("clear", clear_byte);
 	least("copy", copy_byte);
-	if (one_collapse())
-		least("collapse", one_collapse);
+	collapse = usual_collapse();
+	if (collapse)
+		tell("collapse", collapse);
 	least("switch", one_switch);
 	if (nr_cpus() > 1) {
 		least("transfer", one_transfer);

@@ -62,6 +62,8 @@ double overhead(void)
 {
 	static double least;
 
+	if (least)
+		return least;
 	for (int i = 0; !least || i < 1000; i++) {
 		double begun = now(), ns = now() - begun;
 
@@ -83,24 +85,35 @@ void tell(const char *name, double value)
 	fflush(stdout);
 }
 
+void reserve(struct series *s, size_t nr)
+{
+	s->nr = 0;
+	s->most = nr;
+	s->ns = realloc(s->ns, nr * sizeof(*s->ns));
+	if (!s->ns)
+		die("memory");
+	memset(s->ns, 0, nr * sizeof(*s->ns));	/* no faults later */
+}
+
 void add(struct series *s, double ns)
 {
-	if (s->nr == s->most) {
-		s->most = s->most ? 2 * s->most : 1 << 16;
-		s->ns = realloc(s->ns, s->most * sizeof(*s->ns));
-		if (!s->ns)
-			die("memory");
-		memset(s->ns + s->nr, 0, (s->most - s->nr) * sizeof(*s->ns));	/* no faults later */
-	}
+	if (s->nr == s->most)
+		die("a series is too long");
 	ns -= overhead();
 	s->ns[s->nr++] = ns > 0 ? ns : 0;
 }
 
-int by_number(const void *a, const void *b)
+static int by_number(const void *a, const void *b)
 {
 	double x = *(const double *)a, y = *(const double *)b;
 
 	return (x > y) - (x < y);
+}
+
+double median(struct series *s)
+{
+	qsort(s->ns, s->nr, sizeof(*s->ns), by_number);
+	return s->ns[(s->nr - 1) / 2];
 }
 
 void tell_series(const char *name, const char *what, struct series *s)
@@ -116,7 +129,7 @@ void tell_series(const char *name, const char *what, struct series *s)
 		{ "n", s->nr },
 		{ "mean", sum / s->nr },
 		{ "min", s->ns[0] },
-		{ "p50", s->ns[(s->nr - 1) / 2] },
+		{ "p50", median(s) },
 		{ "p99", s->ns[(size_t)((s->nr - 1) * 0.99)] },
 		{ "p99.9", s->ns[(size_t)((s->nr - 1) * 0.999)] },
 		{ "max", s->ns[s->nr - 1] },
@@ -183,6 +196,8 @@ int main(void)
 			measure_collapse();
 		else if (!strcmp(what, "dontneed"))
 			measure_dontneed();
+		else if (!strcmp(what, "backing"))
+			measure_backing();
 		else
 			die(what);
 	}

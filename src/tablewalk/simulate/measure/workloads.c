@@ -18,6 +18,8 @@
 #define ROUNDS 40		/* of the other */
 #define THINK 1000		/* ns between two writes, on average */
 #define SLEEP 50000		/* ns, where a thread sleeps instead */
+#define FRESH 200		/* huge pages that are written to */
+#define FREE_SECONDS 8		/* a hypervisor is told of free memory every other second */
 
 /* A thread that writes to memory and gives it back. */
 struct toucher {
@@ -75,6 +77,19 @@ static void touch(struct toucher *t, char *start)
 	add(&t->loops, sum + ns);
 }
 
+/* Before all else, if this may: whom the scheduler prefers is not the question. */
+static void have_priority(int priority)
+{
+	sched_setscheduler(0, SCHED_FIFO, &(struct sched_param){ .sched_priority = priority });
+}
+
+static void reserve_for(struct toucher *t, int times)
+{
+	reserve(&t->faults, times * EXTENTS * TOUCHES);
+	reserve(&t->gives, times * EXTENTS);
+	reserve(&t->loops, times * EXTENTS);
+}
+
 /* Go through the memory, huge page by huge page, in any order. */
 static void *toucher(void *argument)
 {
@@ -82,8 +97,8 @@ static void *toucher(void *argument)
 	int order[EXTENTS];
 
 	on_cpu(0);
-	if (t->sleeps)	/* to run at once when it wakes up, if it may: whom the scheduler prefers is not the question */
-		sched_setscheduler(0, SCHED_FIFO, &(struct sched_param){ .sched_priority = 1 });
+	if (t->sleeps)	/* to run at once when it wakes up */
+		have_priority(2);
 	for (int round = 0; round < t->rounds; round++) {
 		for (int i = 0; i < EXTENTS; i++) {
 			int other = rand_r(&t->seed) % (i + 1);
@@ -97,6 +112,31 @@ static void *toucher(void *argument)
 	return NULL;
 }
 
+/* Write to fresh huge pages, and give them back. */
+static void write_fresh(int nr, struct series *writes)
+{
+	char *memory = map_huge_aligned(nr * HUGE, -1);
+
+	madvise(memory, nr * HUGE, MADV_HUGEPAGE);
+	for (int i = 0; i < nr; i++) {
+		double begun = now();
+
+		*(volatile char *)(memory + i * HUGE) = 1;
+		add(writes, now() - begun);
+	}
+	munmap(memory, nr * HUGE);
+}
+
+/* A hypervisor may have taken memory that was free for a while, and be slow to give it again: not while we measure. */
+static void have_memory(void)
+{
+	static struct series unused;
+
+	reserve(&unused, 2 * EXTENTS);
+	write_fresh(2 * EXTENTS, &unused);
+}
+
+/* Make huge pages of a file's memory, while a thread (unless it is NULL) writes to another mapping of the file. */
 static void collapse_once(struct toucher *t, struct series *collapses)
 {
 	int fd = memfd_create("measure", 0);
@@ -105,13 +145,16 @@ static void collapse_once(struct toucher *t, struct series *collapses)
 
 	if (fd < 0 || ftruncate(fd, EXTENTS * HUGE))
 		die("memfd");
+	have_memory();
 	collapsed = map_huge_aligned(EXTENTS * HUGE, fd);
-	t->memory = map_huge_aligned(EXTENTS * HUGE, fd);
 	for (size_t at = 0; at < EXTENTS * HUGE; at += PAGE)
 		collapsed[at] = 1;
 	on_cpu(1);
-	if (pthread_create(&thread, NULL, toucher, t))
-		die("thread");
+	if (t) {
+		t->memory = map_huge_aligned(EXTENTS * HUGE, fd);
+		if (pthread_create(&thread, NULL, toucher, t))
+			die("thread");
+	}
 	for (int i = 0; i < EXTENTS; i++) {
 		double begun, ended;
 		int failed;
@@ -125,10 +168,22 @@ static void collapse_once(struct toucher *t, struct series *collapses)
 		if (!failed)
 			add(collapses, ended - begun);
 	}
-	pthread_join(thread, NULL);
+	if (t) {
+		pthread_join(thread, NULL);
+		munmap(t->memory, EXTENTS * HUGE);
+	}
 	munmap(collapsed, EXTENTS * HUGE);
-	munmap(t->memory, EXTENTS * HUGE);
 	close(fd);
+}
+
+double usual_collapse(void)
+{
+	static struct series collapses;
+
+	reserve(&collapses, REPEATS * EXTENTS);
+	for (int i = 0; i < REPEATS; i++)
+		collapse_once(NULL, &collapses);
+	return collapses.nr ? median(&collapses) : 0;
 }
 
 void measure_collapse(void)
@@ -136,11 +191,31 @@ void measure_collapse(void)
 	static struct toucher t = { .rounds = 1, .sleeps = 1 };
 	static struct series collapses;
 
+	reserve_for(&t, REPEATS);
+	reserve(&collapses, REPEATS * EXTENTS);
+	have_priority(1);
 	for (int i = 0; i < REPEATS; i++)
 		collapse_once(&t, &collapses);
+	sched_setscheduler(0, SCHED_OTHER, &(struct sched_param){ 0 });
 	tell_series("collapse", "fault", &t.faults);
 	tell_series("collapse", "dontneed", &t.gives);
 	tell_series("collapse", "collapse", &collapses);
+}
+
+/* Fresh huge pages: whose memory was in use just before, and whose memory was free for a while. */
+void measure_backing(void)
+{
+	static struct series writes;
+
+	reserve(&writes, FRESH);
+	write_fresh(FRESH, &writes);
+	reserve(&writes, FRESH);
+	write_fresh(FRESH, &writes);
+	tell_series("fresh", "again", &writes);
+	sleep(FREE_SECONDS);
+	reserve(&writes, FRESH);
+	write_fresh(FRESH, &writes);
+	tell_series("fresh", "later", &writes);
 }
 
 static void tell_storm(const char *name, struct toucher *t)
@@ -155,6 +230,8 @@ void measure_dontneed(void)
 {
 	static struct toucher all = { .rounds = 1 }, less = { .rounds = 1, .keep = PAGE };
 
+	reserve_for(&all, ROUNDS);
+	reserve_for(&less, ROUNDS);
 	all.memory = map_huge_aligned(2 * EXTENTS * HUGE, -1);
 	less.memory = all.memory + EXTENTS * HUGE;
 	if (madvise(all.memory, 2 * EXTENTS * HUGE, MADV_NOHUGEPAGE))
