@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tablewalk.machine.drivers import KernelConfig
-from tablewalk.simulate.calibrate import LONE, MEASURE, as_table, fitted
+from tablewalk.simulate.calibrate import LONE, MEASURE, SINGLE, as_table, fitted
 from tablewalk.simulate.profile import Profile
 from tablewalk.simulate.run import simulate
 from tablewalk.validate.build import static_program
@@ -36,6 +36,18 @@ def test_a_fitted_profile_gives_back_what_was_measured(tmp_path: Path) -> None:
     assert Profile.read(tmp_path / "profile.json").exception == pytest.approx(profile.exception, abs=0.001)
 
 
+@pytest.mark.parametrize(("release", "known"), [("6.18", True), ("6.12", False)])
+def test_what_a_table_costs_is_what_reclaim_adds(release: str, known: bool) -> None:
+    """A kernel that does not reclaim tables cannot tell."""
+    with_tables = {"single.loop.p50": 6000.0, "singlekeep.loop.p50": 4500.0}
+    profile = fitted(MEASURED | with_tables, "test", release)
+    assert (profile.table != Profile().table) == known
+    loops = [simulate("dontneed-storm", KernelConfig(release), 1, 1, SINGLE[1] | {"keep": keep}, profile)
+             for keep in (0, 1)]  # fmt: skip
+    all_, less = (sum(r.percentile(name, 50.0) for name in r.latencies) / 1000 for r in loops)
+    assert all_ - less == pytest.approx(1500 if known else 0, abs=5)
+
+
 def test_what_was_not_measured_stays_as_it_is() -> None:
     absent = ("transfer", "wakeup", "shootdown", "grace_period", "collapse")
     profile = fitted({k: v for k, v in MEASURED.items() if k not in absent}, "test")
@@ -50,5 +62,6 @@ def test_the_measuring_program_measures() -> None:
     assert float(told["dontneed.fault.n"]) == 40 * 8 * 64
     p50, p99, longest = (float(told[f"dontneed.fault.{part}"]) for part in ("p50", "p99", "max"))
     assert 0 < p50 <= p99 <= longest
+    assert float(told["single.fault.n"]) == 40 * 8
     assert float(told["keep.loop.p50"]) > float(told["keep.dontneed.p50"]) > 0
     assert subprocess.run([program], input=b"nothing\n", capture_output=True, check=False).returncode == 1

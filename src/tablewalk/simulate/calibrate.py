@@ -2,10 +2,10 @@
 """A machine profile of the machine that this runs on: a program measures, and what it cannot see alone is fitted.
 
 Directly measured are system calls, locked instructions, loads, bandwidths, the way of a cache line, wake-ups, switches,
-how soon who wakes up takes the CPU from another, and grace periods.  The way into a page fault and back, and what a
-page costs that is given back or isolated, are what is left of measured faults, calls of MADV_DONTNEED and of
-MADV_COLLAPSE that nobody disturbs, when the model's own costs are taken off; a shootdown's parts keep their
-proportions, and together become what was measured.
+how soon who wakes up takes the CPU from another, and grace periods.  The way into a page fault and back, what a page
+costs that is given back or isolated, and a page table that is made and freed, are what is left of measured faults,
+calls of MADV_DONTNEED and of MADV_COLLAPSE that nobody disturbs, when the model's own costs are taken off; a
+shootdown's parts keep their proportions, and together become what was measured.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ from .run import simulate
 MEASURE: Final = Path(__file__).parent / "measure"
 LEAST: Final = 0.1  # nanoseconds: what cannot be told from nothing
 TOUCHES: Final = 64  # pages of a huge page's range that the measuring program writes before it gives them back
+PAGE: Final = 4096
 PAGES: Final = 512  # that it collapses
 STORM: Final = ("dontneed-storm", {"threads": 1, "extents": 2, "rounds": 2})
+SINGLE: Final = ("dontneed-storm", {"threads": 1, "extents": 2, "rounds": 2, "touches": 1})
 LONE: Final = ("shmem-collapse", {"threads": 1, "mappings": 1, "extents": 2, "rounds": 1, "sleep": 1_000_000})
 IPI_PARTS: Final = ("ipi_send", "ipi_each", "ipi_latency", "ipi_handler")
 RELEASE: Final = "6.18"  # the model that faults of this machine are fitted with; releases hardly differ
@@ -69,6 +71,13 @@ def fitted(m: dict[str, float], name: str, release: str = RELEASE) -> Profile:
         known = sum(getattr(profile, part) for part in IPI_PARTS)
         part_of = max(m["shootdown"] - profile.flush_page, LEAST) / known
         profile = replace(profile, **{part: getattr(profile, part) * part_of for part in IPI_PARTS})
+    if "single.loop.p50" in m:
+        free_of_charge = replace(profile, table=LEAST)
+        loops = ((SINGLE[0], SINGLE[1] | {"keep": keep}) for keep in (0, 1))
+        all_, less = (sum(_medians(loop, free_of_charge, release).values()) for loop in loops)
+        added = m["single.loop.p50"] - m["singlekeep.loop.p50"]
+        if added > all_ - less > profile.of_bytes("zero", PAGE) / 1000:  # a table is cleared, so they are reclaimed
+            profile = replace(profile, table=(added - (all_ - less)) / 2)
     own = _medians(STORM, replace(profile, exception=LEAST, free=LEAST), release)
     fault = m["dontneed.fault.p50"] - own["page fault"]
     free = (m["dontneed.dontneed.p50"] - own["MADV_DONTNEED"]) / TOUCHES

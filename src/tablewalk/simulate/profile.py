@@ -34,6 +34,7 @@ class Profile:
     exception: float = 350.0  # a page fault into the kernel and back
     alloc: float = 40.0  # an object of a slab, or a page from the per-CPU list
     free: float = 100.0  # a page given back: LRU, memory cgroup, free list
+    table: float = 300.0  # a page table made, or queued to be freed: memory cgroup, counters, lists
     isolate: float = 300.0  # a page that collapse takes: off its LRU list, and what else it asks and counts
     zero: float = 12.0  # bytes a nanosecond that clearing does
     copy: float = 8.0

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tablewalk.errors import TablewalkError
-from tablewalk.machine.drivers import KernelConfig, load
+from tablewalk.machine.drivers import KernelConfig, load, release_of
 
 from . import recorded
 from .log import Log, LoggedWorld
@@ -92,7 +92,7 @@ def _world(config: KernelConfig, cpus: int, profile: Profile | None, logged: boo
     in_range("--cpus", cpus, CPUS)
     model = load("timed")
     model.configure(config)
-    return (LoggedWorld if logged else World)(model, cpus, profile or Profile())
+    return (LoggedWorld if logged else World)(model, cpus, profile or Profile(), release_of(config.release))
 
 
 def _result(workload: str, config: KernelConfig, world: World, seed: int) -> Result:

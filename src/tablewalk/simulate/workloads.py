@@ -34,6 +34,7 @@ PARAMETERS: Final = {
     "threads": Parameter(4, 1, 1024, "threads that touch memory"),
     "mappings": Parameter(2, 1, 256, "mappings of the file"),
     "extents": Parameter(4, 1, 64, "huge pages that the memory consists of"),
+    "touches": Parameter(64, 1, 512, "pages that are written of each huge page's range"),
     "rounds": Parameter(8, 1, 10_000, "how often each thread goes through its memory"),
     "batches": Parameter(1, 0, 1, "memory for batches of page tables to free; 0: each is freed by itself"),
     "sleep": Parameter(0, 0, 10_000_000, "microseconds that a thread sleeps between two writes; 0: it thinks for 1"),
@@ -97,7 +98,7 @@ class Setup:
         if self.p.write(address, 1) < 0:
             raise TablewalkError(f"a write to {address:#x} is refused")
 
-    def touches(self, base: int, rng: Random, nr: int = 64) -> None:
+    def touches(self, base: int, rng: Random, nr: int) -> None:
         """Write some pages of a huge page's range, evenly spread, with thought between."""
         step = max(1, self.p.huge // nr)
         for at in range(rng.randrange(max(1, step - self.values["keep"])), self.p.huge, step):
@@ -116,7 +117,7 @@ class Setup:
             for _ in range(self.values["rounds"]):
                 for extent in rng.sample(range(extents), extents):
                     start = base + extent * self.huge
-                    self.touches(start, rng)
+                    self.touches(start, rng, self.values["touches"])
                     if give_back:
                         self.world.syscall("MADV_DONTNEED", self.p.madvise, start, given, MADV_DONTNEED)
 
@@ -187,7 +188,7 @@ def mmap_churn(s: Setup) -> Bodies:
         def body() -> None:
             for _ in range(s.values["rounds"] * s.values["extents"] * 4):
                 s.world.syscall("mmap", s.anonymous, number)
-                s.touches(base, rng, 16)
+                s.touches(base, rng, max(1, s.values["touches"] // 4))
                 s.world.syscall("munmap", s.p.munmap, base, s.pages)
 
         return body

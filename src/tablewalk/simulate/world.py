@@ -18,6 +18,7 @@ IPI, BROADCAST = 1, 2
 VMA_LOCK: Final = "vm_area_struct.vm_refcnt"
 EAGAIN: Final = 11
 IN_VAIN: Final = ", in vain"  # of the name of an operation that is to be tried again
+LARGE_MAPCOUNTS: Final = (6, 2)  # a huge pmd counts once; before, one of a file counted in each of its small pages
 UNCLEARED: Final = ("collapse_file", "collapse_huge_page")  # who allocates folios to copy into all of them
 
 
@@ -33,10 +34,10 @@ class GracePeriod:
 class World(Locks):
     """The scheduler that `machine.timed` asks, for a configured model."""
 
-    def __init__(self, model: Model, cpus: int, profile: Profile) -> None:
+    def __init__(self, model: Model, cpus: int, profile: Profile, release: tuple[int, int] = (7, 2)) -> None:
         machine = model.machine
         super().__init__(machine.clock, cpus, profile, name_of=machine.lock_class)
-        self.model, self.machine = model, machine
+        self.model, self.machine, self.release = model, machine, release
         self.latencies: dict[str, list[int]] = {}
         self.waited: dict[str, int] = {}  # by operation: of its latencies, picoseconds of waiting
         self.flushes = 0
@@ -144,6 +145,10 @@ class World(Locks):
         self._charge("page_alloc.folio_free", "free")
         self._charge("collapse_file:collapse_unmap_folio", "isolate")
         self._charge("collapse_huge_page:isolate_pte", "isolate")
+        self._charge("mmu_gather.tlb_remove_table", "table")
+        if self.release < LARGE_MAPCOUNTS:
+            self._count_small_pages("rmap.folio_add_rmap_pmd")
+            self._count_small_pages("rmap.folio_remove_rmap_pmd")
         alloc = self.model.kernel("page_alloc").folio_alloc
         clearing = self.profile.of_bytes("zero", self._page)
 
@@ -177,11 +182,25 @@ class World(Locks):
 
         self.model.replace(site, charged)
 
+    def _count_small_pages(self, site: str) -> None:
+        """Let a huge pmd of a file, mapped or unmapped, cost what counting it in each small page does."""
+        rmap, page_alloc = self.model.kernel("rmap"), self.model.kernel("page_alloc")
+        original = getattr(rmap, site.partition(".")[2])
+        each = self.profile.ps("atomic") + self.profile.ps("load")
+
+        def counted(f: Any, vma: Any) -> None:
+            if not page_alloc.folio_test_anon(f):
+                self.clock[0] += each << f.order
+            original(f, vma)
+
+        self.model.replace(site, counted)
+
     def allocated(self, struct: str, nr: int) -> None:
         self.spend("alloc")
         if struct == "folio":
             self.clock[0] += self.profile.of_bytes("zero", self._page * nr)
         elif struct == "ptdesc":
+            self.spend("table")
             self.clock[0] += self.profile.of_bytes("zero", 8 * nr)
 
     # --- sleeping on a cell ------------------------------------------------------------------------------

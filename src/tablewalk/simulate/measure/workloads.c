@@ -12,8 +12,7 @@
 #include <unistd.h>
 
 #define EXTENTS 8		/* huge pages that the memory consists of */
-#define TOUCHES 64		/* pages of each that are written */
-#define STEP (HUGE / TOUCHES)
+#define TOUCHES 64		/* pages of each that are written, but where it is one */
 #define REPEATS 40		/* of the collapse of a whole file */
 #define ROUNDS 40		/* of the other */
 #define THINK 1000		/* ns between two writes, on average */
@@ -24,7 +23,7 @@
 /* A thread that writes to memory and gives it back. */
 struct toucher {
 	char *memory;
-	int rounds, sleeps;
+	int rounds, sleeps, touches;
 	size_t keep;		/* bytes at the end of each huge page's range that it does not give back */
 	unsigned int seed;
 	struct series faults, gives, loops;	/* a loop: all faults of a range, and giving it back */
@@ -50,9 +49,10 @@ static long faulted(void)
 static void touch(struct toucher *t, char *start)
 {
 	double sum = 0, begun, ns;
+	size_t step = HUGE / t->touches;
 	long before = faulted();
 
-	for (size_t at = rand_r(&t->seed) % ((STEP - t->keep) / PAGE) * PAGE; at < HUGE; at += STEP) {
+	for (size_t at = rand_r(&t->seed) % ((step - t->keep) / PAGE) * PAGE; at < HUGE; at += step) {
 		long after;
 
 		begun = now();
@@ -85,7 +85,7 @@ static void have_priority(int priority)
 
 static void reserve_for(struct toucher *t, int times)
 {
-	reserve(&t->faults, times * EXTENTS * TOUCHES);
+	reserve(&t->faults, times * EXTENTS * t->touches);
 	reserve(&t->gives, times * EXTENTS);
 	reserve(&t->loops, times * EXTENTS);
 }
@@ -188,7 +188,7 @@ double usual_collapse(void)
 
 void measure_collapse(void)
 {
-	static struct toucher t = { .rounds = 1, .sleeps = 1 };
+	static struct toucher t = { .rounds = 1, .touches = TOUCHES, .sleeps = 1 };
 	static struct series collapses;
 
 	reserve_for(&t, REPEATS);
@@ -226,9 +226,9 @@ static void tell_storm(const char *name, struct toucher *t)
 }
 
 /* Tables are given back with their last page; by turns with others of the same VMA that stay: what else is alike. */
-void measure_dontneed(void)
+static void storm(const char *name, const char *kept, int touches)
 {
-	static struct toucher all = { .rounds = 1 }, less = { .rounds = 1, .keep = PAGE };
+	struct toucher all = { .rounds = 1, .touches = touches }, less = { .rounds = 1, .touches = touches, .keep = PAGE };
 
 	reserve_for(&all, ROUNDS);
 	reserve_for(&less, ROUNDS);
@@ -240,6 +240,13 @@ void measure_dontneed(void)
 		toucher(&all);
 		toucher(&less);
 	}
-	tell_storm("dontneed", &all);
-	tell_storm("keep", &less);
+	tell_storm(name, &all);
+	tell_storm(kept, &less);
+	munmap(all.memory, 2 * EXTENTS * HUGE);
+}
+
+void measure_dontneed(void)
+{
+	storm("dontneed", "keep", TOUCHES);
+	storm("single", "singlekeep", 1);
 }
