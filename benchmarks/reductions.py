@@ -5,9 +5,10 @@
 
 Each scenario is searched to its end, on beyond a violation, in each way: unreduced and with each reduction, by one
 worker and by two, with histories merged and not.  Compared are the verdict, the rules broken, and the memories and
-results in which all threads have ended.  Where a way has to stop at N states, what it has found has to be among what
-the others find.  With --mutants also those kernels are searched that lack a patch of the catalogue whose absence breaks
-a rule.  What --keep has is not done again.
+results in which all threads have ended.  Where a way has to stop at N states (or without merging, at so many automaton
+nodes), what it has found has to be among what the others find.  With --mutants also those kernels are searched that
+lack a patch of the catalogue whose absence breaks a rule.  What --keep has is not done again, but for what had to stop
+at fewer states than now.
 
 Exit status 1 if two ways disagree.
 """
@@ -40,6 +41,7 @@ from tablewalk.explore.run import (
     search_of,
 )
 from tablewalk.explore.search import Limits
+from tablewalk.explore.symmetry import alike
 from tablewalk.explore.tables import Bound
 from tablewalk.machine.drivers import KernelConfig
 from tablewalk.patches import catalogue
@@ -63,6 +65,7 @@ WAYS = {
     "none, unmerged": Options("none", merged=False, symmetry=False),
 }
 DEADLOCK = "I28"  # m2 may miss it
+UNMERGED = 4000  # nodes, which cost two milliseconds each; histories that are not merged may be without number
 
 
 @dataclass(frozen=True)
@@ -97,22 +100,30 @@ class Row:
     """What all searches of a case came to."""
 
     case: str
+    states: int  # where each search had to stop
     threads: int
     seen: dict[str, Seen] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
+
+    def serves(self, states: int) -> bool:
+        """Whether there is nothing to be had from searching so many states."""
+        return self.states >= states or not any(s.bound == f"{self.states} states" for s in self.seen.values())
 
 
 def measure(case: Case, states: int) -> Row:
     """Search in each way.  One set of automata serves as many ways as can share one."""
     program, config = built_in()[case.scenario], KernelConfig(case.release, without=case.without)
-    limits = Limits(states=states)
-    row, outcomes = Row(str(case), 0), {}
+    row, outcomes = Row(str(case), states, 0), {}
     pools: list[tuple[int, int, int]] = []
     setup = engine = kind = None
+    twins = False
     for name, way in WAYS.items():
+        limits = Limits(states=states) if way.merged else Limits(states=states, nodes=UNMERGED)
         options = replace(way, stop=False, limits=limits)
-        if engine is None or setup is None or kind != (way.merged, way.symmetry):
-            setup, kind = prepare(program, config), (way.merged, way.symmetry)
+        if engine is None or setup is None or kind != (way.merged, way.symmetry and twins):
+            setup = prepare(program, config)
+            twins = bool(alike([body for _, body in setup.threads]))
+            kind = way.merged, way.symmetry and twins
             engine = engine_of(program, config, setup, options)
             for pool in pools:  # so that objects have the same addresses
                 engine.pool(*pool)
@@ -242,10 +253,11 @@ def main(names: tuple[str, ...], states: int, jobs: int, keep: Path | None, muta
     wanted = cases(names, mutants)
 
     def key(case: Case) -> str:
-        return f"{case} {states} {text}"
+        return f"{case} {text}"
 
-    with ProcessPoolExecutor(jobs, get_context("spawn"), max_tasks_per_child=1) as pool:
-        todo: dict[Any, Case] = {pool.submit(measure, c, states): c for c in wanted if key(c) not in rows}
+    missing = [c for c in wanted if key(c) not in rows or not rows[key(c)].serves(states)]
+    with ProcessPoolExecutor(jobs, get_context("spawn"), max_tasks_per_child=20) as pool:
+        todo: dict[Any, Case] = {pool.submit(measure, c, states): c for c in missing}
         for done in as_completed(todo):
             row = rows[key(todo[done])] = done.result()
             if keep:
