@@ -91,7 +91,7 @@ def test_more_memory_than_there_is(story: Story, monkeypatch: pytest.MonkeyPatch
     story.mmap(1 << 46, 1 << 45)
     for i in range(300):
         story.fault((1 << 46) + (i << 30))
-    monkeypatch.setattr(run, "_available", lambda: 8 << 20)
+    monkeypatch.setattr(run, "available", lambda: 8 << 20)
     with pytest.raises(TablewalkError, match=r"story\.tw: at row 304 the model needs more memory than there is"):
         replayed(story, tmp_path)
 

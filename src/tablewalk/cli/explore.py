@@ -18,6 +18,7 @@ from tablewalk.cli._options import kconfig_option
 from tablewalk.errors import TablewalkError, escape
 from tablewalk.explore import counterexample, pairs
 from tablewalk.explore.coverage import Function, Key, Reached, as_markdown, functions, traced
+from tablewalk.explore.misuse import spare_the_machine
 from tablewalk.explore.order import inversion, joined
 from tablewalk.explore.run import Options, Outcome, Program, built_in, explore, from_file
 from tablewalk.explore.search import REDUCTIONS, Limits, Progress, Standing
@@ -145,6 +146,7 @@ def command(
         reduction, depth_first, wide, not everything, limits, checkpoint, workers, paranoid, exact, not unmerged,
         not no_symmetry,
     )  # fmt: skip
+    spare_the_machine()
     outcomes = []
     known: dict[Key, Function] = functions() if covered else {}
     reached: dict[str, Reached] = {}
@@ -152,7 +154,7 @@ def command(
         with traced(known) as reached[name]:
             outcome = _explored(program, config, search)
         outcomes.append(outcome)
-        if save and outcome.trace:
+        if save and outcome.rule and outcome.trace:
             counterexample.save(save, program, config, outcome)
             save = None
         if not as_json:
@@ -228,8 +230,8 @@ def _explored(program: Program, config: KernelConfig, options: Options) -> Outco
     try:
         with _progress(name) as progress:
             return explore(program, config, options, progress)
-    except (TablewalkError, MemoryError) as e:
-        return Outcome(name, "error", sentence=str(e) or "out of memory")
+    except TablewalkError as e:
+        return Outcome(name, "error", sentence=str(e))
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from .tables import Bound
 
 OP, CALL = 0, 1
 MAX_RUN = 50_000  # operations of one run
+MAX_CALLS = 250  # of a scenario's thread; one that goes round a loop for ever makes any number
 
 
 class Stop(BaseException):
@@ -181,6 +182,8 @@ class Learner:
         except Exception as e:
             self._end("error", (type(e).__name__, str(e), self._where(e)))
         else:
+            if not _hashable(value):
+                raise Nondeterministic(f"a thread returned {value!r}; what it returns has to be immutable")
             self._end("exit", (value,))
         finally:
             _active[0] = None
@@ -344,6 +347,9 @@ class Learner:
         if len(self.nodes) >= self._max:
             raise Bound(f"{self._max} automaton nodes (a loop without forget in {where[0][0] if where else '?'}?)")
         known = tuple((a.since, tuple(a.seen)) for a in self._stack)
+        if len(known[0][1]) > MAX_CALLS:
+            last = f" ({where[-1][1]}:{where[-1][2]})" if where else ""
+            raise Bound(f"{MAX_CALLS} calls that a thread makes{last}; a loop without end?")
         node = Node(len(self.nodes), self._thread, name, address, operands, self._path_here(), where, known)
         self._on_node(node)
         self.nodes.append(node)

@@ -41,6 +41,7 @@ ORDER = Rule("I31", "what a table or page holds is seen before the entry that sh
 BUG = Rule("BUG", "the kernel's own assertions hold", "the model")
 LEAK = Rule("LEAK", "what is allocated is reachable or freed", "the model")
 RESULT = Rule("RESULT", "the scenario's own assertion", "the scenario")
+MISTAKE = Rule("SCENARIO", "a scenario's own functions raise nothing but AssertionError", "the scenario")  # an error
 RULES = (FREED, DETACHED, GUARD, ONE_SLOT, BALANCE, NR_PTES, RSS, MAPCOUNT, REFCOUNT, SECONDARY, RMAP, PROGRESS, SLEEP,
          DEADLOCK, ORDER, BUG, LEAK, RESULT)  # fmt: skip
 

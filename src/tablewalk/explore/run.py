@@ -7,7 +7,7 @@ import hashlib
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
@@ -21,10 +21,11 @@ from tablewalk.machine.drivers import KernelConfig, Model
 
 from . import scenario as scenarios
 from .engine import Engine
-from .learn import Nondeterministic, activation, instrument
+from .learn import activation, instrument
 from .loop import V_END
+from .misuse import Beginning, told
 from .order import Order, inversion, order_of
-from .rules import BOUNDS, DEADLOCK, RESULT, Rule, final_rules
+from .rules import BOUNDS, DEADLOCK, MISTAKE, RESULT, Rule, final_rules
 from .scenario import Override, Scenario, Setup
 from .search import Checkpoint, Found, Limits, Progress, Result, Search
 from .symmetry import alike
@@ -121,9 +122,8 @@ def from_file(path: Path) -> dict[str, Program]:
     module = module_from_spec(spec)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
-    except Exception as e:
-        raise TablewalkError(f"{path}: {_last_line(e, path)}{type(e).__name__}: {e}") from e
+        with told(str(path), str(path)):
+            spec.loader.exec_module(module)
     finally:
         sys.modules.pop(name, None)
     programs = {name: replace(p, own=True) for name, p in _programs().items()}
@@ -137,29 +137,10 @@ def _programs() -> dict[str, Program]:
     return {s.name: Program(s, tuple(overrides)) for s in found}
 
 
-def _last_line(e: BaseException, path: Path) -> str:
-    lines = []
-    traceback = e.__traceback__
-    while traceback is not None:
-        if traceback.tb_frame.f_code.co_filename == str(path):
-            lines.append(traceback.tb_lineno)
-        traceback = traceback.tb_next
-    return f"line {lines[-1]}: " if lines else ""
-
-
-@contextmanager
-def _told(name: str) -> Iterator[None]:
-    """Whatever the scenario raises is told with its name and line."""
-    try:
-        yield
-    except (TablewalkError, MemoryError):
-        raise
-    except Exception as e:
-        traceback, where = e.__traceback__, ""
-        while traceback is not None:
-            where = f"{Path(traceback.tb_frame.f_code.co_filename).name}:{traceback.tb_lineno}"
-            traceback = traceback.tb_next
-        raise TablewalkError(f"scenario {name} ({where}): {type(e).__name__}: {e}") from e
+def _told(s: Scenario, doing: str = "") -> AbstractContextManager[None]:
+    """What goes wrong in a scenario's own code is told with its line."""
+    code = s.setup.__code__
+    return told(f"scenario {s.name}{doing}", code.co_filename, code.co_firstlineno)
 
 
 def prepare(program: Program, config: KernelConfig | None = None) -> Setup:
@@ -170,8 +151,10 @@ def prepare(program: Program, config: KernelConfig | None = None) -> Setup:
     for o in program.overrides:
         model.replace(o.site, activation(o.function))
     setup = Setup(model)
-    with _told(s.name):
+    with _told(s, ", set-up"):
         s.setup(setup)
+        if not setup.threads:
+            raise TablewalkError("has no thread")
         for process in setup.processes:
             process.mm.nr_cpus = max(2, len(setup.threads))
         model.machine.quiescent()
@@ -186,32 +169,41 @@ def explore(
     progress: Progress | None = None,
 ) -> Outcome:
     """Explore a scenario on the kernel that `config` describes, its architecture being the scenario's."""
-    options = options or Options()
+    options, config = options or Options(), config or KernelConfig()
     began = time.perf_counter()
     s = program.scenario
-    setup = prepare(program, config)
-    outcome = Outcome(s.name, "error", threads=[name for name, _ in setup.threads])
-    config = config or KernelConfig()
-    if config.release != drivers.NEWEST or config.without or config.options:
-        setup.promises.clear()  # they are of the newest kernel
-        setup.endings.clear()
+    outcome = Outcome(s.name, "error")
     try:
-        engine = engine_of(program, config, setup, options)
-        kept = None
-        if options.checkpoint:
-            kept = Checkpoint(options.checkpoint, _identity(program, config, options))
-        search = search_of(engine, options, progress, kept)
-        outcome.result = search.run()
-        if kept and outcome.result.verdict != "bounded":
-            kept.path.unlink(missing_ok=True)
-        outcome.nodes, outcome.runs = len(engine.learner.nodes) - 1, engine.learner.runs
-        judge(outcome, search, setup)
-    except (Bound, Nondeterministic) as e:
-        outcome.sentence = str(e)
-        outcome.verdict = "bounded" if isinstance(e, Bound) else "error"
-        outcome.bound = e.what if isinstance(e, Bound) else ""
+        with _told(s):
+            first = _beginning(engine_of(program, config, prepare(program, config), options)) if program.own else None
+            setup = prepare(program, config)
+            if config.release != drivers.NEWEST or config.without or config.options:
+                setup.promises.clear()  # they are of the newest kernel
+                setup.endings.clear()
+            outcome.threads = [name for name, _ in setup.threads]
+            engine = engine_of(program, config, setup, options)
+            if first:
+                first.same(_beginning(engine))
+            kept = None
+            if options.checkpoint:
+                kept = Checkpoint(options.checkpoint, _identity(program, config, options))
+            search = search_of(engine, options, progress, kept)
+            outcome.result = search.run()
+            if kept and outcome.result.verdict != "bounded":
+                kept.path.unlink(missing_ok=True)
+            outcome.nodes, outcome.runs = len(engine.learner.nodes) - 1, engine.learner.runs
+            judge(outcome, search, setup)
+    except Bound as e:
+        outcome.sentence, outcome.verdict, outcome.bound = str(e), "bounded", e.what
     outcome.seconds = time.perf_counter() - began
     return outcome
+
+
+def _beginning(engine: Engine) -> Beginning:
+    """What a search would do first; unmerged or reduced, threads have to do the same when run again."""
+    memory = list(engine.machine.mem)
+    Search(engine, limits=Limits(states=1)).run()
+    return Beginning(memory, engine.learner.nodes[1:], engine.machine)
 
 
 def _identity(program: Program, config: KernelConfig, options: Options) -> str:
@@ -265,6 +257,9 @@ def judge(outcome: Outcome, search: Search, setup: Setup) -> None:
             continue
         trace = Trace(engine, found, search.schedule(found.state), search.reduction)
         rule, sentence = trace.conflict(outcome.threads)
+        if rule is MISTAKE:
+            outcome.trace, outcome.sentence = outcome.trace or trace, outcome.sentence or sentence
+            continue
         broken.append(rule.id)
         if outcome.rule is None:
             outcome.rule, outcome.sentence, outcome.trace = rule, sentence, trace
@@ -291,6 +286,8 @@ def judge(outcome: Outcome, search: Search, setup: Setup) -> None:
     outcome.finals, outcome.broken = frozenset(finals), frozenset(broken)
     if outcome.rule is not None:
         outcome.verdict = "violation"
+    elif outcome.trace:
+        outcome.verdict = "error"
     elif outcome.verdict == "exhausted":
         missed = _missed(engine, setup, result.finals)
         if missed:
@@ -314,13 +311,12 @@ def in_the_end(engine: Engine, setup: Setup, state: Any) -> Iterator[tuple[Rule,
     """What is wrong in a state in which all threads have ended."""
     engine.machine.rewind(engine.cells(state))
     results = {name: engine.result_of(state, t) for t, (name, _) in enumerate(setup.threads)}
-    with _told("final assertions"):
-        broken = list(final_rules(setup.model))
-        for rule, sentence in broken:
-            yield rule, f"in the end {sentence}"
-        for check in setup.checks if not broken else ():  # they use that memory, and might not come back
-            wrong = check(results)
-            if wrong:
-                yield RESULT, f"in the end {wrong}"
+    broken = list(final_rules(setup.model))
+    for rule, sentence in broken:
+        yield rule, f"in the end {sentence}"
+    for check in setup.checks if not broken else ():  # they use that memory, and might not come back
+        wrong = check(results)
+        if wrong:
+            yield RESULT, f"in the end {wrong}"
 
 

@@ -186,6 +186,8 @@ class Search:
         except Bound as e:
             result.verdict, result.bound = "bounded", e.what
             self._keep()
+        except MemoryError:
+            result.verdict, result.bound = "bounded", "memory"
         result.seconds = time.perf_counter() - began
         io = self.io
         result.states, result.transitions, result.operations = (int(v) for v in io[STATES : OPERATIONS + 1])

@@ -17,7 +17,7 @@ from .endings import BROKEN
 from .engine import Engine
 from .learn import Node
 from .packed import get_node, value
-from .rules import Rule, native_rule
+from .rules import MISTAKE, RESULT, Rule, native_rule
 from .search import Found
 from .step import step
 from .tables import scratch
@@ -141,6 +141,8 @@ class Trace:
         message = engine.messages[found.extra] if found.rule == endings.V_MESSAGE else ""
         rule, text = native_rule(found.rule, message)
         node = engine.learner.nodes[found.node]
+        if node.name == "error" and not any("/" in file for _, file, _ in node.where):  # no function of the model runs
+            rule = RESULT if message.startswith("AssertionError") else MISTAKE
         cell = "something"
         if node.name == "free" and not node.address:
             cell, text = "a null pointer", SINCE.sub("", text)

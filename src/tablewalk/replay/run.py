@@ -19,6 +19,7 @@ from typing import Any
 from tablewalk.errors import TablewalkError, escape
 from tablewalk.machine import drivers
 from tablewalk.machine.drivers import Model
+from tablewalk.memory import available
 from tablewalk.record.recording import Meta, Recording, Sample
 from tablewalk.replay.check import Comparison, InFlight, Lives
 from tablewalk.replay.engine import Engine
@@ -323,15 +324,4 @@ def _tell_spaces(out: ProcessResult, model: Model, own: list[AddressSpace]) -> N
 
 def replay_memory() -> int:
     """Bytes of memory that all replays together may take on this machine."""
-    return int(_available() * MEMORY_PART)
-
-
-def _available() -> int:
-    """Bytes of memory that this machine has to give."""
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) << 10
-    except OSError:
-        pass
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return int(available() * MEMORY_PART)
