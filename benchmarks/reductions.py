@@ -126,7 +126,7 @@ def measure(case: Case, states: int) -> Row:
             kind = way.merged, way.symmetry and twins
             engine = engine_of(program, config, setup, options)
             for pool in pools:  # so that objects have the same addresses
-                engine.pool(*pool)
+                engine.memory.pool(*pool)
         row.threads = engine.threads
         began = time.process_time()
         search = search_of(engine, options)
@@ -136,7 +136,7 @@ def measure(case: Case, states: int) -> Row:
             judge(outcome, search, setup)
         except Bound as e:
             outcome.verdict, outcome.bound = "bounded", e.what
-        pools = list(engine.pools)
+        pools = list(engine.memory.pools)
         if outcome.verdict != "bounded" and outcome.result.verdict == "bounded":
             outcome.bound = outcome.result.bound  # a violation within a bound
         outcomes[name] = outcome

@@ -78,7 +78,7 @@ def test_the_others_of_the_arch_series() -> None:
     first, *_ = (line for line in DOC.read_text().splitlines() if line.startswith("| | arm |"))
     made = [by_name(name.strip(), NEWEST) for name in first.strip("|").split("|")[1:]]
     assert [row[1:] for row in rows("| | arm |")] == more(made)
-    assert {a.name for a in made} > {name for name in names() if by_name(name, NEWEST).software_tlb}
+    assert {a.name for a in made} > {name for name in names() if by_name(name, NEWEST).tlb_fill != "hardware"}
 
 
 def freed(a: Arch) -> str:
@@ -95,7 +95,7 @@ def yes(what: bool) -> str:
 
 def more(made: list[Arch]) -> list[list[str]]:
     return [
-        ["software" if a.software_tlb else "hardware" for a in made],
+        [a.tlb_fill for a in made],
         [flushed(a) for a in made],
         [freed(a) for a in made],
         [f"{a.pt_reclaim_since[0]}.{a.pt_reclaim_since[1]}" if a.pt_reclaim_since else "never" for a in made],
@@ -103,6 +103,17 @@ def more(made: list[Arch]) -> list[list[str]]:
         [yes(a.gup_fast) for a in made],
         [yes(a.highpte) for a in made],
     ]
+
+
+def test_what_a_gather_flushes() -> None:
+    for name, *cells in rows("| | VMAs | range |"):
+        a = by_name(name.strip("`"), NEWEST)
+        assert cells == [
+            "at once" if a.merge_vmas else "one by one",
+            "everything" if a.no_range else "what was cleared",
+            "one by one" if a.gather_page_size else "at once",
+            "at once" if a.no_gather else "after the flush",
+        ], name
 
 
 def test_how_tables_are_freed() -> None:

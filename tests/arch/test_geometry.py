@@ -24,7 +24,7 @@ BITS = {  # address bits that the levels add up to
     "arm64-64k": 52, "arm64-64k-42bit": 42, "arm64-64k-48bit": 48,
     "ppc64le-4k": 52, "ppc64le-64k": 52, "ppc64le-hash-4k": 46, "ppc64le-hash-64k": 52,
     "arm": 32, "ia64": 44, "m68k": 32, "m68k-coldfire": 32, "microblaze": 32, "mips64": 40, "mips32": 32,
-    "parisc64": 42, "sh": 32, "sh-x2tlb": 32, "sparc64": 53, "xtensa": 32,
+    "loongarch64": 47, "parisc64": 42, "sh": 32, "sh-x2tlb": 32, "sparc64": 53, "xtensa": 32,
 }  # fmt: skip
 WORDS = {"arm", "x86-2level", "m68k", "m68k-coldfire", "microblaze", "mips32", "sh", "xtensa"}  # entries have 32 bits
 

@@ -36,7 +36,7 @@ def finals_and_rules(engine: Engine, reduction: str, depth_first: bool = False) 
     search = Search(engine, reduction, depth_first, stop=False)
     result = search.run()
     assert result.verdict in ("exhausted", "violation")
-    width = len(engine.initial()) + engine.columns
+    width = len(engine.initial()) + engine.memory.columns
     return {bytes(state[:width]).rstrip(b"\0") for state in result.finals}, {f.rule for f in result.found}
 
 

@@ -46,7 +46,7 @@ def searched_all(
     result = search.run()
     assert result.verdict in ("exhausted", "violation")
     finals = {
-        subject.seen(engine.cells(state), [engine.result_of(state, t) for t in range(engine.threads)])
+        subject.seen(engine.memory.cells(state), [engine.result_of(state, t) for t in range(engine.threads)])
         for _, _, state in search.all_finals()
     }
     return finals, {KINDS[f.rule] for f in result.found}

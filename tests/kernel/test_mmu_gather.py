@@ -136,6 +136,19 @@ def test_without_ranges_everything_is_flushed(arch: str, pages: int, driver: str
     assert dontneed == [1, pages]
 
 
+@pytest.mark.parametrize(("arch", "everything"), [("x86_64", False), ("arm-lpae", False), ("x86-pae", True)])
+def test_where_cpus_hold_the_pgd_a_pmd_table_flushes_everything(arch: str, everything: bool, driver: str) -> None:
+    p = Process(KernelConfig(arch=arch), driver)
+    start = 1 << 30
+    p.mmap(start, M)
+    p.touch(start)
+    before = p.stat("PMD_TABLES_FREED")
+    flushes, pages = events(p, lambda: p.munmap(start, M), "TLB_FLUSHES", "TLB_FLUSH_PAGES")
+    assert p.stat("PMD_TABLES_FREED") == before + 1
+    assert flushes == (1 if arch.startswith("x86") else 2)
+    assert (pages == 0) == everything
+
+
 @pytest.mark.parametrize(("arch", "flushes"), [("x86_64", 1), ("ppc64le-4k", 3), ("ppc64le-64k", 3)])
 def test_pages_of_one_size_are_flushed_before_others(arch: str, flushes: int, driver: str) -> None:
     """MADV_DONTNEED of pages, a huge page, and pages again."""

@@ -49,6 +49,7 @@ class Arch:
     own_tlb_remove_table: bool = False  # HAVE_ARCH_TLB_REMOVE_TABLE
     tlb_needs_table_invalidate: bool = True  # hardware walks the tables: they are flushed before RCU gets them
     merge_vmas: bool = True  # MMU_GATHER_MERGE_VMAS: a gather flushes several VMAs at once; without it each by itself
+    pgd_is_loaded: bool = False  # x86 with PAE: CPUs hold its entries in registers, so a change flushes everything
     no_range: bool = False  # MMU_GATHER_NO_RANGE: it flushes the whole address space
     gather_page_size: bool = False  # MMU_GATHER_PAGE_SIZE: it flushes before it gathers pages of another size
     no_gather: bool = False  # MMU_GATHER_NO_GATHER: entries are flushed as they are cleared, and pages freed at once
@@ -60,7 +61,9 @@ class Arch:
     pv_ops: bool = False  # PARAVIRT: in a guest the hypervisor flushes, and interrupts nobody
     gup_fast: bool = True  # HAVE_GUP_FAST
     split_pmd_reads: bool = False  # GUP_GET_PXX_LOW_HIGH: a pmd is read in two halves
-    software_tlb: bool = False  # a TLB miss is an exception, whose handler looks for the entry
+    # who looks for the entry of a TLB miss: hardware; the handler of an exception, in assembly, or in C, which may map
+    # the table as others do (pte_offset_map)
+    tlb_fill: str = "hardware"
     smp: bool = True  # there are machines with several CPUs
     highpte: bool = False  # HIGHPTE: a PTE table can be in high memory, mapped by kmap_local_page() while it is used
     # derived, set by __post_init__

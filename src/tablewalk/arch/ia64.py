@@ -35,5 +35,5 @@ def ia64(release: tuple[int, int]) -> Arch:
         per_vma_lock_since=None,
         broadcast_flush=True,
         gup_fast=False,
-        software_tlb=True,
+        tlb_fill="assembly",
     )

@@ -47,5 +47,5 @@ def m68k_coldfire(release: tuple[int, int]) -> Arch:
         pgd_bits=10,
         task_size=0xC0000000,
         tables_per_page=1,
-        software_tlb=True,
+        tlb_fill="C that maps",
     )

@@ -30,7 +30,7 @@ def mips64(release: tuple[int, int]) -> Arch:
         merge_vmas=False,
         pt_reclaim_since=RCU_TABLE_FREE_SINCE,
         per_vma_lock_since=None,
-        software_tlb=True,
+        tlb_fill="assembly",
     )
 
 

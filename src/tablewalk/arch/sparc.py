@@ -33,5 +33,5 @@ def sparc64(release: tuple[int, int]) -> Arch:
         gup_fast=False,
         pt_reclaim_since=None,
         per_vma_lock_since=None,
-        software_tlb=True,
+        tlb_fill="assembly",
     )

@@ -13,6 +13,7 @@ from . import Arch, UpperLevels, variant
 from .arm import arm, arm_lpae
 from .arm64 import arm64
 from .ia64 import ia64
+from .loongarch import loongarch64
 from .m68k import m68k, m68k_coldfire
 from .mips import mips32, mips64
 from .parisc import parisc64
@@ -65,6 +66,7 @@ _MAKERS: Final[dict[str, Callable[[Release], Arch]]] = {
     "arm-lpae": arm_lpae,
     "arm": arm,
     "ia64": ia64,
+    "loongarch64": loongarch64,
     "m68k": m68k,
     "m68k-coldfire": m68k_coldfire,
     "microblaze": microblaze,
@@ -92,6 +94,7 @@ _ALIASES: Final = {  # what Debian, uname and others say
     "mips64el": "mips64",
     "mipsel": "mips32",
     "hppa": "parisc64",
+    "loong64": "loongarch64",
     "sh4": "sh",
 }
 

@@ -21,7 +21,7 @@ def microblaze(release: tuple[int, int]) -> Arch:
 
 def sh(release: tuple[int, int]) -> Arch:
     """SH-4."""
-    return _two_levels("sh", 0x7C000000)
+    return variant(_two_levels("sh", 0x7C000000), tlb_fill="C")
 
 
 def sh_x2tlb(release: tuple[int, int]) -> Arch:
@@ -57,6 +57,6 @@ def _two_levels(name: str, task_size: int, gup_fast: bool = True) -> Arch:
         merge_vmas=False,
         pt_reclaim_since=None,
         per_vma_lock_since=None,
-        software_tlb=True,
+        tlb_fill="assembly",
         gup_fast=gup_fast,
     )

@@ -38,6 +38,7 @@ def x86_pae(release: tuple[int, int]) -> Arch:
         task_size=PAGE_OFFSET,
         preallocated_pmds=tuple(i * GIB for i in range(pmds)),
         split_pmd_reads=True,
+        pgd_is_loaded=True,
         pv_ops=True,
         highpte=True,
         pt_reclaim_since=(7, 0),
@@ -56,4 +57,5 @@ def x86_2level(release: tuple[int, int]) -> Arch:
         split_pmd_ptlock=False,
         preallocated_pmds=(),
         split_pmd_reads=False,
+        pgd_is_loaded=False,
     )

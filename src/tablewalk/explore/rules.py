@@ -198,6 +198,8 @@ class _Census:
             return
         if p.pte_present(entry):
             (self.huge if level else self.ptes)[f.addr] += 1
+        if f.flags & self.pa.PG_HUGETLB:
+            return  # counted by itself
         kind = "shmem_rss" if f.flags & self.pa.PG_SWAPBACKED else "file_rss"
         if self.pa.folio_test_anon(f):
             kind = "anon_rss"

@@ -266,7 +266,7 @@ def judge(outcome: Outcome, search: Search, setup: Setup) -> None:
     finals: set[tuple[Any, ...]] = set()
     memory = list(engine.machine.mem)
     for end, way, state in search.all_finals():
-        key = (*engine.cells(state), *(str(engine.result_of(state, t)) for t in range(engine.threads)))
+        key = (*engine.memory.cells(state), *(str(engine.result_of(state, t)) for t in range(engine.threads)))
         if key in finals:
             continue
         finals.add(key)
@@ -309,7 +309,7 @@ def _missed(engine: Engine, setup: Setup, finals: Any) -> list[str]:
 
 def in_the_end(engine: Engine, setup: Setup, state: Any) -> Iterator[tuple[Rule, str]]:
     """What is wrong in a state in which all threads have ended."""
-    engine.machine.rewind(engine.cells(state))
+    engine.machine.rewind(engine.memory.cells(state))
     results = {name: engine.result_of(state, t) for t, (name, _) in enumerate(setup.threads)}
     broken = list(final_rules(setup.model))
     for rule, sentence in broken:

@@ -136,7 +136,7 @@ class Search:
 
     def _bytes(self) -> int:
         """Of a state, as far as is known."""
-        return int(self.engine.tables.dims[3]) + self.engine.columns
+        return int(self.engine.tables.dims[3]) + self.engine.memory.columns
 
     def _allocate(self) -> None:
         size = 1 << 14

@@ -64,7 +64,7 @@ class Trace:
         self.events: list[Event] = []
         self.schedule = list(schedule)
         start = engine.initial()
-        self.state = np.zeros(len(start) + engine.columns + 16, np.uint8)
+        self.state = np.zeros(len(start) + engine.memory.columns + 16, np.uint8)
         self.state[: len(start)] = start
         self._miss = scratch()
         self._holds: list[list[str]] = [[] for _ in range(engine.threads + engine.slots)]
@@ -97,7 +97,7 @@ class Trace:
             new = self._value(before, node)
             self._hold(node, old != new)
             self._cache(node, old)
-            memory = tuple(self.engine.cells(before))
+            memory = tuple(self.engine.memory.cells(before))
             told = memory, self._pending(before), tuple(map(tuple, self._holds)), tuple(map(tuple, self._cached))
             self.events.append(Event(node.thread, node, old, new, *told))
         return outcome
@@ -131,14 +131,14 @@ class Trace:
 
     def _value(self, state: Any, node: Node) -> int:
         address = int(self.engine.tables.op[node.number, 1])
-        return self.engine.widen(int(value(self.engine.tables.all, state, address))) if address else 0
+        return self.engine.memory.widen(int(value(self.engine.tables.all, state, address))) if address else 0
 
     # --- words -------------------------------------------------------------------------------------------
 
     def conflict(self, names: list[str]) -> tuple[Rule, str]:
         """(rule, one sentence: who did what where, and whose earlier operation it conflicts with)."""
         found, engine = self.found, self.engine
-        message = engine.messages[found.extra] if found.rule == endings.V_MESSAGE else ""
+        message = engine.rows.messages[found.extra] if found.rule == endings.V_MESSAGE else ""
         rule, text = native_rule(found.rule, message)
         node = engine.learner.nodes[found.node]
         if node.name == "error" and not any("/" in file for _, file, _ in node.where):  # no function of the model runs
@@ -150,7 +150,7 @@ class Trace:
             name = engine.machine.name_of(found.extra or node.address)
             cell = name if found.extra else name.partition(".")[0]
         cell = ENTRY_NAME.sub(r"entry \2 of table @\1", cell)
-        text = text.format(cell=cell, guard=engine.guard_text(found.node))
+        text = text.format(cell=cell, guard=engine.rows.guard_text(found.node))
         function, file, line = node.where[0] if node.where else ("?", "?", 0)
         place = f"{function}, {file}:{line}"
         other = self._other_side(rule)

@@ -169,7 +169,7 @@ def zap_pud_range(tlb: mmu_gather, vma: vm_area_struct, p4d: int, addr: int, end
         pud = pud_offset(p4d, addr)
         next_addr = pud_addr_end(addr, end)
         value = load(pud)
-        if value & LEAF:
+        if value & LEAF and arch.pmd_bits:
             value = 0 if zap_huge_pud(tlb, vma, pud, addr, next_addr) else load(pud)
         if value:
             zap_pmd_range(tlb, vma, pud, addr, next_addr, details)

@@ -133,8 +133,11 @@ def pte_free_tlb(tlb: mmu_gather, pgtable: ptdesc, addr: int) -> None:
 
 
 def pxd_free_tlb(tlb: mmu_gather, table: ptdesc, addr: int, nr: int) -> None:
-    """The same for a table of an upper level with `nr` entries."""
-    tlb_flush_range(tlb, addr, addr + arch.page_size)
+    """The same for a table of an upper level with `nr` entries; on x86 with PAE, whose CPUs load the PGD, all goes."""
+    if arch.pgd_is_loaded:  # need_flush_all
+        tlb_flush_range(tlb, 0, arch.task_size)
+    else:
+        tlb_flush_range(tlb, addr, addr + arch.page_size)
     tlb.freed_tables = 1
     tlb_remove_table(tlb, table.addr, nr)
 

@@ -37,6 +37,7 @@ PG_WORKINGSET: Final = 8
 PG_MLOCKED: Final = 16
 PG_SWAPCACHE: Final = 32
 PG_RECLAIM: Final = 64  # to be reclaimed once it is written; PG_readahead is the same bit
+PG_HUGETLB: Final = 128  # PGTY_hugetlb
 
 PAGE_ANON_EXCLUSIVE: Final = 1  # flag of a struct page
 

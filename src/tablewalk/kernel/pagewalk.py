@@ -113,10 +113,10 @@ def find_pmd(vma: vm_area_struct, addr: int, end: int) -> tuple[pmd_p, int]:
         value = load(slot)
         if value == 0:
             return 0, pud_addr_end(addr, end)
-    if value & LEAF:
-        value = split_huge_pud(vma, slot, addr)
-        if value == 0:
-            return 0, pud_addr_end(addr, end)
     if arch.pmd_bits:
+        if value & LEAF:
+            value = split_huge_pud(vma, slot, addr)
+            if value == 0:
+                return 0, pud_addr_end(addr, end)
         slot = (value >> PFN_SHIFT) + TABLE_ENTRY + (addr >> arch.pmd_shift & arch.ptrs_per_pmd - 1)
     return slot, pmd_addr_end(addr, end)

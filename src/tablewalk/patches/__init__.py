@@ -29,7 +29,6 @@ KINDS: Final = {
     "latency": "without it somebody waits, or a lock is taken, who does not with it",
     "cleanup": "nothing observable",
     "release": "what another release does otherwise; validate compares it with real kernels",
-    "not modelled": "the model lacks what it is about",
 }
 
 
@@ -40,7 +39,6 @@ class Claim:
     race: `scenario` breaks `invariant` without the patch (and whatever else `without` names), and is exhausted with it.
     count, latency: `measure` is `before` without the patch and `after` with it.
     cleanup: `note` says why; a `scenario` ends the same without it.
-    not modelled: `note` names the feature.
     """
 
     kind: str = "release"

@@ -11,9 +11,10 @@ from ..kernel.config import config
 from ..kernel.filemap import filemap_get_folio
 from ..kernel.huge_mm import thp_vma_suitable_pmd
 from ..kernel.memory_zap import free_pgtables, unmap_vmas
-from ..kernel.mm_types import address_space, folio, mm_struct, ptdesc, spinlock_t, vm_area_struct
+from ..kernel.mm_types import address_space, folio, mm_struct, ptdesc, vm_area_struct
 from ..kernel.mmap_lock import mmap_write_lock, mmap_write_unlock, vma_mark_detached, vma_start_write
 from ..kernel.mmu_gather import tlb_finish_mmu, tlb_gather_mmu
+from ..kernel.mmu_notifier import mmu_notifier_invalidate_range_start
 from ..kernel.page_alloc import (
     MAPPING_SHIFT,
     folio_get,
@@ -27,6 +28,7 @@ from ..kernel.page_alloc import (
 from ..kernel.pgtable import (
     PFN_SHIFT,
     SPECIAL,
+    mm_find_pmd,
     page_folio,
     page_t,
     pmd_clear,
@@ -381,17 +383,17 @@ def dirty_is_not_looked_at_again(mapping: address_space, f: folio) -> int:
     commit="ec649c9d454e",
     title="mm/khugepaged: fix might_sleep() warn with CONFIG_HIGHPTE=y",
     since="5.4",
-    site="collapse_huge_page:pmd_lock",
+    site="collapse_huge_page:mmu_notifier_invalidate_range_start",
     files=("mm/khugepaged.c",),
     mutant=True,
     claim=Claim("race", "anon-collapse-fault-highpte", "I27", without=("B03",)),
 )
-def told_while_the_table_is_mapped(mm: mm_struct, pmd: pmd_p, addr: int) -> spinlock_t:
-    """MMU notifiers are called, which may sleep, with the table mapped already: that was kmap_atomic() then (B03)."""
-    pte = pte_offset_kernel(pmd, addr)
+def told_while_the_table_is_mapped(vma: vm_area_struct, start: int, end: int) -> None:
+    """The table is mapped already when MMU notifiers are told, which may sleep: that was kmap_atomic() then (B03)."""
+    pte = pte_offset_kernel(mm_find_pmd(vma.vm_mm, start), start)
     if config.highpte:
         kmap_atomic(pte)
-    might_sleep()  # mmu_notifier_invalidate_range_start()
+    might_sleep()  # an annotation: whether somebody has subscribed or not
+    mmu_notifier_invalidate_range_start(vma, start, end)
     if config.highpte:
         kunmap_atomic(pte)
-    return pmd_lock(mm, pmd, addr)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Published bugs of PMD tables that hugetlb shares: each row undoes a fix."""
+"""Published bugs of hugetlb, most of them of PMD tables that it shares: each row undoes a fix."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from ..kernel.huge_pmd_share import huge_pmd_unshare, hugetlb_unshare_pmds, hugetlb_vma, pmd_table
+from ..kernel.hugetlb import smaps_hugetlb_entry
+from ..kernel.mm_types import mm_struct
+from ..kernel.pgtable import pmd_p
 from ..kernel.tlb import tlb_remove_table_sync_one
 from ..machine import add_return, down_write, load, store, up_write
 from . import Claim, patch
@@ -91,3 +94,18 @@ def interrupt_for_each(vma: hugetlb_vma) -> tuple[bool, bool]:
     if shared:
         tlb_remove_table_sync_one()
     return shared, False
+
+
+@patch(
+    "K62",
+    commit="",
+    title="fs/proc: smaps reads migration entries of hugetlb under their lock (CVE-2025-39754)",
+    since="6.17",
+    site="hugetlb.smaps_hugetlb_range",
+    files=("fs/proc/task_mmu.c",),
+    mutant=True,
+    claim=Claim("race", "hugetlb-migrate-and-smaps", "BUG"),
+)
+def smaps_without_lock(mm: mm_struct, pte: pmd_p, addr: int) -> tuple[int, int]:
+    """The page has moved by the time that its migration entry is looked at."""
+    return smaps_hugetlb_entry(load(pte))

@@ -127,6 +127,7 @@ KERNELS: dict[str, Kernel] = {
         _bookworm("ppc64le-6.1", "ppc64le", "6.1", "powerpc64le"),
         _sid("ppc64le", "powerpc64le"),
         _sid("riscv64", "riscv64"),
+        _sid("loongarch64", "loong64"),
         _bookworm("arm-lpae-6.1", "arm-lpae", "6.1", "armmp-lpae"),
         _sid("arm-lpae", "armmp-lpae"),
         _bookworm("arm-6.1", "arm", "6.1", "armmp"),

@@ -32,6 +32,7 @@ class Target:
     model: str = ""  # the model's name of the machine that QEMU makes, where it is not the architecture's
 
 
+LOONGARCH_EFI = "/usr/share/qemu-efi-loongarch64/QEMU_EFI.fd"
 ARM = Target(
     "armhf",
     "arm-linux-gnueabihf",
@@ -113,6 +114,16 @@ TARGETS: dict[str, Target] = {
         "ttyS0",
         "ttyS1",
         PCI_SERIAL,
+    ),
+    "loongarch64": Target(
+        "loong64",
+        "loongarch64-linux-gnu",
+        "loongarch64-linux-musl",
+        "qemu-system-loongarch64",
+        "qemu-system-misc qemu-efi-loongarch64",  # QEMU of Debian 13: the kernel is started by UEFI, from a flash
+        ("-M", "virt", "-cpu", "la464", "-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={LOONGARCH_EFI}"),
+        "ttyS0",
+        "ttyS1",
     ),
     "arm-lpae": ARM,
     "arm": ARM,

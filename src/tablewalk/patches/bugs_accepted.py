@@ -1,30 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Published bugs in what the model does not have: each with the feature that it lacks."""
+"""Published bugs of which nothing can be undone: each with the reason."""
 
 from __future__ import annotations
 
-from typing import Final
-
 from . import Claim, without_code
-
-HUGETLB: Final = "hugetlb, but for tables that are shared (huge_pmd_share.py)"
-
-# (id, commit, title, first release with the fix, what is not modelled)
-BUGS: Final = (
-    ("K62", "", "fs/proc: smaps reads migration entries of hugetlb under their lock (CVE-2025-39754)", "6.17", HUGETLB),
-)  # fmt: skip
-
-for _id, _commit, _title, _since, _lacks in BUGS:
-    without_code(
-        __name__,
-        _id,
-        commit=_commit,
-        title=_title,
-        series="",
-        since=_since,
-        files=(),
-        claim=Claim("not modelled", note=_lacks),
-    )
 
 without_code(
     __name__,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Huge pages in PUD entries, of a device."""
+"""Huge pages in PUD entries, of a device, and hugetlb pages in PMD entries."""
 
 from __future__ import annotations
 
@@ -31,3 +31,14 @@ def smaps_and_huge_pud_refault(s: Setup) -> None:
     s.thread("device", device)
     s.finally_(lambda results: None if results["smaps"] == 0 else f"Rss is {results['smaps']} bytes")
     s.sometimes("zap_huge_pud: xchg", "__split_huge_pud: xchg")
+
+
+@scenario()
+def hugetlb_migrate_and_smaps(s: Setup) -> None:
+    """A hugetlb page moves while smaps counts it."""
+    p, hugetlb, size = s.process(), s.model.kernel("hugetlb"), int(s.model.arch.pmd_size)
+    pte = hugetlb.hugetlb_no_page(p.mm, s.A)
+    s.thread("migrate", lambda: hugetlb.unmap_and_move_huge_page(p.mm, pte, s.A))
+    s.thread("smaps", lambda: sum(hugetlb.smaps_hugetlb_range(p.mm, pte, s.A)))
+    s.finally_(lambda results: None if results["smaps"] == size else f"{results['smaps']} bytes are counted")
+    s.sometimes("softleaf_to_folio: trylock")
