@@ -39,6 +39,16 @@ def test_munmap_frees_tables_by_rcu(scenario: str, without_rcu: str) -> None:
     assert verdict(scenario, config=KernelConfig(without=(RCU,))) == without_rcu
 
 
+@pytest.mark.parametrize(
+    ("hypervisor", "native"), [("none", "exhausted"), ("kvm", "I1"), ("hyperv", "I1"), ("xen", "I1")]
+)
+def test_a_guest_whose_hypervisor_flushes_needs_rcu(hypervisor: str, native: str) -> None:
+    """native_tlb_remove_table() frees tables once an interrupt has flushed: that is what each of pv_ops replaced."""
+    guest = (("hypervisor", hypervisor), ("pt_reclaim", "n"))
+    assert verdict("gup-fast-and-munmap", config=KernelConfig("6.12", options=guest)) == "exhausted"
+    assert verdict("gup-fast-and-munmap", config=KernelConfig("6.12", options=guest, without=(RCU,))) == native
+
+
 @pytest.mark.parametrize(("arch", "without_interrupt"), [("x86_64/1", "exhausted"), ("arm64/1", "I1")])
 def test_a_collapse_of_6_1_interrupts(arch: str, without_interrupt: str) -> None:
     scenario = "shmem-collapse-gup-fast"
