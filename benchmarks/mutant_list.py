@@ -231,8 +231,8 @@ HUGE = (
         "split-beyond-end",
         "folio_split.py",
         "a file's folio that is split keeps its pages beyond the end of the file",
-        "    kept = piece.index < end\n",
-        "    kept = piece.index <= end\n",
+        "if piece.index >= end]",
+        "if piece.index > end]",
     ),
 )
 
