@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -144,6 +145,17 @@ def test_no_qemu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     message = "qemu-system-s390x is not here: apt-get install qemu-system-misc"
     with pytest.raises(TablewalkError, match=message):
         qemu.command(find("s390x-6.1"), tmp_path, tmp_path, ())
+
+
+def test_firmware(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    kernel = find("loongarch64-7.x")
+    firmware = tmp_path / "qemu-efi-somewhere" / "EFI.fd"
+    monkeypatch.setitem(TARGETS, "loongarch64", replace(TARGETS["loongarch64"], firmware=str(firmware), qemu="true"))
+    with pytest.raises(TablewalkError, match="is not here: apt-get install qemu-efi-somewhere"):
+        qemu.command(kernel, tmp_path, tmp_path, ())
+    firmware.parent.mkdir()
+    firmware.touch()
+    assert f"if=pflash,unit=0,format=raw,readonly=on,file={firmware}" in qemu.command(kernel, tmp_path, tmp_path, ())
 
 
 @pytest.fixture

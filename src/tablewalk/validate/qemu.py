@@ -44,6 +44,7 @@ def command(kernel: Kernel, initramfs: Path, console: Path, agent_arguments: tup
         line += " -- " + " ".join(agent_arguments)
     return [
         *(t.qemu, *t.machine, "-m", t.memory, "-accel", "tcg"),
+        *(("-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={t.firmware}") if t.firmware else ()),
         *("-display", "none", "-monitor", "none", "-nodefaults", "-no-reboot"),
         *("-chardev", f"file,id=console,path={console}", "-chardev", "stdio,id=answers,signal=off"),
         *(*t.ports, "-kernel", str(kernel.directory / "image"), "-initrd", str(initramfs), "-append", line),
@@ -51,10 +52,13 @@ def command(kernel: Kernel, initramfs: Path, console: Path, agent_arguments: tup
 
 
 def available(kernel: Kernel) -> None:
-    """Raises TablewalkError with the name of the Debian package if there is no QEMU for `kernel`."""
+    """Raises TablewalkError with the name of the Debian package if there is no QEMU for `kernel`, or no firmware."""
     t = target(kernel.arch)
     if not shutil.which(t.qemu):
         raise TablewalkError(f"{t.qemu} is not here: apt-get install {t.qemu_package}")
+    if t.firmware and not Path(t.firmware).exists():
+        package = Path(t.firmware).parent.name
+        raise TablewalkError(f"{t.firmware} is not here: apt-get install {package} (Debian 13)")
 
 
 def initramfs(kernel: Kernel, files: dict[str, bytes]) -> bytes:

@@ -29,10 +29,10 @@ class Target:
     ports: tuple[str, ...] = SERIALS
     memory: str = "2G"
     options: str = ""  # more of the kernel's command line
+    firmware: str = ""  # in a flash of the machine; its directory has the Debian package's name
     model: str = ""  # the model's name of the machine that QEMU makes, where it is not the architecture's
 
 
-LOONGARCH_EFI = "/usr/share/qemu-efi-loongarch64/QEMU_EFI.fd"
 ARM = Target(
     "armhf",
     "arm-linux-gnueabihf",
@@ -120,10 +120,11 @@ TARGETS: dict[str, Target] = {
         "loongarch64-linux-gnu",
         "loongarch64-linux-musl",
         "qemu-system-loongarch64",
-        "qemu-system-misc qemu-efi-loongarch64",  # QEMU of Debian 13: the kernel is started by UEFI, from a flash
-        ("-M", "virt", "-cpu", "la464", "-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={LOONGARCH_EFI}"),
+        "qemu-system-misc",
+        ("-M", "virt", "-cpu", "la464"),
         "ttyS0",
         "ttyS1",
+        firmware="/usr/share/qemu-efi-loongarch64/QEMU_EFI.fd",  # as of Debian 13, which has the QEMU for it
     ),
     "arm-lpae": ARM,
     "arm": ARM,
