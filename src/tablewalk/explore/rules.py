@@ -196,10 +196,11 @@ class _Census:
         f = p.page_folio(entry >> p.PFN_SHIFT)
         if f == self.pa.SYSTEM.huge_zero_folio:
             return
+        if f.flags & self.pa.PG_HUGETLB:  # counted by itself, and mapped once by all its entries
+            self.huge[f.addr] += p.pte_present(entry) and entry >> p.PFN_SHIFT == f.page
+            return
         if p.pte_present(entry):
             (self.huge if level else self.ptes)[f.addr] += 1
-        if f.flags & self.pa.PG_HUGETLB:
-            return  # counted by itself
         kind = "shmem_rss" if f.flags & self.pa.PG_SWAPBACKED else "file_rss"
         if self.pa.folio_test_anon(f):
             kind = "anon_rss"

@@ -12,7 +12,6 @@ from ..machine import load, spin_lock, spin_unlock, store, xchg
 from .mm_types import vm_area_struct
 from .mmu_gather import mmu_gather, tlb_flush_range
 from .mmu_notifier import mmu_notifier_invalidate_range_end, mmu_notifier_invalidate_range_start
-from .not_modelled import NotModelled
 from .pgtable import LEAF, PFN_SHIFT, SPECIAL, vm_page_prot
 from .tlb import flush_tlb_range
 
@@ -26,9 +25,10 @@ def insert_pud(vma: vm_area_struct, pud: int, pfn: int) -> None:
 
 
 def zap_huge_pud(tlb: mmu_gather, vma: vm_area_struct, pud: int, addr: int, end: int) -> bool:
-    """Unmap a whole huge page; false if there is none (any more)."""
+    """Unmap a huge page, which is split to unmap a part of it; false if it was, or if there is none (any more)."""
     if end - addr != arch.pud_size:
-        raise NotModelled("unmapping a part of a huge PUD")
+        __split_huge_pud(vma, pud, addr)
+        return False
     spin_lock(vma.vm_mm.page_table_lock)
     huge = load(pud) & LEAF != 0
     if huge:

@@ -8,8 +8,9 @@ from typing import Final, TypeVar
 
 from ..kernel.huge_pmd_share import huge_pmd_unshare, hugetlb_unshare_pmds, hugetlb_vma, pmd_table
 from ..kernel.hugetlb import smaps_hugetlb_entry
+from ..kernel.hugetlbpage import huge_ptep_get
 from ..kernel.mm_types import mm_struct
-from ..kernel.pgtable import pmd_p
+from ..kernel.pgtable import pte_p
 from ..kernel.tlb import tlb_remove_table_sync_one
 from ..machine import add_return, down_write, load, store, up_write
 from . import Claim, patch
@@ -106,6 +107,6 @@ def interrupt_for_each(vma: hugetlb_vma) -> tuple[bool, bool]:
     mutant=True,
     claim=Claim("race", "hugetlb-migrate-and-smaps", "BUG"),
 )
-def smaps_without_lock(mm: mm_struct, pte: pmd_p, addr: int) -> tuple[int, int]:
+def smaps_without_lock(mm: mm_struct, pte: pte_p, addr: int, size: int) -> tuple[int, int]:
     """The page has moved by the time that its migration entry is looked at."""
-    return smaps_hugetlb_entry(load(pte))
+    return smaps_hugetlb_entry(huge_ptep_get(pte, size), size)

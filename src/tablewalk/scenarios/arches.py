@@ -360,7 +360,7 @@ def powerpc_kvm_unmap(s: Setup) -> None:
 def _hugetlb_fault(name: str, arch: str) -> None:
     def fault(s: Setup) -> None:
         p, hugetlb, machine = s.process(), s.model.kernel("hugetlbpage"), s.model.machine
-        size = s.huge * s.page
+        size = s.page  # of a table of two: a run of one
 
         def body() -> int:
             pte = hugetlb.huge_pte_alloc(p.mm, s.A, size)
