@@ -10,6 +10,8 @@ from tablewalk.machine.drivers import KernelConfig
 
 from .process import ANON, BASE, FIXED, GROWSDOWN, NONE, PAGE, PRIVATE, READ, SHARED, WRITE, G, M, Process
 
+ENOMEM, EINVAL = 12, 22
+
 LOCKED, NORESERVE, POPULATE, NONBLOCK, STACK, HUGETLB, NOREPLACE = (
     0x2000, 0x4000, 0x8000, 0x10000, 0x20000, 0x40000, 0x100000,
 )  # fmt: skip
@@ -296,3 +298,20 @@ def test_a_locked_stack_counts_and_is_limited(p: Process) -> None:
     assert p.mm_field("locked_vm") == 2 * M // PAGE
     assert p.fault(BASE - M - PAGE) == SEGV
     p.exit()
+
+
+@pytest.mark.parametrize(
+    ("arch", "error"), [("x86_64", ENOMEM), ("arm", ENOMEM), ("mips32", EINVAL), ("parisc64", EINVAL)]
+)
+def test_beyond_the_end_of_user_space(arch: str, error: int) -> None:
+    p = Process(KernelConfig(arch=arch))
+    end = p.model.arch.task_size
+    none = p.k("mm_types").file(0)
+
+    def mmap(addr: int, length: int) -> int:
+        ret: int = p.k("mmap").sys_mmap(p.mm, addr, length, 3, PRIVATE | ANON | FIXED, none, 0)
+        return ret
+
+    assert mmap(end - 2 * p.page_size, 4 * p.page_size) == -error
+    assert mmap(2 * p.page_size, end + p.page_size) == -ENOMEM
+    assert mmap(end - 2 * p.page_size, p.page_size) == end - 2 * p.page_size

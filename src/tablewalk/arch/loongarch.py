@@ -26,6 +26,7 @@ def loongarch64(release: tuple[int, int]) -> Arch:
         **upper_levels(VA_BITS - PAGE_SHIFT - WIDTH, WIDTH),
         task_size=1 << VA_BITS,
         has_move_pud=False,
+        fixed_must_fit=True,
         split_pmd_ptlock=False,
         rcu_table_free=release >= RCU_TABLE_FREE_SINCE,
         pt_reclaim_since=RCU_TABLE_FREE_SINCE,

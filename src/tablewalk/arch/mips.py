@@ -25,6 +25,7 @@ def mips64(release: tuple[int, int]) -> Arch:
         pgd_bits=10,
         task_size=TASK_SIZE64,
         has_move_pud=False,
+        fixed_must_fit=True,
         split_pmd_ptlock=False,
         rcu_table_free=release >= RCU_TABLE_FREE_SINCE,
         merge_vmas=False,

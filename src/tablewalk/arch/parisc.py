@@ -28,6 +28,7 @@ def parisc64(release: tuple[int, int]) -> Arch:
         has_thp=False,
         thp_advice=False,
         has_move_pud=False,
+        fixed_must_fit=True,
         split_pmd_ptlock=False,
         rcu_table_free=release >= RCU_TABLE_FREE_SINCE,
         merge_vmas=False,

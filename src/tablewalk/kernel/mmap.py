@@ -165,8 +165,10 @@ def do_mmap(
     length = page_align(length)
     if pgoff + (length >> arch.page_shift) >= 1 << arch.long_bits:
         return -EOVERFLOW, 0
-    if mm.map_count > MAX_MAP_COUNT or addr + length > arch.task_size:
+    if mm.map_count > MAX_MAP_COUNT or length > arch.task_size:
         return -ENOMEM, 0
+    if addr + length > arch.task_size:
+        return -EINVAL if arch.fixed_must_fit else -ENOMEM, 0
     if addr & arch.page_size - 1:
         return -EINVAL, 0
     may_replace = flags & (MAP_FIXED | MAP_FIXED_NOREPLACE) == MAP_FIXED
