@@ -278,3 +278,15 @@ def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert sum(c["succeeded"] + c["failed"] for c in first[0]["coverage"].values()) == 250
     assert tablewalk(args) == 0  # from what was kept
     assert json.loads(capsys.readouterr().out)["kernels"] == first
+
+
+@pytest.mark.parametrize("focus", sorted(FOCUS))
+def test_where_mprotect_loses_the_zero_page_programs_do_without(focus: str) -> None:
+    """mips 6.1: a special entry is none any more, and the zero page is counted and freed as others are."""
+
+    def kinds(geometry: Geometry) -> set[str]:
+        return {op.kind for seed in range(4) for op in Generator(seed, focus, geometry).program(250)}
+
+    assert "mprotect" not in kinds(GEOMETRY._replace(mprotect=False))
+    without = {kernel for kernel in KERNELS if not setup(find(kernel)).geometry.mprotect}
+    assert without == {"mips64-6.1", "mips32-6.1"}

@@ -38,6 +38,7 @@ class Arch:
     file_thp_deposits: bool = False  # arch_needs_pgtable_deposit(): hash MMU of powerpc
     tagged_data: bool = False  # VM_DATA_DEFAULT_FLAGS, not mmap's, have VM_MTE_ALLOWED on CPUs without MTE, too
     top_byte_ignored: bool = False  # untagged_addr(): user space's addresses may have a tag
+    modify_keeps_special: bool = True  # pte_modify() of a special entry; where not, mprotect loses the zero page
     fixed_must_fit: bool = False  # arch_get_unmapped_area() says EINVAL to MAP_FIXED beyond the end, not ENOMEM
     own_user_space: bool = False  # ALTERNATE_USER_ADDRESS_SPACE: access_ok() takes any address
     # tables

@@ -12,6 +12,7 @@ from . import Arch, upper_levels, variant
 
 PAGE_SHIFT: Final = 12
 RCU_TABLE_FREE_SINCE: Final = (7, 0)
+KEEPS_SPECIAL_SINCE: Final = (6, 12)  # at the latest; not in 6.1
 TASK_SIZE64: Final = 1 << 40
 
 
@@ -26,6 +27,7 @@ def mips64(release: tuple[int, int]) -> Arch:
         task_size=TASK_SIZE64,
         has_move_pud=False,
         fixed_must_fit=True,
+        modify_keeps_special=release >= KEEPS_SPECIAL_SINCE,
         split_pmd_ptlock=False,
         rcu_table_free=release >= RCU_TABLE_FREE_SINCE,
         merge_vmas=False,

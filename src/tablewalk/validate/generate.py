@@ -72,6 +72,8 @@ class Generator:
             weights["ksmd"] = 0
         if not geometry.soft_dirty:
             weights["clear_refs"] = 0
+        if not geometry.mprotect:
+            weights["mprotect"] = 0
         self.uffd = generate_uffd.UffdChoices(self)
         self.pending: list[Op] = []  # what comes next
         self.kinds = [self._maker(kind) for kind in weights]

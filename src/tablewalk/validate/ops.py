@@ -48,6 +48,7 @@ class Geometry(NamedTuple):
     uffd: bool = True  # whether programs may open userfaultfds
     soft_dirty: bool = False  # whether programs may clear soft-dirty bits
     prot_none: bool = True  # whether programs may take all permissions from memory
+    mprotect: bool = True  # whether programs may change permissions
     endless: int = 1 << 62  # a length that no address space has, and the last offset that an off_t has
     last_offset: int = (1 << 63) - 4096
 

@@ -52,6 +52,7 @@ def setup(kernel: Kernel) -> Setup:
         uffd=name == "x86_64",
         soft_dirty=options.get("soft_dirty") == "y",
         prot_none=arch.protnone_pmd_present,
+        mprotect=arch.modify_keeps_special,
     )
     if arch.task_size > geometry.endless:  # s390: programs would unmap the agent
         geometry = geometry._replace(endless=ENDLESS_64BIT)
