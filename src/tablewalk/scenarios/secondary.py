@@ -58,6 +58,8 @@ def guest_and_dontneed(s: Setup) -> None:
     s.thread("guest", _guest_reads(s, guest_of(s, p)))
     s.thread("dontneed", lambda: p.madvise(s.A, s.huge, MADV_DONTNEED))
     s.finally_(lambda results: None if results["guest"] in (0, 1) else f"the guest reads {results['guest']}")
+    s.sometimes_ends("the guest reads the page", lambda results: results["guest"] == 1)
+    s.sometimes_ends("the guest reads another", lambda results: results["guest"] == 0)
 
 
 @scenario(options=NOTIFIED)
@@ -95,3 +97,5 @@ def device_and_exit(s: Setup) -> None:
     s.thread("exit", p.exit)
     s.thread("device", lambda: sva.device_read(device, s.A))
     s.finally_(lambda results: None if results["device"] in (1, -1) else f"the device reads {results['device']}")
+    s.sometimes_ends("the device is in time", lambda results: results["device"] == 1)
+    s.sometimes_ends("the device is refused", lambda results: results["device"] == -1)
