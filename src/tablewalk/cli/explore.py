@@ -18,7 +18,7 @@ from tablewalk.cli._options import kconfig_option
 from tablewalk.errors import TablewalkError, escape
 from tablewalk.explore import counterexample, pairs
 from tablewalk.explore.coverage import Function, Key, Reached, as_markdown, functions, traced
-from tablewalk.explore.misuse import spare_the_machine
+from tablewalk.explore.misuse import sparing_the_machine
 from tablewalk.explore.order import inversion, joined
 from tablewalk.explore.run import Options, Outcome, Program, built_in, explore, from_file
 from tablewalk.explore.search import REDUCTIONS, Limits, Progress, Standing
@@ -146,12 +146,11 @@ def command(
         reduction, depth_first, wide, not everything, limits, checkpoint, workers, paranoid, exact, not unmerged,
         not no_symmetry,
     )  # fmt: skip
-    spare_the_machine()
     outcomes = []
     known: dict[Key, Function] = functions() if covered else {}
     reached: dict[str, Reached] = {}
     for name, program in programs.items():
-        with traced(known) as reached[name]:
+        with sparing_the_machine(), traced(known) as reached[name]:
             outcome = _explored(program, config, search)
         outcomes.append(outcome)
         if save and outcome.rule and outcome.trace:

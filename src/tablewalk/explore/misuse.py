@@ -126,9 +126,14 @@ class Beginning(NamedTuple):
         return re.sub(" at 0x[0-9a-f]+", "", f"CPU{node.thread} does {node.name}{of} ({operands}){place}")
 
 
-def spare_the_machine() -> None:
+@contextmanager
+def sparing_the_machine() -> Iterator[None]:
     """Let this process run out of memory before the machine does, so that what it has found is not lost with it."""
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + available()
     resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
