@@ -392,6 +392,7 @@ for _a, _b in combinations_with_replacement(KINDS.values(), 2):
 for _names in (
     "write-fault dontneed gup-fast",
     "write-fault dontneed collapse-anon",
+    "write-fault dontneed khugepaged",
     "write-fault dontneed perf",
     "write-fault dontneed uffd-move",
     "write-fault dontneed uffd-copy",
@@ -403,6 +404,8 @@ for _names in (
     "write-fault mremap migrate",
     "write-fault mremap dontneed",
     "write-fault collapse-shmem exit",
+    "write-fault collapse-shmem gup-fast",
+    "file-fault truncate dontneed",
     "huge-fault dontneed gup-fast",
     "huge-fault munmap smaps",
     "huge-fault mremap dontneed",
@@ -415,6 +418,7 @@ for _names in (
     "dontneed uffd-copy uffd-writeprotect",
     "munmap swap-in migrate",
     "uffd-move swap-out dontneed",
+    "uffd-writeprotect swap-out write-fault",
     "uffd-writeprotect fork write-fault",
     "exit collapse-shmem khugepaged",
 ):
