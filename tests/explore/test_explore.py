@@ -330,6 +330,27 @@ def test_command_line(capfd: pytest.CaptureFixture[str]) -> None:
     assert "fault-and-dontneed" in capfd.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--kernel", "9.9"], "kernel 9.9: not known"),
+        (["--set", "nonsense=y"], "no such option"),
+        (["--without", "ZZZ"], "no such patch"),
+    ],
+)
+def test_what_no_kernel_can_have_is_told_once(options: list[str], said: str) -> None:
+    with pytest.raises(TablewalkError, match=said):
+        run(["explore", *options])
+
+
+def test_a_counterexample_that_there_is_not(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    page, kept = tmp_path / "c.html", tmp_path / "c.json"
+    assert run(["explore", "dontneed-twice", "--html", str(page), "--save", str(kept)]) == 0
+    told = capfd.readouterr().err
+    assert f"no counterexample; {page} is not written" in told and f"no counterexample; {kept} is not written" in told
+    assert not page.exists() and not kept.exists()
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from shutil import get_terminal_size
 from typing import Any
@@ -20,10 +21,10 @@ from tablewalk.explore import counterexample, pairs
 from tablewalk.explore.coverage import Function, Key, Reached, as_markdown, functions, traced
 from tablewalk.explore.misuse import sparing_the_machine
 from tablewalk.explore.order import inversion, joined
-from tablewalk.explore.run import Options, Outcome, Program, built_in, explore, from_file
+from tablewalk.explore.run import Options, Outcome, Program, built_in, explore, from_file, searched
 from tablewalk.explore.search import REDUCTIONS, Limits, Progress, Standing
 from tablewalk.explore.trace import as_table
-from tablewalk.machine.drivers import NEWEST, KernelConfig
+from tablewalk.machine.drivers import NEWEST, KernelConfig, set_option
 
 
 @click.command()
@@ -141,6 +142,7 @@ def command(
     if workers > 1 and (depth_first or checkpoint):
         raise TablewalkError("--workers: breadth first and without --checkpoint only")
     config = KernelConfig(release, options=tuple(map(kconfig_option, options)), without=without)
+    _check(config)
     limits = Limits(states, seconds, switches=preemptions, rounds=rounds)
     search = Options(
         reduction, depth_first, wide, not everything, limits, checkpoint, workers, paranoid, exact, not unmerged,
@@ -160,7 +162,11 @@ def command(
             _tell(outcome)
     if covered:
         covered.write_text(as_markdown(known, reached), encoding="utf-8")
-    _draw(next((o for o in outcomes if o.trace), None), html, perfetto)
+    shown = next((o for o in outcomes if o.trace), None)
+    _draw(shown, html, perfetto)
+    for path in (save, html, perfetto):
+        if path and shown is None:
+            click.echo(f"tablewalk: no counterexample; {escape(str(path))} is not written", err=True)
     violation = any(o.verdict == "violation" for o in outcomes)
     circle = "" if violation else inversion(joined(o.order for o in outcomes))
     if as_json:
@@ -170,6 +176,14 @@ def command(
     if violation or circle:
         return 1
     return EXIT_BAD if any(o.verdict == "error" for o in outcomes) else 0
+
+
+def _check(config: KernelConfig) -> None:
+    """Raises TablewalkError for a release, an option or a patch that no scenario's kernel can have."""
+    model = searched()
+    for name, value in config.options:
+        set_option(model.kernel("config").Kconfig(), name, value)
+    model.configure(replace(config, options=()))
 
 
 def _chosen(what: tuple[str, ...]) -> dict[str, Program]:
