@@ -222,7 +222,9 @@ keeps, and of Spin's the fastest run of a kind:
 All runs; *seconds* are wall-clock. Of Spin's CPU seconds: `spin -a` + `cc` + `pan`. *cold*: nothing is
 kept, neither the compiled search nor Python's bytecode; the first search on a machine. Spin keeps nothing, and is as
 slow each time; with a `pan` that is kept, only the last summand is left. At the small sizes our time is the start:
-about 0.7 s for importing numba, as much for the kernel model's modules, and the rest for loading the compiled search.
+Python, numpy and the kernel model's modules. The compiled search is a shared object that is kept and loaded; numba is
+imported only to make it. Of the two readers of the largest size `m1` and `futures` keep one order of two, since they do
+the same (`--no-symmetry` keeps both).
 
 | size | who | verdict | states | transitions | CPU s | seconds | MiB |
 |---|---|---|---:|---:|---:|---:|---:|
