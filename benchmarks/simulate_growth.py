@@ -145,8 +145,9 @@ def main() -> None:
                 points.setdefault((pair.name, str(getattr(pair, which)), name, cpus), []).append(wait)
             seconds += took
         growth = table(points)
-        growth += ["", f"{len(jobs)} simulations by two processes: {seconds:.0f} s of CPU time,"
-                       f" so {seconds / 2:.0f} s if two cores do nothing else ({time.monotonic() - begun:.0f} s here)."]  # fmt: skip
+        here = time.monotonic() - begun
+        growth += ["", f"{len(jobs)} simulations by two processes: {seconds:.0f} s of CPU time, "
+                       f"so {seconds / 2:.0f} s if two cores do nothing else ({here:.0f} s here)."]  # fmt: skip
         details = [line for lines in pool.map(detail, PAIRS) for line in lines]
     print("\n".join([*growth, *details]))
     if sys.argv[1:] == ["--write"]:
