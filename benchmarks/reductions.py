@@ -65,7 +65,7 @@ WAYS = {
     "none, unmerged": Options("none", merged=False, symmetry=False),
 }
 DEADLOCK = "I28"  # m2 may miss it
-UNMERGED = 4000  # nodes, which cost two milliseconds each; histories that are not merged may be without number
+UNMERGED = 1000  # nodes, which cost two milliseconds each; histories that are not merged may be without number
 
 
 @dataclass(frozen=True)
