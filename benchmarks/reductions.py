@@ -256,7 +256,7 @@ def main(names: tuple[str, ...], states: int, jobs: int, keep: Path | None, muta
         return f"{case} {text}"
 
     missing = [c for c in wanted if key(c) not in rows or not rows[key(c)].serves(states)]
-    with ProcessPoolExecutor(jobs, get_context("spawn"), max_tasks_per_child=20) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
         todo: dict[Any, Case] = {pool.submit(measure, c, states): c for c in missing}
         for done in as_completed(todo):
             row = rows[key(todo[done])] = done.result()
