@@ -50,6 +50,8 @@ RESULTS = Path(__file__).with_name("REDUCTIONS.md")
 
 # the first that is exhausted is what the others are compared with
 WAYS = {
+    "m1, symmetry": Options("m1", symmetry=True),  # first: what it allocates for one thread it does for its twins
+    "futures, symmetry": Options("futures", symmetry=True),
     "m1": Options("m1", symmetry=False),
     "m2": Options("m2", symmetry=False),
     "futures": Options("futures", symmetry=False),
@@ -58,8 +60,6 @@ WAYS = {
     "m2, 2 workers": Options("m2", workers=2, symmetry=False),
     "futures, 2 workers": Options("futures", workers=2, symmetry=False),
     "none, 2 workers": Options("none", workers=2, symmetry=False),
-    "m1, symmetry": Options("m1", symmetry=True),
-    "futures, symmetry": Options("futures", symmetry=True),
     "m1, unmerged": Options("m1", merged=False, symmetry=False),
     "futures, unmerged": Options("futures", merged=False, symmetry=False),
     "none, unmerged": Options("none", merged=False, symmetry=False),
