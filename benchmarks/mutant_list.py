@@ -123,8 +123,8 @@ TABLES = (
         "walk-skips",
         "pagewalk.py",
         "a walk leaves out more than the missing PMD table covers",
-        "        return 0, pud_addr_end(addr, end)\n",
-        "        return 0, p4d_addr_end(addr, end)\n",
+        "            return 0, pud_addr_end(addr, end)\n    if arch.pmd_bits:\n",
+        "            return 0, p4d_addr_end(addr, end)\n    if arch.pmd_bits:\n",
     ),
     Mutant(
         "guard-signal",

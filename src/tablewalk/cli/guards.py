@@ -35,6 +35,8 @@ SOURCES: Final = {
     "ksm_rmap_item": "mm/ksm.c",
     "ksm_mm_slot": "mm/ksm.c",
     "ksm_scan": "mm/ksm.c",
+    "mmu_notifier": "include/linux/mmu_notifier.h",
+    "kvm": "include/linux/kvm_host.h, Documentation/virt/kvm/locking.rst",
     "system": "mm/swapfile.c, mm/huge_memory.c, mm/mlock.c",
 }
 
