@@ -62,6 +62,11 @@ def test_an_older_stable_release_lacks_what_the_series_was_given() -> None:
     model.configure(KernelConfig())
 
 
+def test_each_hypervisor_has_its_pv_ops() -> None:
+    """The machine imports no kernel, so the names are said twice."""
+    assert tuple(drivers.load("sequential").kernel("paravirt").PV_MMU) == drivers.HYPERVISORS
+
+
 @pytest.mark.parametrize("release", ["6.1.x.2", "6", "6.1.", "six", "6.0.99", "8.1"])
 def test_releases_that_are_none(release: str) -> None:
     with pytest.raises(TablewalkError, match=r"not a release|not modelled|not known"):
